@@ -1,0 +1,108 @@
+#include "core/json.h"
+
+#include "core/alloc.h"
+#include "core/file.h"
+
+#include <math.h>
+
+void bg_json_init(void)
+{
+    json_set_alloc_funcs(bg_alloc, bg_free);
+    /* A fixed seed: files are size-limited, and runs are to be repeatable. */
+    json_object_seed(1);
+}
+
+bg_status bg_json_parse(const char *text, size_t size, const char *where, json_t **out,
+                        bg_error *err)
+{
+    json_error_t problem;
+    bg_json_init();
+    *out = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &problem);
+    if (*out) return BG_OK;
+    if (json_error_code(&problem) == json_error_out_of_memory)
+        return bg_fail_memory(err, size, where);
+    return bg_fail(err, BG_ERR_FORMAT,
+                   "%s: not valid JSON at line %d, column %d (%s); the file is damaged or no JSON "
+                   "at all",
+                   where, problem.line, problem.column, problem.text);
+}
+
+bg_status bg_json_load(const char *path, size_t limit, json_t **out, bg_error *err)
+{
+    bg_mapping map;
+    BG_TRY(bg_map_file(path, &map, err));
+    bg_status status;
+    if (map.size > limit)
+        status = bg_fail(err, BG_ERR_FORMAT,
+                         "%s: %zu bytes is more than the %zu that such a file may have", path,
+                         map.size, limit);
+    else
+        status = bg_json_parse((const char *)map.data, map.size, path, out, err);
+    bg_unmap(&map);
+    return status;
+}
+
+static bool lookup(const json_t *object, const char *key, json_t **value)
+{
+    *value = json_object_get(object, key);
+    return *value && !json_is_null(*value);
+}
+
+bg_status bg_json_int(const json_t *object, const char *key, const char *where, int64_t min,
+                      int64_t max, int64_t fallback, bool required, int64_t *out, bg_error *err)
+{
+    json_t *value;
+    *out = fallback;
+    if (!lookup(object, key, &value)) {
+        if (!required) return BG_OK;
+        return bg_fail(err, BG_ERR_FORMAT, "%s: \"%s\" is missing; the file is not complete", where,
+                       key);
+    }
+    double real = json_number_value(value);
+    bool whole = json_is_integer(value) || (json_is_real(value) && real == floor(real));
+    if (!whole || real < (double)min || real > (double)max)
+        return bg_fail(err, BG_ERR_FORMAT,
+                       "%s: \"%s\" must be a whole number from %lld to %lld; correct the file",
+                       where, key, (long long)min, (long long)max);
+    *out = json_is_integer(value) ? (int64_t)json_integer_value(value) : (int64_t)real;
+    return BG_OK;
+}
+
+bg_status bg_json_real(const json_t *object, const char *key, const char *where, double fallback,
+                       double *out, bg_error *err)
+{
+    json_t *value;
+    *out = fallback;
+    if (!lookup(object, key, &value)) return BG_OK;
+    if (!json_is_number(value))
+        return bg_fail(err, BG_ERR_FORMAT, "%s: \"%s\" must be a number; correct the file", where,
+                       key);
+    *out = json_number_value(value);
+    return BG_OK;
+}
+
+bg_status bg_json_bool(const json_t *object, const char *key, const char *where, bool fallback,
+                       bool *out, bg_error *err)
+{
+    json_t *value;
+    *out = fallback;
+    if (!lookup(object, key, &value)) return BG_OK;
+    if (!json_is_boolean(value))
+        return bg_fail(err, BG_ERR_FORMAT, "%s: \"%s\" must be true or false; correct the file",
+                       where, key);
+    *out = json_is_true(value);
+    return BG_OK;
+}
+
+bg_status bg_json_string(const json_t *object, const char *key, const char *where,
+                         const char *fallback, const char **out, bg_error *err)
+{
+    json_t *value;
+    *out = fallback;
+    if (!lookup(object, key, &value)) return BG_OK;
+    if (!json_is_string(value))
+        return bg_fail(err, BG_ERR_FORMAT, "%s: \"%s\" must be a string; correct the file", where,
+                       key);
+    *out = json_string_value(value);
+    return BG_OK;
+}
