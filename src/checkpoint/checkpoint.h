@@ -11,6 +11,7 @@
 #include "core/error.h"
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,9 +40,13 @@ bg_status bg_checkpoint_open_config(const char *directory, bg_checkpoint **out, 
 /* Opens one tensor file without a configuration (bg_checkpoint_config is then NULL). */
 bg_status bg_checkpoint_open_file(const char *path, bg_checkpoint **out, bg_error *err);
 
+/* Whether the directory holds tensors that bg_checkpoint_open would read. False when out of memory,
+ * too. */
+bool bg_checkpoint_has_weights(const char *directory);
+
 void bg_checkpoint_close(bg_checkpoint *checkpoint);
 
-/* config.json: always an object. Borrowed. */
+/* config.json: always an object. Borrowed. NULL after bg_checkpoint_open_file. */
 const json_t *bg_checkpoint_config(const bg_checkpoint *checkpoint);
 /* The path of config.json, for errors. */
 const char *bg_checkpoint_config_path(const bg_checkpoint *checkpoint);
@@ -51,6 +56,13 @@ size_t bg_checkpoint_count(const bg_checkpoint *checkpoint);
 const bg_tensor *bg_checkpoint_tensor(const bg_checkpoint *checkpoint, size_t index);
 /* The tensor of that name, or NULL; hashed. */
 const bg_tensor *bg_checkpoint_find(const bg_checkpoint *checkpoint, const char *name);
+
+/* The tensor files: bg_tensor.file_index counts these. */
+size_t bg_checkpoint_file_count(const bg_checkpoint *checkpoint);
+const char *bg_checkpoint_file_path(const bg_checkpoint *checkpoint, size_t index);
+size_t bg_checkpoint_file_size(const bg_checkpoint *checkpoint, size_t index);
+/* What the file says of itself: an object of strings, or NULL. Borrowed. */
+const json_t *bg_checkpoint_file_metadata(const bg_checkpoint *checkpoint, size_t index);
 
 /* Sum of the tensor files' sizes. */
 size_t bg_checkpoint_file_bytes(const bg_checkpoint *checkpoint);
