@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -13,7 +14,8 @@
 bg_status bg_map_file(const char *path, bg_mapping *out, bg_error *err)
 {
     *out = (bg_mapping){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* Not to wait where a named pipe was given in the place of a file. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return bg_fail(err, BG_ERR_FILE, "%s: cannot open: %s; check the path and its permissions",
                        path, strerror(errno));
@@ -64,8 +66,9 @@ bg_status bg_read_text(const char *path, size_t limit, char **text, size_t *size
     BG_TRY(bg_map_file(path, &map, err));
     bg_status status = BG_OK;
     if (map.size > limit) {
-        status = bg_fail(err, BG_ERR_FORMAT, "%s: %zu bytes is more than the %zu that such a file may have",
-                         path, map.size, limit);
+        status = bg_fail(err, BG_ERR_FORMAT,
+                         "%s: %zu bytes is more than the %zu that such a file may have", path,
+                         map.size, limit);
     } else if (!(*text = bg_strndup((const char *)map.data, map.size))) {
         status = bg_fail_memory(err, map.size, path);
     } else if (size) {
@@ -91,7 +94,8 @@ char *bg_path_join(const char *directory, const char *name)
 {
     size_t n = strlen(directory), size = n + strlen(name) + 2;
     char *path = bg_alloc(size);
-    if (path) snprintf(path, size, "%s%s%s", directory, n && directory[n - 1] == '/' ? "" : "/", name);
+    if (path)
+        snprintf(path, size, "%s%s%s", directory, n && directory[n - 1] == '/' ? "" : "/", name);
     return path;
 }
 
@@ -149,8 +153,8 @@ bg_status bg_write_file(const char *path, const void *data, size_t size, bg_erro
     }
     mode_t mask = umask(0);
     umask(mask);
-    bool ok = write_all(fd, data, size) && fchmod(fd, exists ? st.st_mode & 0777 : 0666 & ~mask) == 0 &&
-              fsync(fd) == 0;
+    bool ok = write_all(fd, data, size) &&
+              fchmod(fd, exists ? st.st_mode & 0777 : 0666 & ~mask) == 0 && fsync(fd) == 0;
     int saved = errno;
     if (close(fd) != 0 && ok) {
         ok = false;

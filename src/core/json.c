@@ -5,11 +5,21 @@
 
 #include <math.h>
 
+/* jansson does not always say that it was memory it lacked. */
+static _Thread_local bool memory_failed;
+
+static void *json_alloc(size_t bytes)
+{
+    void *p = bg_alloc(bytes);
+    if (!p) memory_failed = true;
+    return p;
+}
+
+/* The seed of jansson's hash tables stays random, so that a file cannot choose keys that collide;
+ * objects keep the order of insertion all the same. */
 void bg_json_init(void)
 {
-    json_set_alloc_funcs(bg_alloc, bg_free);
-    /* A fixed seed: files are size-limited, and runs are to be repeatable. */
-    json_object_seed(1);
+    json_set_alloc_funcs(json_alloc, bg_free);
 }
 
 bg_status bg_json_parse(const char *text, size_t size, const char *where, json_t **out,
@@ -17,13 +27,14 @@ bg_status bg_json_parse(const char *text, size_t size, const char *where, json_t
 {
     json_error_t problem;
     bg_json_init();
+    memory_failed = false;
     *out = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &problem);
     if (*out) return BG_OK;
-    if (json_error_code(&problem) == json_error_out_of_memory)
+    if (memory_failed || json_error_code(&problem) == json_error_out_of_memory)
         return bg_fail_memory(err, size, where);
     return bg_fail(err, BG_ERR_FORMAT,
                    "%s: not valid JSON at line %d, column %d (%s); the file is damaged or no JSON "
-                   "at all",
+                   "at all: download it again or correct it",
                    where, problem.line, problem.column, problem.text);
 }
 
@@ -58,13 +69,15 @@ bg_status bg_json_int(const json_t *object, const char *key, const char *where, 
         return bg_fail(err, BG_ERR_FORMAT, "%s: \"%s\" is missing; the file is not complete", where,
                        key);
     }
-    double real = json_number_value(value);
-    bool whole = json_is_integer(value) || (json_is_real(value) && real == floor(real));
-    if (!whole || real < (double)min || real > (double)max)
+    /* 4096.0 is as good as 4096, up to where doubles hold every whole number. */
+    double real = json_real_value(value);
+    bool whole = json_is_real(value) && real == floor(real) && fabs(real) <= 0x1p53;
+    int64_t number = whole ? (int64_t)real : (int64_t)json_integer_value(value);
+    if (!(whole || json_is_integer(value)) || number < min || number > max)
         return bg_fail(err, BG_ERR_FORMAT,
                        "%s: \"%s\" must be a whole number from %lld to %lld; correct the file",
                        where, key, (long long)min, (long long)max);
-    *out = json_is_integer(value) ? (int64_t)json_integer_value(value) : (int64_t)real;
+    *out = number;
     return BG_OK;
 }
 

@@ -1,8 +1,10 @@
 #include "core/text.h"
 
+#include "bitgauge/bitgauge.h"
 #include "core/alloc.h"
 
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -11,8 +13,9 @@ static bool reserve(bg_text *text, size_t more)
     if (text->failed) return false;
     if (more < text->capacity - text->size && text->data) return true;
     size_t capacity = text->capacity ? text->capacity : 256;
-    while (capacity <= text->size + more && capacity < ((size_t)1 << 48)) capacity *= 2;
-    char *data = bg_realloc_array(text->data, capacity, 1);
+    bool fits = more < SIZE_MAX / 4 - text->size;
+    while (fits && capacity <= text->size + more) capacity *= 2;
+    char *data = fits ? bg_realloc_array(text->data, capacity, 1) : NULL;
     if (!data) {
         text->failed = true;
         return false;
@@ -30,7 +33,10 @@ void bg_text_append(bg_text *text, const char *bytes, size_t n)
     text->data[text->size] = '\0';
 }
 
-void bg_text_puts(bg_text *text, const char *string) { bg_text_append(text, string, strlen(string)); }
+void bg_text_puts(bg_text *text, const char *string)
+{
+    bg_text_append(text, string, strlen(string));
+}
 
 void bg_text_printf(bg_text *text, const char *format, ...)
 {
@@ -50,4 +56,9 @@ void bg_text_free(bg_text *text)
 {
     bg_free(text->data);
     *text = (bg_text){0};
+}
+
+void bg_string_free(char *text)
+{
+    bg_free(text);
 }
