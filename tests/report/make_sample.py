@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""Writes sample.json, an invented results document for the tests of the report: the shape of real
+results (two models, eight precisions each, one that failed) with awkward strings among them. Its
+numbers were measured nowhere.  Usage: make_sample.py > sample.json"""
+import json
+import random
+
+random.seed(7)
+MIB = 1 << 20
+DECODER = {  # precision: weights MiB, ms per token, prompt ms, perplexity by lines and by sliding
+    "fp32": (26.58, 3.31, 11.4, 111.581, 159.788),
+    "fp16": (13.29, 1.92, 12.1, 111.583, 159.791),
+    "bf16": (13.29, 1.90, 12.0, 111.612, 159.941),
+    "int8": (8.46, 1.38, 9.7, 111.702, 160.031),
+    "nf4": (6.08, 1.21, 13.9, 114.326, 164.402),
+    "nf4-dq": (5.92, 1.25, 14.2, 114.401, 164.518),
+    "fp4": (6.08, 1.22, 13.8, 117.914, 170.226),
+}
+CLASSIFIER = {  # precision: weights MiB, batch ms, correct of 872
+    "fp32": (20.8, 41.2, 715), "fp16": (10.4, 43.0, 715), "bf16": (10.4, 43.4, 714),
+    "int8": (7.0, 30.1, 716), "nf4": (5.4, 47.7, 711), "nf4-dq": (5.3, 48.9, 712),
+    "fp4": (5.4, 47.9, 706), "fp4-dq": (5.3, 49.2, 707),
+}
+PROMPTS = ["The capital of France is", "Once upon a time, in a land far, far away,",
+           "To be or not to be, that is the", "The future of AI is"]
+BASE = [" the first time in the United States . The United States has been the first time since the"
+        " War , and the United States has been the first time since the War .",
+        " and the earth was a little more than a hundred years ago. And the earth was a little more"
+        " than a hundred years ago.",
+        " most common to be called \"<b>the</b> | `question` & answer\".\nThe United States was the"
+        " first to be seen 🎬 in the film, and caf\u00e9 na\u00efve 東京.",
+        " a single-player game , which is the only one of the most successful games of the series ."]
+OTHER = [" the first time in the world . <script>alert('x')</script> It is | not | a table.",
+         " and the king said, =1+1 is not a formula.", " question \u202Ebackwards\u202C of the day.",
+         " \u001b[31mred\u001b[0m and bright . A new line\nfollows."]
+
+
+def rounded(x):
+    return float(f"{x:.6g}")
+
+
+def timing(median, spread=0.02, n=15):
+    samples = [rounded(median * (1 + abs(random.gauss(0, spread)) - spread / 2)) for _ in range(n)]
+    samples[0] = rounded(median * (1 + 4 * spread))
+    middle = sorted(samples)[n // 2]
+    return {"median_s": middle, "ci95_s": [rounded(middle * (1 - spread / 3)),
+                                            rounded(middle * (1 + spread / 2))],
+            "samples_s": samples}
+
+
+def start(model, precision, weights):
+    before = random.randint(9, 11) * MIB
+    loaded = before + int(weights * MIB * 1.06) + 2 * MIB
+    growth = int(random.uniform(3.5, 5.5) * MIB)
+    kernel = {"fp32": "sgemv", "fp16": "hgemv", "bf16": "bgemv", "int8": "int8_dot"}.get(
+        precision, "nf4_dot" if "nf4" in precision else "fp4_dot")
+    run = {"model": model, "precision": precision, "device": "cpu", "status": "ok", "threads": 2,
+           "isa": "avx512-vnni", "kernels": [f"{kernel}_avx512", "sgemm_openblas"]}
+    if precision not in ("fp32", "fp16", "bf16"):
+        run["notes"] = ["embeddings, norms, biases and the output head stay in fp16"]
+    total = int(weights * MIB)
+    run |= {"weights_bytes": total,
+            "weights": {"quantized_bytes": int(total * .4), "unquantized_bytes": total - int(total * .4),
+                        "checkpoint_ratio": rounded(weights / 13.3)},
+            "load_seconds": rounded(0.02 + weights / 900), "quantize_seconds": rounded(weights / 1200),
+            "memory": {"rss_before": before, "rss_loaded": loaded, "rss_peak": loaded + growth,
+                       "rss_growth": growth},
+            "warmup": {"runs": random.randint(3, 5), "settled": precision != "bf16"}}
+    return run
+
+
+def ratio(base, this):
+    r = base / this
+    return rounded(r), [rounded(r * .985), rounded(r * 1.012)]
+
+
+def decoder_runs(model):
+    runs = []
+    for precision, (weights, token, prompt, lines, sliding) in DECODER.items():
+        run = start(model, precision, weights)
+        prefill, first = timing(prompt / 1e3), timing((prompt + token) / 1e3)
+        decode = timing(50 * token / 1e3, 0.03)
+        run["prefill"] = {"tokens": 64, "batch": 1} | prefill | {
+            "tokens_per_s": rounded(64 / prefill["median_s"])}
+        run["time_to_first_token"] = first
+        run["decode"] = {"new_tokens": 50, "batch": 1} | decode | {
+            "ms_per_token": rounded(decode["median_s"] * 20),
+            "tokens_per_s": rounded(50 / decode["median_s"])}
+        run["perplexity"] = [
+            {"protocol": "lines", "max_length": 128, "tokens": 18315, "value": lines,
+             "nll_per_token": 4.7, "seconds": 3.1, "text": "data/encyclopaedia.txt"},
+            {"protocol": "sliding", "max_length": 512, "stride": 256, "tokens": 79999,
+             "value": sliding, "nll_per_token": 5.07, "seconds": 14.2,
+             "text": "data/encyclopaedia.txt"}]
+        run["generations"] = []
+        same = 0
+        for i, prompt_text in enumerate(PROMPTS):
+            generation = {"prompt": prompt_text, "prompt_tokens": 5 + i,
+                          "token_ids": list(range(40 + i)), "text": BASE[i], "finish": "length"}
+            if "4" in precision and (i + len(precision)) % 3 or precision == "int8" and i == 3:
+                words = BASE[i].split(" ")
+                at = 3 + (len(precision) * 5 + i) % 8
+                generation["text"] = " ".join(words[:at]) + OTHER[i]
+                generation["first_difference"] = at
+            elif precision != "fp32":
+                same += 1
+            run["generations"].append(generation)
+        if precision != "fp32":
+            base, (d, dci), (p, pci) = runs[0], *[
+                ratio(runs[0][k]["median_s"], run[k]["median_s"]) for k in ("decode", "prefill")]
+            run["vs_baseline"] = {
+                "baseline": "fp32",
+                "weights_ratio": rounded(run["weights_bytes"] / base["weights_bytes"]),
+                "memory_ratio": rounded(weights / 26.58 * 1.02 + .01), "decode_speedup": d,
+                "decode_speedup_ci95": dci, "prefill_speedup": p, "prefill_speedup_ci95": pci,
+                "interleaved": True, "perplexity_change_percent": [
+                    {"protocol": "lines", "value": rounded(100 * (lines / 111.581 - 1))},
+                    {"protocol": "sliding", "value": rounded(100 * (sliding / 159.788 - 1))}],
+                "generations_identical": same}
+        runs.append(run)
+    runs.append({"model": model, "precision": "fp4-dq", "device": "cpu", "status": "error",
+                 "error": "model.safetensors: tensor \"transformer.h.0|<attn>.c_attn.weight\" ends "
+                          "at byte 9,000,000 but the file has 8,999,999; download the file again"})
+    return runs
+
+
+def classifier_runs(model):
+    runs = []
+    for precision, (weights, batch, correct) in CLASSIFIER.items():
+        run = start(model, precision, weights)
+        prefill = timing(batch / 1e3)
+        run["prefill"] = {"tokens": 128, "batch": 8} | prefill | {
+            "tokens_per_s": rounded(1024 / prefill["median_s"]),
+            "sentences_per_s": rounded(8 / prefill["median_s"])}
+        run["accuracy"] = {"correct": correct, "total": 872, "value": rounded(correct / 872),
+                           "max_length": 128, "padded": False, "seconds": 5.2,
+                           "data": "data/reviews.tsv"}
+        if precision != "fp32":
+            p, pci = ratio(runs[0]["prefill"]["median_s"], prefill["median_s"])
+            run["vs_baseline"] = {
+                "baseline": "fp32",
+                "weights_ratio": rounded(run["weights_bytes"] / runs[0]["weights_bytes"]),
+                "memory_ratio": rounded(weights / 20.8), "prefill_speedup": p,
+                "prefill_speedup_ci95": pci, "interleaved": True,
+                "accuracy_change": rounded((correct - 715) / 872)}
+        runs.append(run)
+    return runs
+
+
+def model(name, path, architecture, kind, task, parameters, layers, vocab):
+    return {"name": name, "path": path, "architecture": architecture, "model_type": kind,
+            "task": task, "parameters": parameters, "dtype": "float16", "hidden_size": 256,
+            "num_hidden_layers": layers, "vocab_size": vocab, "random_weights": False,
+            "checkpoint_bytes": 13940112}
+
+
+models = [
+    model("mini-gpt2", "/home/someone/models/" + "a-very-long-directory-name/" * 8 + "mini-gpt2",
+          "GPT2LMHeadModel", "gpt2", "decoder", 6967296, 4, 8192),
+    model("mini-distilbert-sst2", "models/demo-classifier",
+          "DistilBertForSequenceClassification", "distilbert", "classifier", 5455106, 3, 8192)]
+document = {
+    "schema": "bitgauge/1", "version": "0.1.0", "created": "2026-11-22T04:00:00Z",
+    "command": "bitgauge compare 'models/a & b' --precision "
+               "fp32,fp16,bf16,int8,nf4,nf4-dq,fp4,fp4-dq --device cpu --threads 2 "
+               "--html bitgauge-report.html",
+    "machine": {"cpu": "AMD EPYC <9354>", "architecture": "x86_64", "logical_processors": 2,
+                "memory_bytes": 16 << 30, "os": "Debian GNU/Linux 12 (bookworm)",
+                "kernel": "6.1.0-28-amd64", "isa": "avx512-vnni",
+                "bandwidth_bytes_per_s": 21.4e9},
+    "model": models[0], "models": models,
+    "runs": decoder_runs("mini-gpt2") + classifier_runs("mini-distilbert-sst2")}
+print(json.dumps(document, ensure_ascii=False, indent=1))
