@@ -24,6 +24,9 @@ max_length() {
   esac
 }
 
+# Undefined behaviour is a finding, not a remark in the log.
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+
 result=0
 for program in "$build"/fuzz/fuzz_*; do
   [ -x "$program" ] && [ -f "$program" ] || continue
