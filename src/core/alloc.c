@@ -24,9 +24,15 @@ void bg_alloc_fail_after(long n)
     atomic_store(&fail_after, n);
 }
 
-long bg_alloc_count(void) { return atomic_load(&allocations); }
+long bg_alloc_count(void)
+{
+    return atomic_load(&allocations);
+}
 
-void *bg_alloc(size_t bytes) { return refuse() ? NULL : malloc(bytes ? bytes : 1); }
+void *bg_alloc(size_t bytes)
+{
+    return refuse() ? NULL : malloc(bytes ? bytes : 1);
+}
 
 void *bg_calloc(size_t count, size_t size)
 {
@@ -55,9 +61,15 @@ char *bg_strndup(const char *text, size_t n)
     return copy;
 }
 
-char *bg_strdup(const char *text) { return bg_strndup(text, strlen(text)); }
+char *bg_strdup(const char *text)
+{
+    return bg_strndup(text, strlen(text));
+}
 
-void bg_free(void *p) { free(p); }
+void bg_free(void *p)
+{
+    free(p);
+}
 
 /* Blocks of a page or more come from mmap, so that freeing one gives its memory back to the system
  * at once and resident-memory figures say what is held now; smaller ones from the heap. */

@@ -7,9 +7,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-void *bg_alloc(size_t bytes);                            /* uninitialised; NULL on failure */
-void *bg_calloc(size_t count, size_t size);              /* zeroed; NULL on overflow or failure */
-void *bg_alloc_array(size_t count, size_t size);         /* uninitialised count*size */
+void *bg_alloc(size_t bytes);                    /* uninitialised; NULL on failure */
+void *bg_calloc(size_t count, size_t size);      /* zeroed; NULL on overflow or failure */
+void *bg_alloc_array(size_t count, size_t size); /* uninitialised count*size */
 void *bg_realloc_array(void *p, size_t count, size_t size); /* p stays valid on failure */
 char *bg_strdup(const char *text);
 char *bg_strndup(const char *text, size_t n);

@@ -16,8 +16,14 @@ static inline bool bg_add_size(size_t a, size_t b, size_t *out)
     return !__builtin_add_overflow(a, b, out);
 }
 
-static inline size_t bg_min_size(size_t a, size_t b) { return a < b ? a : b; }
+static inline size_t bg_min_size(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
 
-static inline size_t bg_max_size(size_t a, size_t b) { return a > b ? a : b; }
+static inline size_t bg_max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
 
 #endif

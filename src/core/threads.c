@@ -139,7 +139,10 @@ void bg_threads_free(bg_threads *pool)
     bg_free(pool);
 }
 
-int bg_threads_count(const bg_threads *pool) { return pool->count; }
+int bg_threads_count(const bg_threads *pool)
+{
+    return pool->count;
+}
 
 void bg_parallel_for(bg_threads *pool, size_t n, size_t grain, bg_loop_body body, void *context)
 {

@@ -1,0 +1,163 @@
+/* What the forward pass asks of a device. A backend is an object with the functions below; weights,
+ * activations and caches are its own and live in its memory: nothing outside a backend looks into
+ * them. Every function returns a status; work may be queued, and is finished when `synchronize`,
+ * `act_read`, or a function that returns host values comes back.
+ *
+ * An activation is a matrix (rows, cols): one row for each token of the batch. Functions that take
+ * n_rows work on the first n_rows of it. */
+#ifndef BG_BACKEND_BACKEND_H
+#define BG_BACKEND_BACKEND_H
+
+#include "core/dtype.h"
+#include "core/error.h"
+#include "quant/format.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct bg_backend bg_backend;
+
+/* A matrix of weights in some format, or a vector as (1, n) in fp32. Each backend extends it. */
+typedef struct {
+    bg_format_id format;
+    size_t rows, cols; /* (out_features, in_features) */
+    size_t bytes;      /* held for it, scales included */
+} bg_weight;
+
+/* Each backend extends these, too. */
+typedef struct {
+    size_t rows, cols;
+} bg_act;
+
+typedef struct {
+    size_t n_layers, n_slots, max_length, n_heads, head_dim;
+    size_t bytes;
+} bg_cache;
+
+/* Where a weight comes from: host memory, usually a mapped file. */
+typedef struct {
+    const char *name;  /* for errors */
+    bg_dtype dtype;    /* a floating-point type */
+    const void *data;  /* not necessarily aligned */
+    size_t rows, cols; /* shape of the weight to make */
+    bool transposed;   /* data is (cols, rows), as GPT-2's Conv1D stores it */
+} bg_source;
+
+typedef enum {
+    BG_ACTIVATION_NONE,
+    BG_ACTIVATION_RELU,
+    BG_ACTIVATION_GELU,      /* x/2 (1 + erf(x/sqrt 2)) */
+    BG_ACTIVATION_GELU_TANH, /* its tanh approximation, "gelu_new" */
+    BG_ACTIVATION_SILU,
+    BG_ACTIVATION_COUNT,
+} bg_activation;
+
+typedef enum {
+    BG_NORM_LAYER, /* (x - mean) / sqrt(variance + eps) * weight + bias */
+    BG_NORM_RMS,   /* x / sqrt(mean of squares + eps) * weight */
+} bg_norm_kind;
+
+/* One row of the sum that makes an embedding: table[ids[i]]. */
+typedef struct {
+    const bg_weight *table; /* (n, hidden) */
+    const int32_t *ids;     /* (n_rows), host memory, each in [0, table->rows) */
+} bg_lookup;
+
+/* One sequence of a batch. Its new tokens are `rows` consecutive rows of the activations. */
+typedef struct {
+    size_t first_row, rows;
+    size_t slot; /* of the cache */
+    size_t past; /* positions that the slot holds already */
+    size_t keys; /* positions, counted from 0, that may be attended to; the rest is padding */
+} bg_sequence;
+
+typedef struct {
+    const bg_act *qkv; /* queries, keys and values side by side: */
+    size_t query_col, key_col, value_col;
+    size_t n_heads, n_kv_heads, head_dim; /* n_heads is a multiple of n_kv_heads */
+    float scale;                          /* of the scores */
+    bool causal;
+    bg_cache *cache; /* new keys and values are written behind `past`, then attended to */
+    size_t layer;
+    const bg_sequence *sequences;
+    size_t n_sequences;
+    bg_act *out; /* (rows, n_heads * head_dim) */
+} bg_attention;
+
+typedef struct {
+    const bg_weight *weight; /* (out, in) */
+    const bg_weight *bias;   /* (1, out), or NULL */
+    const bg_act *in;        /* (rows, in) */
+    size_t n_rows;
+    bg_activation activation; /* applied after the bias */
+    const bg_act *residual;   /* (rows, out) added last, or NULL; may be `out` */
+    bg_act *out;              /* columns [out_col, out_col + out features) are written */
+    size_t out_col;
+} bg_linear;
+
+typedef struct {
+    const char *name; /* "cpu" */
+
+    void (*free)(bg_backend *backend);
+
+    /* The instruction set or architecture in use: "avx512-vnni". Static or owned by the backend. */
+    const char *(*isa)(const bg_backend *backend);
+    int (*threads)(const bg_backend *backend);
+    /* Names of the kernels that run for weights of a format: for one row (decoding) and for
+     * several (prefill). */
+    const char *(*kernel)(const bg_backend *backend, bg_format_id format, bool several_rows);
+    /* Bytes that this backend holds now, all told. */
+    size_t (*allocated)(const bg_backend *backend);
+
+    /* Encodes a source in the wanted format, straight from where it lies. */
+    bg_status (*weight_create)(bg_backend *backend, const bg_source *source, bg_format_id format,
+                               bg_weight **out, bg_error *err);
+    void (*weight_free)(bg_backend *backend, bg_weight *weight);
+
+    bg_status (*act_create)(bg_backend *backend, size_t rows, size_t cols, bg_act **out,
+                            bg_error *err);
+    void (*act_free)(bg_backend *backend, bg_act *act);
+    /* Copies the first n_rows to host floats (n_rows, cols). */
+    bg_status (*act_read)(bg_backend *backend, const bg_act *act, size_t n_rows, float *values,
+                          bg_error *err);
+
+    bg_status (*cache_create)(bg_backend *backend, size_t n_layers, size_t n_slots,
+                              size_t max_length, size_t n_heads, size_t head_dim, bg_cache **out,
+                              bg_error *err);
+    void (*cache_free)(bg_backend *backend, bg_cache *cache);
+
+    bg_status (*embed)(bg_backend *backend, const bg_lookup *lookups, size_t n_lookups,
+                       size_t n_rows, bg_act *out, bg_error *err);
+    /* `out` may be `in`; bias may be NULL. */
+    bg_status (*norm)(bg_backend *backend, bg_norm_kind kind, const bg_weight *weight,
+                      const bg_weight *bias, float eps, const bg_act *in, size_t n_rows,
+                      bg_act *out, bg_error *err);
+    bg_status (*linear)(bg_backend *backend, const bg_linear *args, bg_error *err);
+    bg_status (*attention)(bg_backend *backend, const bg_attention *args, bg_error *err);
+    /* out row i = in row rows[i]; `out` is not `in`. */
+    bg_status (*gather)(bg_backend *backend, const bg_act *in, const size_t *rows, size_t n_rows,
+                        bg_act *out, bg_error *err);
+
+    /* Logits of rows of `in` under an output head, (n_rows, head->rows), into host memory. */
+    bg_status (*logits)(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
+                        const bg_act *in, size_t n_rows, float *logits, bg_error *err);
+    /* The id of each row's largest logit, the lowest on a tie. */
+    bg_status (*argmax)(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
+                        const bg_act *in, size_t n_rows, int32_t *ids, bg_error *err);
+    /* For each row, -log softmax(logits)[targets[i]]. The logits are reduced where they arise. */
+    bg_status (*score)(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
+                       const bg_act *in, size_t n_rows, const int32_t *targets, double *nll,
+                       bg_error *err);
+
+    bg_status (*synchronize)(bg_backend *backend, bg_error *err);
+} bg_backend_ops;
+
+struct bg_backend {
+    const bg_backend_ops *ops;
+};
+
+/* Opens a device by the name that --device takes ("cpu"); threads as in bg_threads_create. */
+bg_status bg_backend_open(const char *device, int threads, bg_backend **out, bg_error *err);
+
+#endif

@@ -1,0 +1,287 @@
+#include "backend/cpu/cpu.h"
+
+#include "core/alloc.h"
+#include "core/checked.h"
+
+#include <cblas.h>
+#include <string.h>
+
+void *cpu_alloc(cpu_backend *cpu, size_t bytes, const char *what, bg_error *err)
+{
+    void *p = bg_alloc_aligned(bytes);
+    if (p)
+        cpu->allocated += bytes;
+    else
+        bg_fail_memory(err, bytes, what);
+    return p;
+}
+
+void cpu_release(cpu_backend *cpu, void *p, size_t bytes)
+{
+    if (!p) return;
+    bg_free_aligned(p, bytes);
+    cpu->allocated -= bytes;
+}
+
+bg_status cpu_reserve(cpu_backend *cpu, cpu_scratch *scratch, size_t count, bg_error *err)
+{
+    if (count <= scratch->count) return BG_OK;
+    cpu_release(cpu, scratch->data, scratch->count * sizeof(float));
+    *scratch = (cpu_scratch){0};
+    scratch->data = cpu_alloc(cpu, count * sizeof(float), "working memory", err);
+    if (!scratch->data) return BG_ERR_MEMORY;
+    scratch->count = count;
+    return BG_OK;
+}
+
+bg_status cpu_reserve_own(cpu_backend *cpu, size_t count, bg_error *err)
+{
+    for (int i = 0; i < bg_threads_count(cpu->threads); i++)
+        BG_TRY(cpu_reserve(cpu, &cpu->own[i], count, err));
+    return BG_OK;
+}
+
+static void cpu_free(bg_backend *backend);
+
+static const char *cpu_isa(const bg_backend *backend)
+{
+    return ((const cpu_backend *)(const void *)backend)->kernels->isa;
+}
+
+static int cpu_threads(const bg_backend *backend)
+{
+    return bg_threads_count(((const cpu_backend *)(const void *)backend)->threads);
+}
+
+static const char *cpu_kernel(const bg_backend *backend, bg_format_id format, bool several_rows)
+{
+    const bg_cpu_kernels *k = ((const cpu_backend *)(const void *)backend)->kernels;
+    if (!several_rows) return k->format[format].name;
+    return format == BG_FORMAT_INT8 ? k->matmul_int8_name : "sgemm_openblas";
+}
+
+static size_t cpu_allocated(const bg_backend *backend)
+{
+    return ((const cpu_backend *)(const void *)backend)->allocated;
+}
+
+bg_status cpu_act_create(bg_backend *backend, size_t rows, size_t cols, bg_act **out, bg_error *err)
+{
+    cpu_backend *cpu = (cpu_backend *)backend;
+    size_t count, bytes;
+    *out = NULL;
+    if (!bg_mul_size(rows, cols, &count) || !bg_mul_size(count, sizeof(float), &bytes))
+        return bg_fail(err, BG_ERR_MEMORY, "an activation of %zu by %zu is too large", rows, cols);
+    cpu_act *act = bg_calloc(1, sizeof *act);
+    if (!act) return bg_fail_memory(err, sizeof *act, "an activation");
+    act->base = (bg_act){rows, cols};
+    act->values = cpu_alloc(cpu, bytes, "activations", err);
+    if (!act->values) {
+        bg_free(act);
+        return BG_ERR_MEMORY;
+    }
+    *out = &act->base;
+    return BG_OK;
+}
+
+static void cpu_act_free(bg_backend *backend, bg_act *act)
+{
+    if (!act) return;
+    cpu_release((cpu_backend *)backend, cpu_values(act), act->rows * act->cols * sizeof(float));
+    bg_free(act);
+}
+
+static bg_status cpu_act_read(bg_backend *backend, const bg_act *act, size_t n_rows, float *values,
+                              bg_error *err)
+{
+    (void)backend;
+    (void)err;
+    memcpy(values, cpu_values(act), n_rows * act->cols * sizeof(float));
+    return BG_OK;
+}
+
+static void cpu_cache_free(bg_backend *backend, bg_cache *cache)
+{
+    if (!cache) return;
+    cpu_cache *c = (cpu_cache *)cache;
+    cpu_release((cpu_backend *)backend, c->keys, cache->bytes / 2);
+    cpu_release((cpu_backend *)backend, c->values, cache->bytes / 2);
+    bg_free(c);
+}
+
+static bg_status cpu_cache_create(bg_backend *backend, size_t n_layers, size_t n_slots,
+                                  size_t max_length, size_t n_heads, size_t head_dim,
+                                  bg_cache **out, bg_error *err)
+{
+    cpu_backend *cpu = (cpu_backend *)backend;
+    size_t bytes = sizeof(float);
+    *out = NULL;
+    if (!bg_mul_size(bytes, n_layers, &bytes) || !bg_mul_size(bytes, n_slots, &bytes) ||
+        !bg_mul_size(bytes, max_length, &bytes) || !bg_mul_size(bytes, n_heads, &bytes) ||
+        !bg_mul_size(bytes, head_dim, &bytes) || bytes > SIZE_MAX / 2)
+        return bg_fail(err, BG_ERR_MEMORY,
+                       "a cache of %zu sequences of %zu tokens is too large; use a smaller batch",
+                       n_slots, max_length);
+    cpu_cache *cache = bg_calloc(1, sizeof *cache);
+    if (!cache) return bg_fail_memory(err, sizeof *cache, "a cache");
+    cache->base = (bg_cache){n_layers, n_slots, max_length, n_heads, head_dim, 2 * bytes};
+    cache->keys = cpu_alloc(cpu, bytes, "the key cache", err);
+    cache->values = cache->keys ? cpu_alloc(cpu, bytes, "the value cache", err) : NULL;
+    if (!cache->values) {
+        cpu_cache_free(backend, &cache->base);
+        return BG_ERR_MEMORY;
+    }
+    *out = &cache->base;
+    return BG_OK;
+}
+
+/* ---- embeddings and norms: rows in parallel -------------------------------------------------- */
+
+typedef struct {
+    const bg_lookup *lookups;
+    size_t n_lookups, cols;
+    float *out;
+    cpu_backend *cpu;
+} embed_loop;
+
+static void embed_rows(void *context, size_t begin, size_t end, int thread)
+{
+    const embed_loop *a = context;
+    float *row = a->cpu->own[thread].data;
+    for (size_t i = begin; i < end; i++) {
+        float *out = a->out + i * a->cols;
+        for (size_t k = 0; k < a->n_lookups; k++) {
+            const bg_packed *table = cpu_packed(a->lookups[k].table);
+            size_t id = (size_t)a->lookups[k].ids[i];
+            float *into = k ? row : out;
+            a->cpu->kernels->format[table->format].decode(table, into, id, id + 1);
+            if (k) a->cpu->kernels->axpy(1, row, out, a->cols);
+        }
+    }
+}
+
+static bg_status cpu_embed(bg_backend *backend, const bg_lookup *lookups, size_t n_lookups,
+                           size_t n_rows, bg_act *out, bg_error *err)
+{
+    cpu_backend *cpu = (cpu_backend *)backend;
+    BG_TRY(cpu_reserve_own(cpu, out->cols, err));
+    embed_loop loop = {lookups, n_lookups, out->cols, cpu_values(out), cpu};
+    bg_parallel_for(cpu->threads, n_rows, 16, embed_rows, &loop);
+    return BG_OK;
+}
+
+typedef struct {
+    const bg_cpu_kernels *kernels;
+    bg_norm_kind kind;
+    const float *weight, *bias, *in;
+    float eps, *out;
+    size_t cols;
+} norm_loop;
+
+static void norm_rows(void *context, size_t begin, size_t end, int thread)
+{
+    (void)thread;
+    const norm_loop *a = context;
+    for (size_t i = begin; i < end; i++) {
+        const float *in = a->in + i * a->cols;
+        float *out = a->out + i * a->cols;
+        if (a->kind == BG_NORM_LAYER)
+            a->kernels->layer_norm(in, a->weight, a->bias, a->eps, out, a->cols);
+        else
+            a->kernels->rms_norm(in, a->weight, a->eps, out, a->cols);
+    }
+}
+
+static bg_status cpu_norm(bg_backend *backend, bg_norm_kind kind, const bg_weight *weight,
+                          const bg_weight *bias, float eps, const bg_act *in, size_t n_rows,
+                          bg_act *out, bg_error *err)
+{
+    (void)err;
+    cpu_backend *cpu = (cpu_backend *)backend;
+    norm_loop loop = {cpu->kernels,   kind, cpu_vector(weight), cpu_vector(bias),
+                      cpu_values(in), eps,  cpu_values(out),    in->cols};
+    bg_parallel_for(cpu->threads, n_rows, 8, norm_rows, &loop);
+    return BG_OK;
+}
+
+static bg_status cpu_gather(bg_backend *backend, const bg_act *in, const size_t *rows,
+                            size_t n_rows, bg_act *out, bg_error *err)
+{
+    (void)backend;
+    (void)err;
+    for (size_t i = 0; i < n_rows; i++)
+        memcpy(cpu_values(out) + i * in->cols, cpu_values(in) + rows[i] * in->cols,
+               in->cols * sizeof(float));
+    return BG_OK;
+}
+
+static bg_status cpu_synchronize(bg_backend *backend, bg_error *err)
+{
+    (void)backend;
+    (void)err;
+    return BG_OK;
+}
+
+static const bg_backend_ops ops = {
+    .name = "cpu",
+    .free = cpu_free,
+    .isa = cpu_isa,
+    .threads = cpu_threads,
+    .kernel = cpu_kernel,
+    .allocated = cpu_allocated,
+    .weight_create = cpu_weight_create,
+    .weight_free = cpu_weight_free,
+    .act_create = cpu_act_create,
+    .act_free = cpu_act_free,
+    .act_read = cpu_act_read,
+    .cache_create = cpu_cache_create,
+    .cache_free = cpu_cache_free,
+    .embed = cpu_embed,
+    .norm = cpu_norm,
+    .linear = cpu_linear,
+    .attention = cpu_attention,
+    .gather = cpu_gather,
+    .logits = cpu_logits,
+    .argmax = cpu_argmax,
+    .score = cpu_score,
+    .synchronize = cpu_synchronize,
+};
+
+static void cpu_free(bg_backend *backend)
+{
+    cpu_backend *cpu = (cpu_backend *)backend;
+    if (cpu->logits) cpu_act_free(backend, &cpu->logits->base);
+    cpu_release(cpu, cpu->shared.data, cpu->shared.count * sizeof(float));
+    cpu_release(cpu, cpu->int8.data, cpu->int8.count * sizeof(float));
+    for (int i = 0; cpu->own && i < bg_threads_count(cpu->threads); i++)
+        cpu_release(cpu, cpu->own[i].data, cpu->own[i].count * sizeof(float));
+    bg_free(cpu->own);
+    bg_threads_free(cpu->threads);
+    bg_free(cpu);
+}
+
+bg_status bg_cpu_open(const char *device, int threads, bg_backend **out, bg_error *err)
+{
+    (void)device;
+    const bg_cpu_kernels *kernels;
+    BG_TRY(bg_cpu_kernels_choose(&kernels, err));
+    cpu_backend *cpu = bg_calloc(1, sizeof *cpu);
+    if (!cpu) return bg_fail_memory(err, sizeof *cpu, "the CPU backend");
+    cpu->base.ops = &ops;
+    cpu->kernels = kernels;
+    bg_status status = bg_threads_create(threads, &cpu->threads, err);
+    if (status == BG_OK) {
+        size_t n = (size_t)bg_threads_count(cpu->threads);
+        cpu->own = bg_calloc(n, sizeof *cpu->own);
+        if (!cpu->own) status = bg_fail_memory(err, n * sizeof *cpu->own, "the CPU backend");
+    }
+    if (status != BG_OK) {
+        bg_threads_free(cpu->threads);
+        bg_free(cpu);
+        return status;
+    }
+    /* The library's products are called from our threads, each on its own part. */
+    openblas_set_num_threads(1);
+    *out = &cpu->base;
+    return BG_OK;
+}

@@ -1,0 +1,77 @@
+/* The inner loops, once for each instruction set. A bg_cpu_kernels is a table of them; the scalar
+ * table is the reference that the others are tested against. */
+#ifndef BG_BACKEND_CPU_KERNELS_H
+#define BG_BACKEND_CPU_KERNELS_H
+
+#include "backend/backend.h"
+#include "quant/format.h"
+
+/* One row of activations as the matrix-vector kernels want it. */
+typedef struct {
+    const float *values; /* (cols) */
+    /* The same, in groups of 2 * pair_lanes: first the values at even places, then those at odd
+     * ones, so that the high and low nibbles of packed bytes meet them without a shuffle. Filled
+     * for blockwise formats whose cols is a multiple of 64. */
+    const float *paired;
+    /* int8: codes (cols), zero where the column is an outlier, and their absmax. */
+    const int8_t *codes;
+    float absmax;
+    const int32_t *outliers; /* columns done in floating point, ascending */
+    size_t n_outliers;
+} bg_cpu_input;
+
+/* y[r - begin] = sum over c of W[r][c] x[c] for r in [begin, end). */
+typedef void (*bg_matvec)(const bg_packed *w, const bg_cpu_input *x, float *y, size_t begin,
+                          size_t end);
+
+typedef struct {
+    const char *isa;
+    bool (*supported)(void);
+    size_t pair_lanes; /* floats in a vector register */
+
+    struct {
+        const char *name; /* "matvec_nf4_avx512" */
+        bg_matvec matvec; /* blockwise: cols must be a multiple of 64 */
+        /* Rows [begin, end) as floats. */
+        void (*decode)(const bg_packed *w, float *values, size_t begin, size_t end);
+    } format[BG_FORMAT_COUNT];
+
+    /* LLM.int8() for several rows of activations: y[m * stride + r - begin] is the product of row
+     * m of `codes` (n_rows, cols) with row r of w, times both absmax over 127^2. */
+    void (*matmul_int8)(const bg_packed *w, const int8_t *codes, const float *absmax, size_t n_rows,
+                        float *y, size_t stride, size_t begin, size_t end);
+    const char *matmul_int8_name;
+
+    /* Sum of x[i] y[i]. */
+    float (*dot)(const float *x, const float *y, size_t n);
+    /* y[i] += a x[i]. */
+    void (*axpy)(float a, const float *x, float *y, size_t n);
+    /* x[i] = f(x[i]) */
+    void (*activation[BG_ACTIVATION_COUNT])(float *x, size_t n);
+    /* bias may be NULL; out may be in. */
+    void (*layer_norm)(const float *in, const float *weight, const float *bias, float eps,
+                       float *out, size_t n);
+    void (*rms_norm)(const float *in, const float *weight, float eps, float *out, size_t n);
+    /* x = softmax(x) in place. */
+    void (*softmax)(float *x, size_t n);
+    /* log of the sum of exp(x[i]). */
+    double (*log_sum_exp)(const float *x, size_t n);
+} bg_cpu_kernels;
+
+/* Tables that this build has, best last; ends with NULL. */
+extern const bg_cpu_kernels *const bg_cpu_kernel_tables[];
+
+/* The best table that this processor supports; BITGAUGE_ISA in the environment names another. */
+bg_status bg_cpu_kernels_choose(const bg_cpu_kernels **out, bg_error *err);
+
+extern const bg_cpu_kernels bg_cpu_scalar;
+extern const bg_cpu_kernels bg_cpu_avx2, bg_cpu_avx512, bg_cpu_avx512_vnni;
+extern const bg_cpu_kernels bg_cpu_neon;
+
+/* Quantizes one row of activations for LLM.int8(): values are rounded to binary16; an entry of
+ * magnitude BG_OUTLIER_THRESHOLD or more is left out of the absmax and coded 0, as is every entry
+ * of a column marked in `is_outlier`. Scalar on every instruction set, since it is to be exact. */
+void bg_cpu_quantize_row(const float *values, size_t n, const uint8_t *is_outlier, int8_t *codes,
+                         float *absmax);
+
+#endif

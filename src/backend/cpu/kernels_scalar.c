@@ -1,0 +1,76 @@
+/* The kernels in plain C, one value at a time: they say what the others compute, and run where no
+ * better table fits. */
+#include "backend/cpu/elementwise.h"
+#include "backend/cpu/kernels.h"
+
+static void decode(const bg_packed *w, float *values, size_t begin, size_t end)
+{
+    bg_formats[w->format].decode(w, values, begin * w->cols, (end - begin) * w->cols);
+}
+
+static void matvec_float(const bg_packed *w, const bg_cpu_input *x, float *y, size_t begin,
+                         size_t end)
+{
+    float values[64];
+    for (size_t r = begin; r < end; r++) {
+        float sum = 0;
+        for (size_t c = 0; c < w->cols; c += 64) {
+            size_t n = w->cols - c < 64 ? w->cols - c : 64;
+            bg_formats[w->format].decode(w, values, r * w->cols + c, n);
+            for (size_t i = 0; i < n; i++) sum += values[i] * x->values[c + i];
+        }
+        y[r - begin] = sum;
+    }
+}
+
+static int32_t dot_int8(const int8_t *a, const int8_t *b, size_t n)
+{
+    int32_t sum = 0;
+    for (size_t i = 0; i < n; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+static void matvec_int8(const bg_packed *w, const bg_cpu_input *x, float *y, size_t begin,
+                        size_t end)
+{
+    const int8_t *codes = w->codes;
+    for (size_t r = begin; r < end; r++)
+        y[r - begin] = int8_result(w, x, r, dot_int8(codes + r * w->cols, x->codes, w->cols));
+}
+
+static void matmul_int8(const bg_packed *w, const int8_t *codes, const float *absmax, size_t n_rows,
+                        float *y, size_t stride, size_t begin, size_t end)
+{
+    const int8_t *rows = w->codes;
+    for (size_t r = begin; r < end; r++)
+        for (size_t m = 0; m < n_rows; m++) {
+            int32_t sum = dot_int8(rows + r * w->cols, codes + m * w->cols, w->cols);
+            y[m * stride + r - begin] =
+                (float)sum * (absmax[m] * w->scales[r] * (1.0f / (127.0f * 127.0f)));
+        }
+}
+
+static bool supported(void)
+{
+    return true;
+}
+
+const bg_cpu_kernels bg_cpu_scalar = {
+    .isa = "scalar",
+    .supported = supported,
+    .pair_lanes = 1,
+    .format =
+        {
+            [BG_FORMAT_F32] = {"matvec_fp32_scalar", matvec_float, decode},
+            [BG_FORMAT_F16] = {"matvec_fp16_scalar", matvec_float, decode},
+            [BG_FORMAT_BF16] = {"matvec_bf16_scalar", matvec_float, decode},
+            [BG_FORMAT_INT8] = {"matvec_int8_scalar", matvec_int8, decode},
+            [BG_FORMAT_NF4] = {"matvec_4bit_scalar", matvec_float, decode},
+            [BG_FORMAT_NF4_DQ] = {"matvec_4bit_scalar", matvec_float, decode},
+            [BG_FORMAT_FP4] = {"matvec_4bit_scalar", matvec_float, decode},
+            [BG_FORMAT_FP4_DQ] = {"matvec_4bit_scalar", matvec_float, decode},
+        },
+    .matmul_int8 = matmul_int8,
+    .matmul_int8_name = "matmul_int8_scalar",
+    ELEMENTWISE_KERNELS,
+};

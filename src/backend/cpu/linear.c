@@ -1,0 +1,202 @@
+/* y = f(x W^T + b) + residual. For one row of x, each weight is read once and decoded in registers
+ * (matrix times vector); for several, panels of W are decoded into the cache and multiplied by the
+ * BLAS library. int8 has a product of its own for both. */
+#include "backend/cpu/cpu.h"
+#include "core/checked.h"
+
+#include <cblas.h>
+#include <math.h>
+#include <string.h>
+
+typedef struct {
+    cpu_backend *cpu;
+    const bg_linear *args;
+    const bg_packed *w;
+    const float *x; /* (n_rows, cols) */
+    float *y;       /* out, at its first column; rows `stride` apart */
+    size_t stride;
+    bool direct;  /* blocks do not run across rows, so that the matvec kernel applies */
+    size_t panel; /* rows of w in one panel */
+    /* for one row: */
+    bg_cpu_input input;
+    /* int8: */
+    int8_t *codes; /* (n_rows, cols) */
+    float *absmax; /* (n_rows) */
+    uint8_t *is_outlier;
+    int32_t *outliers;
+    size_t n_outliers;
+} linear_loop;
+
+/* Bias, activation and residual for rows [begin, end) of w, that is, these columns of y, while they
+ * are in cache. Where the residual is what y holds already, the product lies elsewhere and is added
+ * to it; else it lies in y. */
+static void epilogue(const linear_loop *a, float *product, size_t stride, size_t begin, size_t end)
+{
+    const bg_cpu_kernels *k = a->cpu->kernels;
+    const float *bias = cpu_vector(a->args->bias);
+    const float *residual = a->args->residual ? cpu_values(a->args->residual) : NULL;
+    const size_t n = end - begin;
+    for (size_t m = 0; m < a->args->n_rows; m++) {
+        float *p = product + m * stride, *y = a->y + m * a->stride + begin;
+        if (bias) k->axpy(1, bias + begin, p, n);
+        k->activation[a->args->activation](p, n);
+        if (p != y)
+            k->axpy(1, p, y, n);
+        else if (residual)
+            k->axpy(1, residual + m * a->args->residual->cols + begin, y, n);
+    }
+}
+
+static bool adds_in_place(const linear_loop *a)
+{
+    return a->args->residual && a->args->residual == a->args->out;
+}
+
+static void matvec_rows(void *context, size_t begin, size_t end, int thread)
+{
+    const linear_loop *a = context;
+    const bg_cpu_kernels *k = a->cpu->kernels;
+    const size_t cols = a->w->cols;
+    float *own = a->cpu->own[thread].data;
+    float *y = adds_in_place(a) ? own : a->y + begin;
+    if (a->direct) {
+        k->format[a->w->format].matvec(a->w, &a->input, y, begin, end);
+    } else {
+        float *row = own + a->panel;
+        for (size_t r = begin; r < end; r++) {
+            k->format[a->w->format].decode(a->w, row, r, r + 1);
+            y[r - begin] = k->dot(row, a->x, cols);
+        }
+    }
+    epilogue(a, y, 0, begin, end);
+}
+
+static void matmul_rows(void *context, size_t begin, size_t end, int thread)
+{
+    const linear_loop *a = context;
+    const bg_packed *w = a->w;
+    const size_t cols = w->cols, n_rows = a->args->n_rows;
+    const bool in_place = adds_in_place(a);
+    float *own = a->cpu->own[thread].data;
+    float *product = in_place ? own : a->y + begin;
+    size_t stride = in_place ? end - begin : a->stride;
+    if (in_place) own += n_rows * a->panel;
+
+    if (w->format == BG_FORMAT_INT8) {
+        a->cpu->kernels->matmul_int8(w, a->codes, a->absmax, n_rows, product, stride, begin, end);
+        const int8_t *codes = w->codes;
+        for (size_t m = 0; m < n_rows && a->n_outliers; m++)
+            for (size_t r = begin; r < end; r++) {
+                float sum = 0;
+                for (size_t i = 0; i < a->n_outliers; i++)
+                    sum += a->x[m * cols + (size_t)a->outliers[i]] *
+                           (float)codes[r * cols + (size_t)a->outliers[i]];
+                product[m * stride + r - begin] += sum * (w->scales[r] * (1.0f / 127.0f));
+            }
+    } else {
+        const float *panel = (const float *)w->codes + begin * cols;
+        if (w->format != BG_FORMAT_F32) {
+            a->cpu->kernels->format[w->format].decode(w, own, begin, end);
+            panel = own;
+        }
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)n_rows,
+                    (blasint)(end - begin), (blasint)cols, 1, a->x, (blasint)cols, panel,
+                    (blasint)cols, 0, product, (blasint)stride);
+    }
+    epilogue(a, product, stride, begin, end);
+}
+
+/* LLM.int8(): an activation column with an entry of magnitude 6 or more anywhere in the batch is
+ * an outlier for all of its rows. */
+static bg_status quantize_input(linear_loop *a, bg_error *err)
+{
+    const size_t cols = a->w->cols, n_rows = a->args->n_rows;
+    size_t bytes = n_rows * cols + cols + 64;
+    size_t floats = n_rows + cols + (bytes + 3) / 4;
+    BG_TRY(cpu_reserve(a->cpu, &a->cpu->int8, floats, err));
+    a->absmax = a->cpu->int8.data;
+    a->outliers = (int32_t *)(void *)(a->absmax + n_rows);
+    a->is_outlier = (uint8_t *)(a->outliers + cols);
+    a->codes = (int8_t *)(a->is_outlier + cols);
+    memset(a->is_outlier, 0, cols);
+    for (size_t m = 0; m < n_rows; m++)
+        for (size_t c = 0; c < cols; c++)
+            a->is_outlier[c] |= fabsf(a->x[m * cols + c]) >= BG_OUTLIER_THRESHOLD;
+    a->n_outliers = 0;
+    for (size_t c = 0; c < cols; c++)
+        if (a->is_outlier[c]) a->outliers[a->n_outliers++] = (int32_t)c;
+    return BG_OK;
+}
+
+static void quantize_rows(void *context, size_t begin, size_t end, int thread)
+{
+    (void)thread;
+    const linear_loop *a = context;
+    const size_t cols = a->w->cols;
+    for (size_t m = begin; m < end; m++)
+        bg_cpu_quantize_row(a->x + m * cols, cols, a->is_outlier, a->codes + m * cols,
+                            a->absmax + m);
+}
+
+/* Even places, then odd ones, in groups of two registers (bg_cpu_input.paired). */
+static void pair(const float *x, size_t n, size_t lanes, float *out)
+{
+    for (size_t i = 0; i < n; i += 2 * lanes)
+        for (size_t k = 0; k < lanes; k++) {
+            out[i + k] = x[i + 2 * k];
+            out[i + lanes + k] = x[i + 2 * k + 1];
+        }
+}
+
+/* Enough work in a range that handing it out costs little; enough ranges that no thread waits long
+ * for the last one. */
+static size_t matvec_grain(const bg_packed *w, int threads)
+{
+    size_t row_bytes = w->cols * (size_t)bg_formats[w->format].bits / 8 + 1;
+    size_t grain = bg_max_size(16, 32768 / row_bytes), most = w->rows / ((size_t)threads * 4);
+    grain = bg_min_size(bg_max_size(grain, most), bg_max_size(16, 524288 / row_bytes));
+    return (grain + 3) / 4 * 4;
+}
+
+bg_status cpu_linear(bg_backend *backend, const bg_linear *args, bg_error *err)
+{
+    cpu_backend *cpu = (cpu_backend *)backend;
+    const bg_packed *w = cpu_packed(args->weight);
+    linear_loop a = {.cpu = cpu,
+                     .args = args,
+                     .w = w,
+                     .x = cpu_values(args->in),
+                     .y = cpu_values(args->out) + args->out_col,
+                     .stride = args->out->cols};
+    const bool blockwise = bg_formats[w->format].blockwise;
+    a.direct = !blockwise || w->cols % BG_BLOCK == 0;
+    if (w->format == BG_FORMAT_INT8) {
+        BG_TRY(quantize_input(&a, err));
+        bg_parallel_for(cpu->threads, args->n_rows, 4, quantize_rows, &a);
+    }
+    if (args->n_rows == 1) {
+        a.panel = matvec_grain(w, bg_threads_count(cpu->threads));
+        BG_TRY(cpu_reserve_own(cpu, a.panel + w->cols, err));
+        a.input.values = a.x;
+        if (blockwise && a.direct) {
+            BG_TRY(cpu_reserve(cpu, &cpu->shared, w->cols, err));
+            pair(a.x, w->cols, cpu->kernels->pair_lanes, cpu->shared.data);
+            a.input.paired = cpu->shared.data;
+        }
+        if (w->format == BG_FORMAT_INT8) {
+            a.input.codes = a.codes;
+            a.input.absmax = a.absmax[0];
+            a.input.outliers = a.outliers;
+            a.input.n_outliers = a.n_outliers;
+        }
+        bg_parallel_for(cpu->threads, w->rows, a.panel, matvec_rows, &a);
+        return BG_OK;
+    }
+    /* A decoded panel that fits into half of a small second-level cache, but not so thin that the
+     * library's product loses its stride. */
+    a.panel = 131072 / w->cols / 16 * 16;
+    a.panel = a.panel < 64 ? 64 : a.panel > 256 ? 256 : a.panel;
+    BG_TRY(cpu_reserve_own(cpu, a.panel * (w->cols + args->n_rows), err));
+    bg_parallel_for(cpu->threads, w->rows, a.panel, matmul_rows, &a);
+    return BG_OK;
+}
