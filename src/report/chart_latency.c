@@ -101,13 +101,13 @@ static void put_chart(bg_text *out, const bg_report_model *model, const char *id
     }
     if (!n || !isfinite(hi - lo)) return;
     double bottom = TOP + (double)n * PITCH;
-    bg_axis axis = bg_axis_for(lo, hi, LEFT, BG_SVG_WIDTH - RIGHT, 5, true);
+    bg_axis axis = bg_axis_for(lo, hi, LEFT, BG_SVG_WIDTH - RIGHT, 6, true);
     bg_scale scale = bg_scale_for(BG_UNIT_MILLISECONDS, least, hi);
 
     char name[64];
     snprintf(name, sizeof name, "%s-%s", id, what->id);
-    bg_text_printf(out, "<figure><figcaption><b>%s</b> %s</figcaption>\n", what->title,
-                   what->caption);
+    bg_text_printf(out, "<figure><figcaption><b>%s</b> %s%s</figcaption>\n", what->title,
+                   what->caption, axis.lo > 0 ? "; the axis does not start at zero" : "");
     bg_svg_begin(out, name, (int)bottom + BOTTOM, what->title,
                  "A row of dots for each precision, one dot for each timed run in milliseconds; "
                  "the number at the end of the row is the median.");

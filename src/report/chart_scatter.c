@@ -17,8 +17,8 @@ typedef struct {
     double loss, speedup, lo, hi; /* data; lo and hi are NaN where there is no interval */
     double x, y, y_lo, y_hi;      /* drawing */
     box label;
-    double label_x, label_y; /* centre of the label's text */
-    bool leader;             /* the label is far enough to need a line to its point */
+    const char *anchor; /* of the label's text in its box */
+    bool leader;        /* the label is far enough to need a line to its point */
 } point;
 
 static const box plot = {LEFT, TOP, BG_SVG_WIDTH - RIGHT, HEIGHT - BOTTOM};
@@ -32,9 +32,18 @@ static double overlap(box a, box b)
     return w > 0 && h > 0 ? w * h : 0;
 }
 
-static double cost_of(const point *points, size_t n, size_t self, box label, double distance)
+/* From a point's centre to the nearest place of a box. */
+static double distance_to(box b, const point *p)
+{
+    return hypot(fmax(fmax(b.x0 - p->x, p->x - b.x1), 0), fmax(fmax(b.y0 - p->y, p->y - b.y1), 0));
+}
+
+static double cost_of(const point *points, size_t n, size_t self, box label, double distance,
+                      const box bases[2])
 {
     double cost = 0.5 * distance;
+    for (int b = 0; b < 2; b++)
+        if (overlap(label, bases[b]) > 0) cost += 30;
     if (label.x0 < plot.x0 + 2 || label.x1 > plot.x1 || label.y0 < plot.y0 ||
         label.y1 > plot.y1 - 2)
         cost += 4000;
@@ -42,6 +51,9 @@ static double cost_of(const point *points, size_t n, size_t self, box label, dou
         const point *p = &points[i];
         box mark = {p->x - 8, p->y - 8, p->x + 8, p->y + 8};
         if (overlap(label, mark) > 0) cost += 200 + overlap(label, mark);
+        /* A label nearer to another point than to its own would be read as that point's. */
+        double nearer = distance_to(label, &points[self]) + 5 - distance_to(label, p);
+        if (i != self && nearer > 0) cost += 15 * nearer;
         if (isfinite(p->y_lo)) {
             box bar = {p->x - 2, fmin(p->y_lo, p->y_hi), p->x + 2, fmax(p->y_lo, p->y_hi)};
             if (overlap(label, bar) > 0) cost += 40;
@@ -51,9 +63,9 @@ static double cost_of(const point *points, size_t n, size_t self, box label, dou
     return cost;
 }
 
-static void place(point *points, size_t n, size_t self, const char *text)
+static void place(point *points, size_t n, size_t self, const char *text, const box bases[2])
 {
-    static const double distances[] = {12, 18, 26, 36, 48, 62, 78};
+    static const double distances[] = {9, 16, 26, 36, 48, 62, 78};
     enum { DIRECTIONS = 16 };
     point *p = &points[self];
     double half = 3.4 * (double)bg_terminal_width(text) + 2, best = INFINITY;
@@ -63,13 +75,12 @@ static void place(point *points, size_t n, size_t self, const char *text)
             double x = p->x + cos(angle) * (distances[d] + half);
             double y = p->y - sin(angle) * (distances[d] + 3);
             box label = {x - half, y - 7, x + half, y + 7};
-            double cost = cost_of(points, n, self, label, distances[d]) + 3 * (1 - cos(angle)) +
-                          fabs(sin(2 * angle));
+            double cost = cost_of(points, n, self, label, distances[d], bases) +
+                          3 * (1 - cos(angle)) + fabs(sin(2 * angle));
             if (cost >= best) continue;
             best = cost;
             p->label = label;
-            p->label_x = x;
-            p->label_y = y;
+            p->anchor = cos(angle) > 0.3 ? "start" : cos(angle) < -0.3 ? "end" : "middle";
             p->leader = d > 1;
         }
     }
@@ -114,12 +125,14 @@ static void put_point(bg_text *out, const point *p)
     char label[96];
     if (isfinite(p->y_lo)) bg_svg_line(out, p->x, p->y_lo, p->x, p->y_hi, "whisker");
     if (p->leader) {
-        double x = fmin(fmax(p->x, p->label.x0), p->label.x1);
-        double y = fmin(fmax(p->y, p->label.y0 + 2), p->label.y1 - 2);
-        bg_svg_line(out, p->x, p->y, x, y, "leader");
+        double end_x = fmin(fmax(p->x, p->label.x0), p->label.x1);
+        double end_y = fmin(fmax(p->y, p->label.y0 + 2), p->label.y1 - 2);
+        bg_svg_line(out, p->x, p->y, end_x, end_y, "leader");
     }
     bg_svg_mark(out, p->x, p->y, 5, p->row->family, p->row->baseline);
-    bg_svg_text(out, p->label_x, p->label_y + 4, "middle", "name", 0, label_of(label, p));
+    double middle = (p->label.x0 + p->label.x1) / 2;
+    double x = *p->anchor == 's' ? p->label.x0 : *p->anchor == 'e' ? p->label.x1 : middle;
+    bg_svg_text(out, x, p->label.y1 - 3, p->anchor, "name over", 0, label_of(label, p));
 }
 
 static void describe(bg_text *out, const point *points, size_t n, bool classifier)
@@ -169,9 +182,12 @@ static void put_chart(bg_text *out, const bg_report_model *model, const char *id
         points[i].y_lo = bg_axis_at(&y, points[i].lo);
         points[i].y_hi = bg_axis_at(&y, points[i].hi);
     }
+    double level = bg_axis_at(&y, 1), upright = bg_axis_at(&x, 0);
+    const box bases[2] = {{plot.x0, level - 1, plot.x1, level + 1},
+                          {upright - 1, plot.y0, upright + 1, plot.y1}};
     for (size_t i = 0; i < n; i++) {
         char label[96];
-        place(points, n, i, label_of(label, &points[i]));
+        place(points, n, i, label_of(label, &points[i]), bases);
     }
     char name[64], axis[96];
     snprintf(name, sizeof name, "%s-scatter", id);

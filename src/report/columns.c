@@ -8,7 +8,7 @@
 
 typedef struct {
     const char *group, *title;
-    const char *path; /* of the number in a run; NULL where `compute` gives it */
+    const char *path; /* of the number in a run; NULL where another gives it */
     double (*compute)(const json_t *run);
     bg_unit unit;
     const char *interval;    /* path of the 95 % interval, or NULL */
@@ -21,15 +21,6 @@ typedef struct {
 static const source columns[] = {
     {"Weights", "size", "weights_bytes", NULL, BG_UNIT_BYTES, NULL, false, 2, 4},
     {"Weights", "ratio", "vs_baseline.weights_ratio", NULL, BG_UNIT_RATIO, NULL, true, 7, 5},
-    {"Memory", "loaded", NULL, bg_report_loaded_bytes, BG_UNIT_BYTES, NULL, false, 8, 6},
-    {"Memory", "peak", NULL, bg_report_peak_bytes, BG_UNIT_BYTES, NULL, false, 9, 7},
-    {"Load", "time", "load_seconds", NULL, BG_UNIT_SECONDS, NULL, false, 14, 11},
-    {"Prompt", "time", "prefill.median_s", NULL, BG_UNIT_S_AS_MS, NULL, false, 12, 0},
-    {"Prompt", "tokens/s", "prefill.tokens_per_s", NULL, BG_UNIT_RATE, NULL, false, 15, 0},
-    {"Prompt", "speed-up", "vs_baseline.prefill_speedup", NULL, BG_UNIT_RATIO,
-     "vs_baseline.prefill_speedup_ci95", true, 13, 0},
-    {"First token", "time", "time_to_first_token.median_s", NULL, BG_UNIT_S_AS_MS, NULL, false, 11,
-     0},
     {"Decode", "ms/token", "decode.ms_per_token", NULL, BG_UNIT_MILLISECONDS, NULL, false, 3, 0},
     {"Decode", "tokens/s", "decode.tokens_per_s", NULL, BG_UNIT_RATE, NULL, false, 6, 0},
     {"Decode", "speed-up", "vs_baseline.decode_speedup", NULL, BG_UNIT_RATIO,
@@ -52,6 +43,15 @@ static const source columns[] = {
     {"Accuracy", "correct", "accuracy.correct", NULL, BG_UNIT_COUNT, NULL, false, 22, 8},
     {"Accuracy", "value", "accuracy.value", NULL, BG_UNIT_PERCENT, NULL, false, 21, 2},
     {"Accuracy", "change", "vs_baseline.accuracy_change", NULL, BG_UNIT_POINTS, NULL, true, 23, 3},
+    {"Texts", "same", NULL, NULL, BG_UNIT_COUNT, NULL, true, 10, 10}, /* by add_texts */
+    {"Memory", "loaded", NULL, bg_report_loaded_bytes, BG_UNIT_BYTES, NULL, false, 8, 6},
+    {"Memory", "peak", NULL, bg_report_peak_bytes, BG_UNIT_BYTES, NULL, false, 9, 7},
+    {"Prompt", "time", "prefill.median_s", NULL, BG_UNIT_S_AS_MS, NULL, false, 12, 0},
+    {"Prompt", "tokens/s", "prefill.tokens_per_s", NULL, BG_UNIT_RATE, NULL, false, 15, 0},
+    {"Prompt", "speed-up", "vs_baseline.prefill_speedup", NULL, BG_UNIT_RATIO, NULL, true, 13, 0},
+    {"First token", "time", "time_to_first_token.median_s", NULL, BG_UNIT_S_AS_MS, NULL, false, 11,
+     0},
+    {"Load", "time", "load_seconds", NULL, BG_UNIT_SECONDS, NULL, false, 14, 11},
 };
 
 static double value_of(const source *column, const json_t *run)
@@ -131,7 +131,8 @@ static void add_intervals(bg_grid *grid, const bg_report_model *model, const sou
 }
 
 /* How many of the generated texts equal the baseline's. */
-static void add_texts(bg_grid *grid, const bg_report_model *model)
+static void add_texts(bg_grid *grid, const bg_report_model *model, const source *from,
+                      int importance)
 {
     size_t at = grid->n_columns;
     for (size_t i = 0; i < grid->n_rows; i++) {
@@ -139,7 +140,7 @@ static void add_texts(bg_grid *grid, const bg_report_model *model)
         size_t n = json_array_size(bg_report_get(run, "generations"));
         double same = bg_report_number(run, "vs_baseline.generations_identical");
         if (!n || !isfinite(same) || fabs(same) > 1e9) continue;
-        if (at == grid->n_columns) add(grid, "Texts", "same", "", 10);
+        if (at == grid->n_columns) add(grid, from->group, from->title, "", importance);
         snprintf(cell_of(grid, i, at), BG_CELL, "%.0f of %zu", same, n);
     }
     for (size_t i = 0; at < grid->n_columns && i < grid->n_rows; i++)
@@ -158,11 +159,14 @@ bg_status bg_grid_build(const bg_report_model *model, bg_grid *grid, bg_error *e
     for (size_t c = 0; c < sizeof columns / sizeof *columns; c++) {
         int importance = model->classifier ? columns[c].classifier : columns[c].decoder;
         bg_scale scale;
+        if (!columns[c].path && !columns[c].compute) {
+            add_texts(grid, model, &columns[c], importance);
+            continue;
+        }
         if (!importance || !scale_of(model, &columns[c], &scale)) continue;
         add_numbers(grid, model, &columns[c], &scale, importance);
         if (columns[c].interval) add_intervals(grid, model, &columns[c], &scale, importance + 9);
     }
-    add_texts(grid, model);
     return BG_OK;
 }
 

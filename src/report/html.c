@@ -78,13 +78,34 @@ static void put_term(bg_text *out, const char *term, const char *text)
     bg_text_puts(out, "</dd>\n");
 }
 
-static void put_measure(bg_text *out, const char *term, double value, bg_unit unit,
-                        const char *after)
+static void put_measure(bg_text *out, const char *term, double value, bg_unit unit)
 {
-    char shown[BG_CELL], text[BG_CELL + 16];
-    if (!isfinite(value)) return;
-    snprintf(text, sizeof text, "%s%s", bg_show_alone(shown, value, unit), after);
-    put_term(out, term, text);
+    char shown[BG_CELL];
+    if (isfinite(value)) put_term(out, term, bg_show_alone(shown, value, unit));
+}
+
+static void put_bandwidth(bg_text *out, double bytes_per_s)
+{
+    char shown[BG_CELL];
+    snprintf(shown, sizeof shown, "%.3g GB/s", bytes_per_s / 1e9);
+    if (isfinite(bytes_per_s)) put_term(out, "Memory bandwidth, measured", shown);
+}
+
+/* "2026-11-22T04:00:00Z" as "22 November 2026, 04:00 UTC"; anything else as it is. */
+static void put_date(bg_text *out, const char *created)
+{
+    static const char *const months[] = {"January",   "February", "March",    "April",
+                                         "May",       "June",     "July",     "August",
+                                         "September", "October",  "November", "December"};
+    int year, month, day, hour, minute, second, end = 0;
+    if (strlen(created) == 20 &&
+        sscanf(created, "%4d-%2d-%2dT%2d:%2d:%2dZ%n", &year, &month, &day, &hour, &minute, &second,
+               &end) == 6 &&
+        end == 20 && month >= 1 && month <= 12)
+        bg_text_printf(out, "%d %s %04d, %02d:%02d UTC", day, months[month - 1], year, hour,
+                       minute);
+    else
+        bg_put_html(out, created);
 }
 
 static void put_machine(bg_text *out, const bg_report_view *view)
@@ -96,12 +117,10 @@ static void put_machine(bg_text *out, const bg_report_view *view)
         put_term(out, "Processor", bg_report_string(machine, "cpu"));
         put_term(out, "Architecture", bg_report_string(machine, "architecture"));
         put_measure(out, "Logical processors", bg_report_number(machine, "logical_processors"),
-                    BG_UNIT_COUNT, "");
+                    BG_UNIT_COUNT);
         put_term(out, "Instruction set used", bg_report_string(machine, "isa"));
-        put_measure(out, "Memory", bg_report_number(machine, "memory_bytes"), BG_UNIT_BYTES, "");
-        put_measure(out, "Memory bandwidth, measured",
-                    bg_report_number(machine, "bandwidth_bytes_per_s") / 1e9, BG_UNIT_NUMBER,
-                    " GB/s");
+        put_measure(out, "Memory", bg_report_number(machine, "memory_bytes"), BG_UNIT_BYTES);
+        put_bandwidth(out, bg_report_number(machine, "bandwidth_bytes_per_s"));
         put_term(out, "System", bg_report_string(machine, "os"));
         put_term(out, "Kernel", bg_report_string(machine, "kernel"));
         for (size_t i = 0; i < view->n_models; i++)
@@ -168,7 +187,7 @@ bg_status bg_report_html(const bg_report_view *view, int width, bg_text *out, bg
     bg_put_html(out, version ? version : "report");
     if (created) {
         bg_text_puts(out, " · measured ");
-        bg_put_html(out, created);
+        put_date(out, created);
     }
     bg_text_puts(out, "</p>\n<h1>");
     put_title(out, view);

@@ -23,10 +23,10 @@ static void put_headings(bg_text *out, const bg_grid *grid)
 {
     bg_text_puts(out, "<thead><tr><th class=\"row\"></th>");
     for (size_t c = 0; c < grid->n_columns; c = group_end(grid, c)) {
-        bg_text_printf(out, "<th class=\"g\" colspan=\"%zu\" scope=\"colgroup\">",
+        bg_text_printf(out, "<th class=\"g\" colspan=\"%zu\" scope=\"colgroup\"><span>",
                        group_end(grid, c) - c);
         bg_put_html(out, grid->columns[c].group);
-        bg_text_puts(out, "</th>");
+        bg_text_puts(out, "</span></th>");
     }
     bg_text_puts(out, "</tr>\n<tr><th class=\"row\" scope=\"col\">precision</th>");
     for (size_t c = 0; c < grid->n_columns; c++) {

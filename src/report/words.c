@@ -228,7 +228,11 @@ void bg_words_machine(bg_text *out, const json_t *document)
     put_number_part(out, start, bg_report_number(machine, "memory_bytes"), BG_UNIT_BYTES, "",
                     " of memory");
     double bandwidth = bg_report_number(machine, "bandwidth_bytes_per_s");
-    put_number_part(out, start, bandwidth / 1e9, BG_UNIT_NUMBER, "", " GB/s measured");
+    if (isfinite(bandwidth)) {
+        char part[64];
+        snprintf(part, sizeof part, "%.3g GB/s measured", bandwidth / 1e9);
+        put_part(out, start, part);
+    }
     if (os) put_part(out, start, os);
 }
 
