@@ -36,7 +36,9 @@ void *bg_alloc(size_t bytes)
 
 void *bg_calloc(size_t count, size_t size)
 {
-    return refuse() ? NULL : calloc(count ? count : 1, size ? size : 1);
+    size_t bytes;
+    if (!bg_mul_size(count, size, &bytes) || refuse()) return NULL;
+    return calloc(bytes ? bytes : 1, 1);
 }
 
 void *bg_alloc_array(size_t count, size_t size)
