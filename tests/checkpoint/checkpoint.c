@@ -10,7 +10,7 @@
 
 #define ENTRY(name, dtype, shape, from, to)                                                        \
     "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" from "," to "]" \
-                                                                                               "}"
+    "}"
 
 static const char config[] = "{\"architectures\":[\"GPT2LMHeadModel\"],\"model_type\":\"gpt2\","
                              "\"n_embd\":256,\"layer_norm_epsilon\":1e-05,\"n_inner\":null}";
