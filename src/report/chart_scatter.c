@@ -164,7 +164,7 @@ static void put_key(bg_text *out, const point *points, size_t n)
 }
 
 static void put_chart(bg_text *out, const bg_report_model *model, const char *id, point *points,
-                      size_t n)
+                      size_t n, bool more)
 {
     double x_lo = 0, x_hi = 0, y_lo = 1, y_hi = 1;
     for (size_t i = 0; i < n; i++) {
@@ -201,7 +201,8 @@ static void put_chart(bg_text *out, const bg_report_model *model, const char *id
     bg_text_printf(out,
                    "<figure><figcaption><b>Speed against quality</b> times as fast as the "
                    "baseline, over what it costs; up and to the left is better, upright lines are "
-                   "95 %% intervals</figcaption>\n");
+                   "95 %% intervals%s</figcaption>\n",
+                   more ? "; only the first 64 rows are drawn" : "");
     bg_svg_begin(out, name, HEIGHT, "Speed-up against loss of quality",
                  description.data ? description.data : "");
     put_axes(out, &x, &y, axis, !model->classifier);
@@ -217,14 +218,17 @@ void bg_chart_scatter(bg_text *out, const bg_report_model *model, const char *id
 {
     point points[MOST_POINTS];
     size_t n = 0, compared = 0;
-    for (size_t i = 0; i < model->n_rows && n < MOST_POINTS; i++) {
+    bool more = false;
+    for (size_t i = 0; i < model->n_rows; i++) {
         point p = {.row = &model->rows[i]};
         if (!p.row->ok) continue;
         p.loss = bg_report_quality_loss(model, p.row);
         p.speedup = bg_report_speedup(model, p.row, &p.lo, &p.hi);
         if (!isfinite(p.loss) || !isfinite(p.speedup)) continue;
+        more = n == MOST_POINTS;
+        if (more) break;
         compared += !p.row->baseline;
         points[n++] = p;
     }
-    if (compared) put_chart(out, model, id, points, n);
+    if (compared) put_chart(out, model, id, points, n, more);
 }

@@ -168,7 +168,7 @@ static void put_block(bg_text *out, const layout *l)
         }
         put_left(out, l->model->rows[i].label, l->label_width);
         put_repeated(out, " ", GAP);
-        bg_put_terminal(out, "failed (see below)", width - l->label_width - GAP);
+        bg_put_terminal(out, "failed", width - l->label_width - GAP);
         bg_text_puts(out, "\n");
     }
     put_rule(out, width);
