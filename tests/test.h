@@ -18,8 +18,8 @@ enum { TEST_SKIPPED = 77 };
         test_checks++;                                                                             \
         if (!(condition)) {                                                                        \
             test_failures++;                                                                       \
-            printf("%s:%d: FAILED: %s: ", __FILE__, __LINE__, #condition);                         \
-            printf("" __VA_ARGS__);                                                                \
+            printf("%s:%d: FAILED: %s:", __FILE__, __LINE__, #condition);                          \
+            printf(" " __VA_ARGS__);                                                               \
             printf("\n");                                                                          \
         }                                                                                          \
     } while (0)

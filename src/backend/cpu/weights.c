@@ -3,33 +3,7 @@
 #include "backend/cpu/cpu.h"
 #include "core/alloc.h"
 #include "core/checked.h"
-#include "quant/half.h"
-
-#include <string.h>
-
-/* Element i of an array of some type, wherever it lies, as a float. */
-typedef void (*widen_fn)(const uint8_t *data, size_t first, size_t stride, size_t n, float *out);
-
-#define WIDEN(name, type, expression)                                                              \
-    static void name(const uint8_t *data, size_t first, size_t stride, size_t n, float *out)       \
-    {                                                                                              \
-        for (size_t i = 0; i < n; i++) {                                                           \
-            type v;                                                                                \
-            memcpy(&v, data + (first + i * stride) * sizeof v, sizeof v);                          \
-            out[i] = (expression);                                                                 \
-        }                                                                                          \
-    }
-WIDEN(widen_f64, double, (float)v)
-WIDEN(widen_f32, float, v)
-WIDEN(widen_f16, uint16_t, bg_f16_to_f32(v))
-WIDEN(widen_bf16, uint16_t, bg_bf16_to_f32(v))
-
-static const widen_fn widen[BG_DTYPE_COUNT] = {
-    [BG_F64] = widen_f64,
-    [BG_F32] = widen_f32,
-    [BG_F16] = widen_f16,
-    [BG_BF16] = widen_bf16,
-};
+#include "quant/widen.h"
 
 /* 64 rows start on a multiple of 64 values whatever the row's length: 4-bit blocks need that. */
 enum { PANEL = 64 };
@@ -48,12 +22,12 @@ static void pack_panels(void *context, size_t begin, size_t end, int thread)
     for (size_t panel = begin; panel < end; panel++) {
         size_t first = panel * PANEL, n = bg_min_size(PANEL, s->rows - first);
         if (!s->transposed) {
-            widen[s->dtype](s->data, first * s->cols, 1, n * s->cols, values);
+            bg_widen[s->dtype](s->data, first * s->cols, n * s->cols, values);
         } else {
             /* Along the source's rows, which are this weight's columns. */
             float line[PANEL];
             for (size_t c = 0; c < s->cols; c++) {
-                widen[s->dtype](s->data, c * s->rows + first, 1, n, line);
+                bg_widen[s->dtype](s->data, c * s->rows + first, n, line);
                 for (size_t r = 0; r < n; r++) values[r * s->cols + c] = line[r];
             }
         }
@@ -66,7 +40,7 @@ bg_status cpu_weight_create(bg_backend *backend, const bg_source *source, bg_for
 {
     cpu_backend *cpu = (cpu_backend *)backend;
     *out = NULL;
-    if (!widen[source->dtype])
+    if (!bg_widen[source->dtype])
         return bg_fail(err, BG_ERR_UNSUPPORTED,
                        "tensor \"%s\" has type %s, which cannot be a weight; the checkpoint is "
                        "quantized already or damaged",
