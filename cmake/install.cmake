@@ -2,6 +2,7 @@
 # its header and pkg-config file.
 file(RELATIVE_PATH BITGAUGE_PC_PREFIX
   /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
+string(REGEX REPLACE "/$" "" BITGAUGE_PC_PREFIX ${BITGAUGE_PC_PREFIX})
 configure_file(${CMAKE_SOURCE_DIR}/cmake/bitgauge.pc.in ${CMAKE_BINARY_DIR}/bitgauge.pc @ONLY)
 
 install(TARGETS bitgauge LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})

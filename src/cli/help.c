@@ -88,19 +88,17 @@ const char *cli_default_text(const cli_option *option, const cli_settings *setti
                              size_t size)
 {
     const void *value = (const char *)settings + option->offset;
+    int64_t number = 0;
     *buffer = '\0';
-    if (option->shown) return option->shown;
     switch (option->kind) {
-    case CLI_STRING: {
-        const char *text = *(const char *const *)value;
-        return text ? text : "";
-    }
+    case CLI_STRING:
+        if (*(const char *const *)value) return *(const char *const *)value;
+        break;
     case CLI_INT:
-        if (*(const int *)value) snprintf(buffer, size, "%d", *(const int *)value);
+        number = *(const int *)value;
         break;
     case CLI_INT64:
-        if (*(const int64_t *)value)
-            snprintf(buffer, size, "%lld", (long long)*(const int64_t *)value);
+        number = *(const int64_t *)value;
         break;
     case CLI_UINT64:
         snprintf(buffer, size, "%llu", (unsigned long long)*(const uint64_t *)value);
@@ -114,7 +112,8 @@ const char *cli_default_text(const cli_option *option, const cli_settings *setti
     case CLI_OUTPUT:
         break;
     }
-    return buffer;
+    if (number && number >= option->min) snprintf(buffer, size, "%lld", (long long)number);
+    return !*buffer && option->shown ? option->shown : buffer;
 }
 
 static void append_option(bg_text *out, const cli_option *option, const cli_settings *settings)

@@ -46,7 +46,7 @@ typedef struct {
     const char *value; /* what the value is called in --help; NULL for flags */
     size_t offset;     /* of the value in cli_settings */
     const char *help;  /* one sentence without its full stop */
-    const char *shown; /* the default in words; NULL: the value itself, if it is not empty or 0 */
+    const char *shown; /* the default in words, where the value itself is 0, NULL or below min */
     int64_t min, max;
 } cli_option;
 

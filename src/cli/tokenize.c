@@ -24,7 +24,7 @@ static const cli_option rows[] = {
     {"decode", 0, CLI_STRING, "IDS", offsetof(cli_settings, decode),
      "Turn token ids, separated by commas or spaces, into text", NULL, 0, 0},
     {"no-special", 0, CLI_FLAG_OFF, NULL, offsetof(cli_settings, special),
-     "Do not add special tokens; with --decode, leave them out of the text", "", 0, 0},
+     "Do not add special tokens; with --decode, leave them out of the text", NULL, 0, 0},
     {"ids-only", 0, CLI_FLAG, NULL, offsetof(cli_settings, ids_only),
      "Print the ids alone, on one line", NULL, 0, 0},
     {"json", 0, CLI_OUTPUT, "[=FILE]", offsetof(cli_settings, json_output),
