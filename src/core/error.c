@@ -66,8 +66,9 @@ bg_status bg_error_context(bg_error *err, const char *format, ...)
     vsnprintf(err->message, sizeof err->message - 2, format, args);
     va_end(args);
     strcat(err->message, ": ");
-    size_t used = strlen(err->message), room = sizeof err->message - 1 - used;
-    strncat(err->message, message, room);
+    size_t used = strlen(err->message);
+    memcpy(err->message + used, message, sizeof err->message - used);
+    err->message[sizeof err->message - 1] = '\0';
     tidy(err->message, sizeof err->message);
     return err->status;
 }

@@ -22,7 +22,8 @@ static bg_status parse(const char *header, size_t header_size, size_t data_size,
     bg_safetensors file;
     bg_status status = bg_safetensors_parse(bytes, size, NAME, &file, err);
     if (status == BG_OK) bg_safetensors_free(&file);
-    CHECK(!file.tensors && !file.names && !file.metadata && !file.count);
+    CHECK(!file.tensors && !file.names && !file.metadata && !file.count,
+          "something is left to free");
     free(bytes);
     return status;
 }
@@ -38,18 +39,19 @@ static void test_good(void)
     CHECK(file.count == 4, "%zu", file.count);
     /* in the order of the data, not of the header */
     CHECK_STRING(file.tensors[0].name, "a");
-    CHECK(file.tensors[0].dtype == BG_F32 && file.tensors[0].rank == 1);
-    CHECK(file.tensors[0].shape[0] == 2 && file.tensors[0].bytes == 8);
-    CHECK(file.tensors[0].data == data);
+    CHECK(file.tensors[0].dtype == BG_F32 && file.tensors[0].rank == 1, "a");
+    CHECK(file.tensors[0].shape[0] == 2 && file.tensors[0].bytes == 8, "a");
+    CHECK(file.tensors[0].data == data, "a");
     CHECK_STRING(file.tensors[1].name, "b");
-    CHECK(file.tensors[1].dtype == BG_F16 && file.tensors[1].rank == 2);
-    CHECK(file.tensors[1].shape[0] == 2 && file.tensors[1].shape[1] == 3);
-    CHECK(file.tensors[1].data == data + 8 && file.tensors[1].bytes == 12);
+    CHECK(file.tensors[1].dtype == BG_F16 && file.tensors[1].rank == 2, "b");
+    CHECK(file.tensors[1].shape[0] == 2 && file.tensors[1].shape[1] == 3, "b");
+    CHECK(file.tensors[1].data == data + 8 && file.tensors[1].bytes == 12, "b");
     CHECK_STRING(file.tensors[2].name, "empty");
-    CHECK(file.tensors[2].bytes == 0 && file.tensors[2].shape[1] == 0);
+    CHECK(file.tensors[2].bytes == 0 && file.tensors[2].shape[1] == 0, "empty");
     CHECK_STRING(file.tensors[3].name, "scalar");
     CHECK(file.tensors[3].rank == 0 && file.tensors[3].bytes == 1 &&
-          file.tensors[3].data == data + 20);
+              file.tensors[3].data == data + 20,
+          "scalar");
     CHECK_STRING(file.tensors[3].file, NAME);
     CHECK_STRING(json_string_value(json_object_get(file.metadata, "format")), "pt");
     bg_safetensors_free(&file);
@@ -106,7 +108,7 @@ static void test_truncated(void)
     }
     free(bytes);
     bg_error err;
-    CHECK(parse(good_header, strlen(good_header), 22, &err) == BG_ERR_FORMAT);
+    CHECK(parse(good_header, strlen(good_header), 22, &err) == BG_ERR_FORMAT, "%s", err.message);
     CHECK(strstr(err.message, "data bytes 21 to 22"), "%s", err.message);
 }
 
@@ -130,7 +132,8 @@ static void test_header_length(void)
         bg_error err = {0};
         memset(bytes, ' ', sizeof bytes);
         for (int k = 0; k < 8; k++) bytes[k] = (uint8_t)(cases[i].length >> 8 * k);
-        CHECK(bg_safetensors_parse(bytes, sizeof bytes, NAME, &file, &err) == BG_ERR_FORMAT);
+        CHECK(bg_safetensors_parse(bytes, sizeof bytes, NAME, &file, &err) == BG_ERR_FORMAT, "%s",
+              err.message);
         CHECK(strstr(err.message, NAME) && strstr(err.message, cases[i].says), "%s", err.message);
     }
 }
@@ -237,7 +240,7 @@ static void test_long_name(void)
     memset(header + 2, 'n', LENGTH);
     strcpy(header + 2 + LENGTH, "\":{}}");
     bg_error err = {0};
-    CHECK(parse(header, strlen(header), 0, &err) == BG_ERR_FORMAT);
+    CHECK(parse(header, strlen(header), 0, &err) == BG_ERR_FORMAT, "%s", err.message);
     CHECK(strstr(err.message, "\"dtype\"") && strstr(err.message, "download"), "%s", err.message);
     free(header);
 }
@@ -249,16 +252,16 @@ static void test_deep_and_large(void)
     memcpy(deep, "{\"w\":", 5);
     memset(deep + 5, '[', DEPTH);
     bg_error err = {0};
-    CHECK(parse(deep, DEPTH + 5, 0, &err) == BG_ERR_FORMAT);
+    CHECK(parse(deep, DEPTH + 5, 0, &err) == BG_ERR_FORMAT, "%s", err.message);
     CHECK(strstr(err.message, NAME) && strstr(err.message, "depth"), "%s", err.message);
     for (int i = 0; i < DEPTH / 5; i++) memcpy(deep + 5 * i, "{\"a\":", 5);
-    CHECK(parse(deep, DEPTH, 0, &err) == BG_ERR_FORMAT);
+    CHECK(parse(deep, DEPTH, 0, &err) == BG_ERR_FORMAT, "%s", err.message);
     CHECK(strstr(err.message, "depth"), "%s", err.message);
     /* a number of 100,000 digits */
     memcpy(deep, "{\"w\":", 5);
     memset(deep + 5, '9', DEPTH);
     deep[DEPTH + 5] = '}';
-    CHECK(parse(deep, DEPTH + 6, 0, &err) == BG_ERR_FORMAT);
+    CHECK(parse(deep, DEPTH + 6, 0, &err) == BG_ERR_FORMAT, "%s", err.message);
     CHECK(strstr(err.message, "too big"), "%s", err.message);
     free(deep);
 }
@@ -280,7 +283,8 @@ static void test_other_formats(void)
         bg_safetensors file;
         bg_error err = {0};
         CHECK(bg_safetensors_parse((const uint8_t *)cases[i].bytes, strlen(cases[i].bytes), NAME,
-                                   &file, &err) == BG_ERR_UNSUPPORTED);
+                                   &file, &err) == BG_ERR_UNSUPPORTED,
+              "%s", err.message);
         CHECK(strstr(err.message, NAME) && strstr(err.message, cases[i].says), "%s", err.message);
     }
 }
