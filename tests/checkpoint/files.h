@@ -26,7 +26,7 @@ static inline const char *files_begin(void)
 /* directory/name, in a buffer that the next call overwrites. */
 static inline const char *files_path(const char *name)
 {
-    static char path[256];
+    static char path[sizeof files_directory + sizeof files_names];
     snprintf(path, sizeof path, "%s/%s", files_directory, name);
     return path;
 }
