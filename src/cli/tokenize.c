@@ -80,6 +80,18 @@ static bg_status parse_ids(const char *list, int32_t **ids, size_t *n, bg_error 
     return BG_OK;
 }
 
+static bg_status check_ids(const bg_tokenizer *tokenizer, const int32_t *ids, size_t n,
+                           bg_error *err)
+{
+    size_t count = bg_tokenizer_vocab_size(tokenizer);
+    for (size_t i = 0; i < n; i++)
+        if ((size_t)ids[i] >= count)
+            return bg_fail(err, BG_ERR_USAGE,
+                           "--decode: %d is no token id of this tokenizer; they go from 0 to %zu",
+                           (int)ids[i], count ? count - 1 : 0);
+    return BG_OK;
+}
+
 /* A vocabulary may hold any byte; what could move the cursor is shown as \xNN. */
 static void append_visible(bg_text *out, const char *token)
 {
@@ -181,12 +193,13 @@ static bg_status encode(const cli_settings *settings, const bg_tokenizer *tokeni
 
 static bg_status decode(const cli_settings *settings, const bg_tokenizer *tokenizer, bg_error *err)
 {
-    int32_t *ids;
-    size_t n, size = 0;
-    BG_TRY(parse_ids(settings->decode, &ids, &n, err));
+    int32_t *ids = NULL;
+    size_t n = 0, size = 0;
     char *text = NULL;
-    bg_status status =
-        bg_tokenizer_decode(tokenizer, ids, n, !settings->special, &text, &size, err);
+    BG_TRY(parse_ids(settings->decode, &ids, &n, err));
+    bg_status status = check_ids(tokenizer, ids, n, err);
+    if (status == BG_OK)
+        status = bg_tokenizer_decode(tokenizer, ids, n, !settings->special, &text, &size, err);
     if (status == BG_OK) status = print(settings, tokenizer, text, size, ids, n, err);
     bg_string_free(text);
     bg_free(ids);
@@ -201,7 +214,7 @@ static bg_status run(cli_settings *settings, bg_error *err)
                        "tokenize needs one of --text, --text-file and --decode%s",
                        given ? ", but was given more" : "");
     bg_json_init();
-    bg_tokenizer *tokenizer;
+    bg_tokenizer *tokenizer = NULL;
     BG_TRY(bg_tokenizer_open(settings->arguments.items[0], &tokenizer, err));
     bg_status status =
         settings->decode ? decode(settings, tokenizer, err) : encode(settings, tokenizer, err);
