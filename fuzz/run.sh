@@ -6,16 +6,15 @@ set -eu
 seconds=${1:-20}
 root=$(cd "$(dirname "$0")/.." && pwd)
 build=$root/build-fuzz
+mkdir -p "$build/findings"
 
 cmake -S "$root" -B "$build" -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-  -DBITGAUGE_FUZZ=ON -DBITGAUGE_TESTS=OFF >"$build.log" 2>&1 &&
-  cmake --build "$build" --target fuzzers >>"$build.log" 2>&1 || {
-  cat "$build.log"
+  -DBITGAUGE_FUZZ=ON -DBITGAUGE_TESTS=OFF >"$build/build.log" 2>&1 &&
+  cmake --build "$build" --target fuzzers >>"$build/build.log" 2>&1 || {
+  cat "$build/build.log"
   echo "fuzz: the build failed" >&2
   exit 1
 }
-rm -f "$build.log"
-mkdir -p "$build/findings"
 
 max_length() {
   case $1 in
