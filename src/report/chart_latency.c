@@ -16,15 +16,15 @@ typedef struct {
 
 static const timing decoding = {"decode", "Decoding",
                                 "ms per token; every timed run is a dot, the line its median, the "
-                                "bar the median’s 95 % interval",
+                                "bar the median’s 95\u00A0% interval",
                                 "decode"};
 static const timing prompting = {"prefill", "Prompt processing",
                                  "ms for the whole prompt; every timed run is a dot, the line its "
-                                 "median, the bar the median’s 95 % interval",
+                                 "median, the bar the median’s 95\u00A0% interval",
                                  "prefill"};
 static const timing batching = {"prefill", "Classifying",
                                 "ms for one batch; every timed run is a dot, the line its median, "
-                                "the bar the median’s 95 % interval",
+                                "the bar the median’s 95\u00A0% interval",
                                 "prefill"};
 
 static const json_t *timed(const timing *what, const bg_report_row *row)

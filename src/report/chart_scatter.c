@@ -201,7 +201,7 @@ static void put_chart(bg_text *out, const bg_report_model *model, const char *id
     bg_text_printf(out,
                    "<figure><figcaption><b>Speed against quality</b> times as fast as the "
                    "baseline, over what it costs; up and to the left is better, upright lines are "
-                   "95 %% intervals%s</figcaption>\n",
+                   "95\u00A0%% intervals%s</figcaption>\n",
                    more ? "; only the first 64 rows are drawn" : "");
     bg_svg_begin(out, name, HEIGHT, "Speed-up against loss of quality",
                  description.data ? description.data : "");

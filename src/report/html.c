@@ -22,7 +22,7 @@ static void put_words(bg_text *out, void (*words)(bg_text *, const bg_report_mod
     bg_text_free(&text);
 }
 
-static void put_title(bg_text *out, const bg_report_view *view)
+static void put_title(bg_text *out, const bg_report_view *view, bool markup)
 {
     if (!view->n_models) {
         bg_text_puts(out, "No runs");
@@ -31,7 +31,11 @@ static void put_title(bg_text *out, const bg_report_view *view)
     bg_text_puts(out, "What quantizing ");
     for (size_t i = 0; i < view->n_models; i++) {
         if (i) bg_text_puts(out, i + 1 == view->n_models ? " and " : ", ");
+        /* A short name is not broken at its hyphens. In <title>, markup would be shown as it is. */
+        bool whole = markup && strlen(view->models[i].name) <= 24;
+        if (whole) bg_text_puts(out, "<span class=\"whole\">");
         bg_put_html(out, view->models[i].name);
+        if (whole) bg_text_puts(out, "</span>");
     }
     bg_text_puts(out, " costs and buys");
 }
@@ -179,7 +183,7 @@ bg_status bg_report_html(const bg_report_view *view, int width, bg_text *out, bg
     bg_text_puts(out, "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
                       "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
                       "<title>");
-    put_title(out, view);
+    put_title(out, view, false);
     bg_text_puts(out, "</title>\n<style>\n");
     bg_text_puts(out, bg_html_style);
     bg_text_puts(out, "</style>\n</head>\n<body>\n<div class=\"page\">\n<header>\n"
@@ -190,7 +194,7 @@ bg_status bg_report_html(const bg_report_view *view, int width, bg_text *out, bg
         put_date(out, created);
     }
     bg_text_puts(out, "</p>\n<h1>");
-    put_title(out, view);
+    put_title(out, view, true);
     bg_text_puts(out, "</h1>\n");
     bg_text machine = {0};
     bg_words_machine(&machine, view->document);

@@ -89,14 +89,17 @@ def check(path, validator):
             yield f"$.runs[{i}] ({run['precision']}): {problem}"
 
 
-def main():
+def make_validator():
     schema = json.loads((ROOT / "docs/results.schema.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
-    validator = jsonschema.Draft202012Validator(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+def main():
     if len(sys.argv) < 2:
         print(__doc__)
         return 2
-    wrong = 0
+    validator, wrong = make_validator(), 0
     for path in sys.argv[1:]:
         for problem in check(path, validator):
             wrong += 1
@@ -105,4 +108,5 @@ def main():
     return 1 if wrong else 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
