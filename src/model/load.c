@@ -151,6 +151,13 @@ static bg_status add_vector(loader *l, bg_source *source, bg_weight **out, bg_er
     return status;
 }
 
+/* Whether a role's matrix is in the precision of the run, and not in `other`. */
+static bool is_quantized(const bg_model *model, bg_role role)
+{
+    if (role == BG_ROLE_CLASSIFIER) return model->config.arch->classifier_quantized;
+    return bg_roles[role].quantized;
+}
+
 static bg_status load_tensor(loader *l, bg_role role, int layer, bool bias, bg_weight **out,
                              bg_error *err)
 {
@@ -174,14 +181,14 @@ static bg_status load_tensor(loader *l, bg_role role, int layer, bool bias, bg_w
         status = add_vector(l, &source, out, err);
     else
         status = model->backend->ops->weight_create(
-            model->backend, &source, info->quantized ? model->precision : model->other, out, err);
+            model->backend, &source, is_quantized(model, role) ? model->precision : model->other, out, err);
     if (status == BG_OK) status = model->backend->ops->synchronize(model->backend, err);
     bg_free(owned);
     if (status != BG_OK) return status;
     if (tensor) bg_checkpoint_release(l->checkpoint, tensor);
     model->quantize_seconds += bg_seconds() - start;
     model->weights_bytes += (*out)->bytes;
-    if (!vector && info->quantized) model->quantized_bytes += (*out)->bytes;
+    if (!vector && is_quantized(model, role)) model->quantized_bytes += (*out)->bytes;
     model->n_parameters += (int64_t)(source.rows * source.cols);
     l->done += source.rows * source.cols;
     if (l->progress.call && !l->progress.call(l->progress.context, "loading", l->done, l->total))

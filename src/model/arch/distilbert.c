@@ -10,6 +10,7 @@ const bg_arch bg_arch_distilbert = {
     .norm = BG_NORM_LAYER,
     .norm_first = false,
     .causal = false,
+    .classifier_quantized = true, /* the last module is a dropout */
     .default_activation = "gelu",
     .default_norm_eps = 1e-12,
     .prefixes = {"distilbert.", ""},

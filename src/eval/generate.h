@@ -1,0 +1,31 @@
+/* Text generation: a prompt's tokens, then one token after the other. */
+#ifndef BG_EVAL_GENERATE_H
+#define BG_EVAL_GENERATE_H
+
+#include "bitgauge/bitgauge.h"
+#include "model/model.h"
+
+typedef struct {
+    int max_new_tokens;
+    bool ignore_eos;    /* end tokens are never chosen, so that every text has max_new_tokens */
+    double temperature; /* 0: greedy */
+    int top_k;          /* 0: off */
+    double top_p;       /* 1: off */
+    uint64_t seed;
+} bg_generate_options;
+
+typedef struct {
+    int32_t *ids; /* (n) prompt and new tokens; released with bg_generation_free */
+    size_t n, prompt_tokens;
+    bool ended; /* by an end token, which is the last id */
+} bg_generation;
+
+/* Continues one prompt. Greedy choice takes the largest logit, the lowest id on a tie. Sampling
+ * divides the logits by the temperature, keeps the top_k largest, then the smallest set whose
+ * probability reaches top_p, and draws from it with a generator seeded by `seed`. */
+bg_status bg_generate(const bg_model *model, const int32_t *prompt, size_t n_prompt,
+                      const bg_generate_options *options, bg_progress progress, bg_generation *out,
+                      bg_error *err);
+void bg_generation_free(bg_generation *generation);
+
+#endif

@@ -1,0 +1,212 @@
+#include "eval/perplexity.h"
+
+#include "core/alloc.h"
+#include "core/checked.h"
+#include "core/file.h"
+#include "tokenizer/tokenizer.h"
+
+#include <math.h>
+#include <string.h>
+#include <utf8proc.h>
+
+/* A line counts when more characters than this are left of it. */
+enum { SHORT_LINE = 20 };
+
+const char *bg_protocol_name(bg_protocol protocol)
+{
+    return protocol == BG_PROTOCOL_LINES     ? "lines"
+           : protocol == BG_PROTOCOL_SLIDING ? "sliding"
+                                             : "chunks";
+}
+
+typedef struct {
+    bg_run *run;
+    size_t *rows; /* (max_length) */
+    double *nll;  /* (max_length) */
+    bg_perplexity *out;
+    bg_error *err;
+} scorer;
+
+static void scorer_free(scorer *s)
+{
+    bg_run_free(s->run);
+    bg_free(s->rows);
+    bg_free(s->nll);
+}
+
+static bg_status scorer_init(scorer *s, const bg_model *model, size_t max_length,
+                             bg_perplexity *out, bg_error *err)
+{
+    *s = (scorer){.out = out, .err = err};
+    s->rows = bg_alloc_array(max_length, sizeof *s->rows);
+    s->nll = bg_alloc_array(max_length, sizeof *s->nll);
+    bg_status status = BG_OK;
+    if (!s->rows || !s->nll) status = bg_fail_memory(err, 16 * max_length, "perplexity");
+    if (status == BG_OK)
+        status = bg_run_create(model, max_length, 1, max_length, max_length, &s->run, err);
+    if (status != BG_OK) scorer_free(s);
+    return status;
+}
+
+/* Runs `n` tokens and adds the log-likelihoods of those from `first` on, each given all before. */
+static bg_status score_window(scorer *s, const int32_t *ids, size_t n, size_t first)
+{
+    const bg_model *m = s->run->model;
+    if (first < 1) first = 1;
+    if (n <= first) return BG_OK;
+    bg_sequence sequence = {0, n, 0, 0, n};
+    BG_TRY(bg_run_forward(s->run, ids, &sequence, 1, s->err));
+    size_t count = n - first;
+    for (size_t i = 0; i < count; i++) s->rows[i] = first - 1 + i;
+    BG_TRY(bg_run_select(s->run, s->rows, count, s->err));
+    BG_TRY(m->backend->ops->score(m->backend, bg_model_head(m), NULL, s->run->selected, count,
+                                  ids + first, s->nll, s->err));
+    for (size_t i = 0; i < count; i++) s->out->nll += s->nll[i];
+    s->out->tokens += (int64_t)count;
+    return BG_OK;
+}
+
+static bg_status report(bg_progress progress, uint64_t done, uint64_t total, const char *stage,
+                        bg_error *err)
+{
+    if (!progress.call || progress.call(progress.context, stage, done, total)) return BG_OK;
+    return bg_fail(err, BG_ERR_INTERRUPTED, "interrupted while measuring perplexity");
+}
+
+/* Python's str.isspace. */
+static bool is_space(utf8proc_int32_t c)
+{
+    utf8proc_category_t category = utf8proc_category(c);
+    return category == UTF8PROC_CATEGORY_ZS || category == UTF8PROC_CATEGORY_ZL ||
+           category == UTF8PROC_CATEGORY_ZP || (c >= 9 && c <= 13) || (c >= 28 && c <= 31) ||
+           c == 0x85;
+}
+
+/* Characters of a line without white space at its ends; -1 for invalid UTF-8. */
+static int64_t stripped_length(const char *line, size_t size)
+{
+    int64_t position = 0, first = -1, last = -1;
+    for (size_t i = 0; i < size; position++) {
+        utf8proc_int32_t c;
+        utf8proc_ssize_t n =
+            utf8proc_iterate((const utf8proc_uint8_t *)line + i, (utf8proc_ssize_t)(size - i), &c);
+        if (n <= 0) return -1;
+        if (!is_space(c)) {
+            if (first < 0) first = position;
+            last = position;
+        }
+        i += (size_t)n;
+    }
+    return first < 0 ? 0 : last - first + 1;
+}
+
+static bg_status score_lines(scorer *s, const bg_tokenizer *tokenizer, const bg_mapping *file,
+                             const bg_perplexity_options *o, bg_progress progress)
+{
+    const char *at = (const char *)file->data, *end = at + file->size;
+    int64_t lines = 0;
+    for (size_t number = 1; at < end && (o->limit <= 0 || lines < o->limit); number++) {
+        const char *newline = memchr(at, '\n', (size_t)(end - at)), *line = at;
+        size_t size = (size_t)((newline ? newline : end) - at);
+        at = newline ? newline + 1 : end;
+        int64_t length = stripped_length(line, size);
+        if (length < 0)
+            return bg_fail(s->err, BG_ERR_FORMAT,
+                           "%s, line %zu: not valid UTF-8; convert the file to UTF-8", file->path,
+                           number);
+        if (length <= SHORT_LINE) continue;
+        lines++;
+        int32_t *ids;
+        size_t n;
+        BG_TRY(bg_tokenizer_encode_truncated(tokenizer, line, size, true, (size_t)o->max_length,
+                                             &ids, &n, s->err));
+        bg_status status = score_window(s, ids, n, 1);
+        bg_ids_free(ids);
+        BG_TRY(status);
+        BG_TRY(report(progress,
+                      o->limit > 0 ? (uint64_t)lines : (uint64_t)(at - (const char *)file->data),
+                      o->limit > 0 ? (uint64_t)o->limit : file->size, "perplexity, lines", s->err));
+    }
+    return BG_OK;
+}
+
+static bg_status score_windows(scorer *s, const bg_tokenizer *tokenizer, const bg_mapping *file,
+                               const bg_perplexity_options *o, bg_progress progress)
+{
+    int32_t *ids;
+    size_t n;
+    BG_TRY(report(progress, 0, 0, "tokenizing", s->err));
+    bg_status status = bg_tokenizer_encode(tokenizer, (const char *)file->data, file->size, true,
+                                           &ids, &n, s->err);
+    if (status != BG_OK) return bg_error_context(s->err, "%s", file->path);
+    if (o->max_tokens > 0) n = bg_min_size(n, (size_t)o->max_tokens);
+    const bool sliding = o->protocol == BG_PROTOCOL_SLIDING;
+    const size_t length = (size_t)o->max_length, step = sliding ? (size_t)o->stride : length;
+    size_t scored = 0; /* tokens that earlier windows have scored */
+    for (size_t begin = 0; begin < n && status == BG_OK; begin += step) {
+        size_t end = bg_min_size(begin + length, n);
+        status = score_window(s, ids + begin, end - begin, sliding ? scored - begin : 1);
+        scored = end;
+        if (status == BG_OK)
+            status = report(progress, end, n,
+                            sliding ? "perplexity, sliding" : "perplexity, chunks", s->err);
+        if (end == n) break;
+    }
+    bg_ids_free(ids);
+    return status;
+}
+
+/* Fills in what is 0, and refuses what cannot be. */
+static bg_status complete(const bg_model *model, bg_perplexity_options *o, bg_error *err)
+{
+    const int64_t context = model->config.max_position_embeddings;
+    if (o->max_length == 0)
+        o->max_length = o->protocol == BG_PROTOCOL_LINES && context > 128 ? 128
+                        : context < 2048                                  ? context
+                                                                          : 2048;
+    if (o->stride == 0) o->stride = o->max_length / 2;
+    if (o->max_length < 2 || o->max_length > context)
+        return bg_fail(err, BG_ERR_USAGE,
+                       "perplexity: a max length of %lld does not fit this model; choose from 2 to "
+                       "%lld tokens",
+                       (long long)o->max_length, (long long)context);
+    if (o->protocol == BG_PROTOCOL_SLIDING && (o->stride < 1 || o->stride > o->max_length))
+        return bg_fail(err, BG_ERR_USAGE,
+                       "perplexity: a stride of %lld would leave tokens out; choose from 1 to the "
+                       "max length, %lld",
+                       (long long)o->stride, (long long)o->max_length);
+    return BG_OK;
+}
+
+bg_status bg_perplexity_measure(const bg_model *model, const bg_tokenizer *tokenizer,
+                                const char *path, const bg_perplexity_options *options,
+                                bg_progress progress, bg_perplexity *out, bg_error *err)
+{
+    *out = (bg_perplexity){0};
+    bg_perplexity_options o = *options;
+    if (model->config.arch->task != BG_TASK_DECODER)
+        return bg_fail(err, BG_ERR_UNSUPPORTED,
+                       "perplexity needs a model that predicts the next token; %s is not one (use "
+                       "`bitgauge classify`)",
+                       model->config.architecture);
+    BG_TRY(complete(model, &o, err));
+    bg_mapping file;
+    BG_TRY(bg_map_file(path, &file, err));
+    scorer s;
+    bg_status status = scorer_init(&s, model, (size_t)o.max_length, out, err);
+    if (status == BG_OK) {
+        status = o.protocol == BG_PROTOCOL_LINES
+                     ? score_lines(&s, tokenizer, &file, &o, progress)
+                     : score_windows(&s, tokenizer, &file, &o, progress);
+        scorer_free(&s);
+    }
+    if (status == BG_OK && out->tokens == 0)
+        status = bg_fail(err, BG_ERR_FORMAT,
+                         "%s: there is nothing in it to score by %s; give a text with %s", path,
+                         bg_protocol_name(o.protocol),
+                         o.protocol == BG_PROTOCOL_LINES ? "lines of over 20 characters"
+                                                         : "at least two tokens");
+    bg_unmap(&file);
+    out->value = exp(out->nll / (double)out->tokens);
+    return status;
+}

@@ -1,0 +1,80 @@
+/* config.json: the spellings that are understood, and the mistakes that are named. */
+#include "test.h"
+
+#include "core/json.h"
+#include "model/config.h"
+
+static bg_error err;
+
+static bg_status parse(const char *text, bg_config *config)
+{
+    json_t *json;
+    bg_status status = bg_json_parse(text, strlen(text), "config.json", &json, &err);
+    CHECK(status == BG_OK, "%s", err.message);
+    if (status != BG_OK) return status;
+    status = bg_config_parse(json, "config.json", config, &err);
+    json_decref(json);
+    return status;
+}
+
+#define GPT2                                                                                       \
+    "\"architectures\":[\"GPT2LMHeadModel\"],\"n_embd\":40,\"n_layer\":2,\"n_head\":5,"            \
+    "\"vocab_size\":97,\"n_positions\":24"
+
+static void test_good(void)
+{
+    bg_config c;
+    CHECK(parse("{" GPT2 ",\"eos_token_id\":[3,4],\"n_inner\":null}", &c) == BG_OK, "%s",
+          err.message);
+    CHECK(c.hidden_size == 40 && c.head_dim == 8 && c.intermediate_size == 160, "derived sizes");
+    CHECK(c.n_end_tokens == 2 && c.end_token_ids[1] == 4, "end tokens");
+    CHECK(c.activation == BG_ACTIVATION_GELU_TANH && c.norm_eps == 1e-5, "defaults");
+    CHECK(parse("{\"model_type\":\"distilbert\",\"dim\":12,\"n_layers\":1,\"n_heads\":3,"
+                "\"vocab_size\":9,\"max_position_embeddings\":8,\"hidden_dim\":20,"
+                "\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}",
+                &c) == BG_OK,
+          "%s", err.message);
+    CHECK(c.num_labels == 3 && c.intermediate_size == 20 && c.norm_eps == 1e-12, "distilbert");
+}
+
+static void test_bad(void)
+{
+    static const struct {
+        const char *text, *says;
+        bg_status status;
+    } cases[] = {
+        {"{}", "architecture", BG_ERR_UNSUPPORTED},
+        {"{\"architectures\":[\"MambaForCausalLM\"]}", "MambaForCausalLM", BG_ERR_UNSUPPORTED},
+        {"{\"architectures\":[7],\"model_type\":3}", "model_type", BG_ERR_FORMAT},
+        {"[]", "object", BG_ERR_FORMAT},
+        {"{\"architectures\":[\"GPT2LMHeadModel\"]}", "hidden_size", BG_ERR_FORMAT},
+        {"{" GPT2 ",\"n_embd \":1,\"activation_function\":\"mish\"}", "mish", BG_ERR_UNSUPPORTED},
+        {"{" GPT2 ",\"layer_norm_epsilon\":-1}", "epsilon", BG_ERR_FORMAT},
+        {"{" GPT2 ",\"layer_norm_epsilon\":\"x\"}", "layer_norm_epsilon", BG_ERR_FORMAT},
+        {"{" GPT2 ",\"n_inner\":-5}", "n_inner", BG_ERR_FORMAT},
+        {"{" GPT2 ",\"n_inner\":1e300}", "n_inner", BG_ERR_FORMAT},
+        {"{" GPT2 ",\"num_key_value_heads\":2}", "key-value heads", BG_ERR_FORMAT},
+        {"{" GPT2 ",\"head_dim\":1048576}", "attention heads", BG_ERR_FORMAT},
+        {"{" GPT2 ",\"eos_token_id\":[\"a\"]}", "eos_token_id", BG_ERR_FORMAT},
+        {"{" GPT2 ",\"tie_word_embeddings\":\"yes\"}", "tie_word_embeddings", BG_ERR_FORMAT},
+        {"{\"model_type\":\"gpt2\",\"n_embd\":41,\"n_layer\":2,\"n_head\":5,\"vocab_size\":9,"
+         "\"n_positions\":8}",
+         "divide", BG_ERR_FORMAT},
+        {"{\"model_type\":\"gpt2\",\"n_embd\":40,\"n_layer\":0,\"n_head\":5,\"vocab_size\":9,"
+         "\"n_positions\":8}",
+         "n_layer", BG_ERR_FORMAT},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        bg_config c;
+        CHECK(parse(cases[i].text, &c) == cases[i].status, "%s: %s", cases[i].text, err.message);
+        CHECK(strstr(err.message, cases[i].says) && strstr(err.message, "config.json"), "%s: %s",
+              cases[i].text, err.message);
+    }
+}
+
+int main(void)
+{
+    RUN(test_good);
+    RUN(test_bad);
+    return test_finish();
+}

@@ -1,0 +1,290 @@
+/* Whole models against transformers and bitsandbytes: the demonstration models at each precision,
+ * and tiny ones whose shapes are odd in every direction. tests/fixtures/README.md says where the
+ * expected numbers are from. */
+#include "test.h"
+
+#include "checkpoint/checkpoint.h"
+#include "core/alloc.h"
+#include "model/model.h"
+
+#include <stdlib.h>
+
+static bg_backend *backend;
+static bg_error err;
+
+#define OK(call) CHECK((call) == BG_OK, "%s", err.message)
+
+static const bg_tensor *find(const bg_checkpoint *file, const char *name)
+{
+    const bg_tensor *t = bg_checkpoint_find(file, name);
+    CHECK(t != NULL, "%s", name);
+    if (!t) exit(1);
+    return t;
+}
+
+static bg_model *load(const char *directory, const char *precision)
+{
+    bg_checkpoint *checkpoint;
+    bg_model *model = NULL;
+    OK(bg_checkpoint_open(directory, &checkpoint, &err));
+    OK(bg_model_load(backend, checkpoint, false, bg_format_by_name(precision), (bg_progress){0},
+                     &model, &err));
+    bg_checkpoint_close(checkpoint);
+    if (!model) exit(1);
+    return model;
+}
+
+/* Logits of the rows [first, first + n) of a run. */
+static void logits_of(bg_run *run, size_t first, size_t n, float *logits)
+{
+    const bg_model *m = run->model;
+    size_t *rows = bg_alloc_array(n, sizeof *rows);
+    for (size_t i = 0; i < n; i++) rows[i] = first + i;
+    OK(bg_run_select(run, rows, n, &err));
+    OK(backend->ops->logits(backend, bg_model_head(m), NULL, run->selected, n, logits, &err));
+    bg_free(rows);
+}
+
+/* fp32 and 4-bit: largest absolute difference. int8: root of the mean square, since a rounding in
+ * any layer's activations moves single logits further. */
+static void test_decoder(void)
+{
+    static const struct {
+        const char *precision, *key;
+        double absolute, root_mean_square;
+    } cases[] = {
+        {"fp32", "fp32", 1e-3, 1e-3}, {"nf4", "nf4", 5e-3, 5e-3}, {"nf4-dq", "nf4dq", 5e-3, 5e-3},
+        {"fp4", "fp4", 5e-3, 5e-3},   {"int8", "int8", 1, 2e-2},
+    };
+    bg_checkpoint *file;
+    OK(bg_checkpoint_open_file("tests/fixtures/decoder.safetensors", &file, &err));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        bg_model *model = load("models/demo-decoder", cases[i].precision);
+        bg_run *run;
+        OK(bg_run_create(model, 32, 1, 64, 32, &run, &err));
+        for (int prompt = 0; prompt < 4; prompt++) {
+            char name[64];
+            snprintf(name, sizeof name, "prompt.%d.ids", prompt);
+            const bg_tensor *ids = find(file, name);
+            size_t n = ids->bytes / 4;
+            bg_sequence sequence = {0, n, 0, 0, n};
+            int32_t tokens[32];
+            memcpy(tokens, ids->data, ids->bytes);
+            OK(bg_run_forward(run, tokens, &sequence, 1, &err));
+            float got[8192], expected[8192];
+            logits_of(run, n - 1, 1, got);
+            snprintf(name, sizeof name, "%s.%d", cases[i].key, prompt);
+            memcpy(expected, find(file, name)->data, sizeof expected);
+            double worst = 0, squares = 0;
+            for (int k = 0; k < 8192; k++) {
+                double d = (double)got[k] - expected[k];
+                worst = fmax(worst, fabs(d));
+                squares += d * d / 8192;
+            }
+            printf("  %s, prompt %d: largest %.2g, root mean square %.2g\n", cases[i].precision,
+                   prompt, worst, sqrt(squares));
+            CHECK(worst <= cases[i].absolute && sqrt(squares) <= cases[i].root_mean_square,
+                  "%s, prompt %d: largest %g, root mean square %g", cases[i].precision, prompt,
+                  worst, sqrt(squares));
+        }
+        bg_run_free(run);
+        bg_model_free(model);
+    }
+    bg_checkpoint_close(file);
+}
+
+/* The classifier, padded to 128 and not: 4-bit and int8 as tight as their arithmetic allows. */
+static void test_classifier(void)
+{
+    static const struct {
+        const char *precision, *key;
+        double tolerance;
+    } cases[] = {{"fp32", "fp32", 1e-3}, {"nf4", "nf4", 5e-3},           {"nf4-dq", "nf4dq", 5e-3},
+                 {"fp4", "fp4", 5e-2},   {"bf16", "bf16_weights", 5e-3}, {"int8", "int8", 0.1}};
+    bg_checkpoint *file;
+    OK(bg_checkpoint_open_file("tests/fixtures/classifier.safetensors", &file, &err));
+    int32_t ids[32][128], lengths[32];
+    memcpy(ids, find(file, "ids")->data, sizeof ids);
+    memcpy(lengths, find(file, "lengths")->data, sizeof lengths);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        bg_model *model = load("models/demo-classifier", cases[i].precision);
+        bg_run *run;
+        OK(bg_run_create(model, 128, 1, 128, 1, &run, &err));
+        for (int padded = 0; padded < 2; padded++) {
+            char name[64];
+            float expected[32][2];
+            snprintf(name, sizeof name, "%s.%s", cases[i].key, padded ? "padded" : "unpadded");
+            memcpy(expected, find(file, name)->data, sizeof expected);
+            double worst = 0;
+            for (int k = 0; k < 32; k++) {
+                size_t n = (size_t)lengths[k];
+                bg_sequence sequence = {0, padded ? 128 : n, 0, 0, n};
+                float got[2];
+                OK(bg_run_forward(run, ids[k], &sequence, 1, &err));
+                OK(bg_run_classify(run, &sequence, 1, got, &err));
+                for (int j = 0; j < 2; j++)
+                    worst = fmax(worst, fabs((double)got[j] - expected[k][j]));
+            }
+            printf("  %s: largest %.2g\n", name, worst);
+            CHECK(worst <= cases[i].tolerance, "%s: %g", name, worst);
+        }
+        bg_run_free(run);
+        bg_model_free(model);
+    }
+    bg_checkpoint_close(file);
+}
+
+/* Tiny models: every position's logits, several sequences in one batch. */
+static void check_tiny(const char *directory, const char *precision, const char *key,
+                       double tolerance)
+{
+    char name[256];
+    bg_checkpoint *file;
+    snprintf(name, sizeof name, "%s/logits.safetensors", directory);
+    OK(bg_checkpoint_open_file(name, &file, &err));
+    bg_model *model = load(directory, precision);
+    const bool decoder = model->config.arch->task == BG_TASK_DECODER;
+    for (int c = 0; c < 4; c++) {
+        snprintf(name, sizeof name, "case.%d.ids", c);
+        const bg_tensor *ids = find(file, name);
+        snprintf(name, sizeof name, "case.%d.lengths", c);
+        const bg_tensor *lengths = find(file, name);
+        snprintf(name, sizeof name, "case.%d.%s", c, key);
+        const bg_tensor *expected = find(file, name);
+        size_t batch = (size_t)ids->shape[0], length = (size_t)ids->shape[1], rows = batch * length;
+        size_t cols = (size_t)expected->shape[expected->rank - 1];
+        bg_sequence sequences[8];
+        for (size_t i = 0; i < batch; i++) {
+            int32_t valid;
+            memcpy(&valid, (const char *)lengths->data + 4 * i, 4);
+            sequences[i] = (bg_sequence){i * length, length, i, 0, (size_t)valid};
+        }
+        int32_t tokens[256];
+        memcpy(tokens, ids->data, ids->bytes);
+        bg_run *run;
+        OK(bg_run_create(model, rows, batch, length, rows, &run, &err));
+        OK(bg_run_forward(run, tokens, sequences, batch, &err));
+        size_t out_rows = decoder ? rows : batch;
+        float *got = bg_alloc_array(out_rows * cols, 4), *want = bg_alloc(expected->bytes);
+        memcpy(want, expected->data, expected->bytes);
+        if (decoder)
+            logits_of(run, 0, rows, got);
+        else
+            OK(bg_run_classify(run, sequences, batch, got, &err));
+        double worst = 0;
+        for (size_t i = 0; i < out_rows * cols; i++)
+            worst = fmax(worst, fabs((double)got[i] - want[i]));
+        CHECK(worst <= tolerance, "%s %s case %d: %g", directory, precision, c, worst);
+        bg_free(got);
+        bg_free(want);
+        bg_run_free(run);
+    }
+    bg_model_free(model);
+    bg_checkpoint_close(file);
+}
+
+/* At 4 bits, what is not quantized is in 16 bits: nothing is lost where the checkpoint is, but a
+ * checkpoint stored as F32 (whose expected logits have an fp32 rest) has its embeddings and head
+ * rounded by up to 2^-12 of each, and these random models have logits of up to 50. fp4 may code
+ * single values on the border between two codes another way than a GPU. */
+static void test_tiny(void)
+{
+    static const struct {
+        const char *directory;
+        double tolerance_4bit;
+    } cases[] = {
+        {"tests/fixtures/tiny-gpt2/prefixed", 3e-2},
+        {"tests/fixtures/tiny-gpt2/sharded", 2e-4},
+        {"tests/fixtures/tiny-gpt2/bare", 2e-4},
+        {"tests/fixtures/tiny-distilbert/two-labels", 3e-2},
+        {"tests/fixtures/tiny-distilbert/three-labels", 2e-4},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        check_tiny(cases[i].directory, "fp32", "fp32", 1e-4);
+        check_tiny(cases[i].directory, "nf4", "nf4", cases[i].tolerance_4bit);
+        check_tiny(cases[i].directory, "nf4-dq", "nf4dq", cases[i].tolerance_4bit);
+        check_tiny(cases[i].directory, "fp4", "fp4", 3e-2);
+    }
+}
+
+/* Decoding token by token through the cache gives what running the text at once gives. */
+static void test_cache(void)
+{
+    bg_model *model = load("models/demo-decoder", "nf4");
+    bg_run *run, *steps;
+    enum { N = 24 };
+    int32_t ids[N];
+    for (int i = 0; i < N; i++) ids[i] = i * 331 % 8192;
+    OK(bg_run_create(model, N, 2, N, N, &run, &err));
+    OK(bg_run_create(model, 4, 2, N, 4, &steps, &err));
+    bg_sequence whole = {0, N, 0, 0, N};
+    OK(bg_run_forward(run, ids, &whole, 1, &err));
+    for (int i = 0; i < N; i++) {
+        bg_sequence step = {0, 1, 1, (size_t)i, (size_t)i + 1};
+        OK(bg_run_forward(steps, ids + i, &step, 1, &err));
+        float a[8192], b[8192];
+        logits_of(run, (size_t)i, 1, a);
+        logits_of(steps, 0, 1, b);
+        double worst = 0;
+        for (int k = 0; k < 8192; k++) worst = fmax(worst, fabs((double)a[k] - b[k]));
+        CHECK(worst < 2e-4, "token %d: %g", i, worst);
+    }
+    ids[3] = 8192;
+    CHECK(bg_run_forward(run, ids, &whole, 1, &err) == BG_ERR_FORMAT, "id out of range");
+    bg_run_free(run);
+    bg_run_free(steps);
+    bg_model_free(model);
+}
+
+static void test_sizes(void)
+{
+    bg_model *m = load("models/demo-decoder", "fp32");
+    size_t fp32 = m->weights_bytes;
+    CHECK(m->n_parameters * 4 == (int64_t)fp32 && m->quantized_bytes == 6 * 786432 * 4, "%zu",
+          fp32);
+    bg_model_free(m);
+    m = load("models/demo-decoder", "nf4");
+    CHECK(m->quantized_bytes == 6 * 786432 / 2 + 6 * 786432 / 64 * 4, "%zu", m->quantized_bytes);
+    bg_model_free(m);
+}
+
+/* Random weights need the configuration alone; allocation failures end cleanly wherever they hit.
+ */
+static void test_random_and_out_of_memory(void)
+{
+    bg_checkpoint *checkpoint;
+    OK(bg_checkpoint_open_config("tests/fixtures/tiny-gpt2/prefixed", &checkpoint, &err));
+    for (long n = 0;; n++) {
+        bg_model *model = NULL;
+        bg_run *run = NULL;
+        bg_alloc_fail_after(n);
+        bg_status status = bg_model_load(backend, checkpoint, true, bg_format_by_name("int8"),
+                                         (bg_progress){0}, &model, &err);
+        if (!status) status = bg_run_create(model, 4, 1, 8, 1, &run, &err);
+        int32_t ids[4] = {1, 2, 3, 4};
+        bg_sequence sequence = {0, 4, 0, 0, 4};
+        if (!status) status = bg_run_forward(run, ids, &sequence, 1, &err);
+        bg_alloc_fail_after(-1);
+        bg_run_free(run);
+        bg_model_free(model);
+        if (!status) {
+            CHECK(n > 20, "%ld allocations", n);
+            break;
+        }
+        CHECK(status == BG_ERR_MEMORY, "%ld: %s", n, err.message);
+    }
+    bg_checkpoint_close(checkpoint);
+}
+
+int main(void)
+{
+    OK(bg_backend_open("cpu", 2, &backend, &err));
+    RUN(test_decoder);
+    RUN(test_classifier);
+    RUN(test_tiny);
+    RUN(test_cache);
+    RUN(test_sizes);
+    RUN(test_random_and_out_of_memory);
+    backend->ops->free(backend);
+    return test_finish();
+}
