@@ -258,7 +258,10 @@ class Terminal(ProgramTest):
         self.long_text.write_text((SOURCE / TEXT).read_text() * 60)
 
     def start(self, *arguments, term="xterm"):
-        master, slave = pty.openpty()
+        try:
+            master, slave = pty.openpty()
+        except OSError as error:
+            self.skipTest(f"no pseudo-terminal here: {error}")
         self.addCleanup(os.close, master)
         environment = dict(os.environ, TERM=term)
         environment.pop("NO_COLOR", None)
