@@ -255,7 +255,8 @@ class Terminal(ProgramTest):
     def setUp(self):
         super().setUp()
         self.long_text = self.scratch / "long.txt"
-        self.long_text.write_text((SOURCE / TEXT).read_text() * 60)
+        # Seconds of work for one thread, since the bar shows only after the first of them.
+        self.long_text.write_text((SOURCE / TEXT).read_text() * 8)
 
     def start(self, *arguments, term="xterm"):
         try:
@@ -303,7 +304,8 @@ class Terminal(ProgramTest):
     def interrupt(self, number, whole_group):
         path = self.scratch / "report.json"
         process, master = self.start("perplexity", DECODER, "--text", self.long_text, "--limit",
-                                     "0", "--precision", "fp32,nf4-dq", "--json", path)
+                                     "0", "--threads", "1", "--precision", "fp32,nf4-dq",
+                                     "--json", path)
         seen = self.read_until(master, lambda text: b"nf4-dq" in text)
         (os.killpg if whole_group else os.kill)(process.pid, number)
         began = time.monotonic()
@@ -347,7 +349,7 @@ class Terminal(ProgramTest):
 
     def test_progress_is_drawn_and_cleared(self):
         process, master = self.start("perplexity", DECODER, "--text", self.long_text, "--limit",
-                                     "0")
+                                     "0", "--threads", "1")
         seen = self.read_until(master, lambda text: text.count(b"\r") > 3)
         process.send_signal(signal.SIGINT)
         process.stdout.read()
