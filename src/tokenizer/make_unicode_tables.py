@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Writes unicode_tables.h: the character classes of the Hugging Face `tokenizers` library.
+
+That library takes some classes from crates whose Unicode tables are years old, so a character
+class of today's Unicode is not the class a tokenizer was trained with. The classes are read off
+the library's behaviour, one code point at a time.
+
+    pip install tokenizers
+    python src/tokenizer/make_unicode_tables.py > src/tokenizer/unicode_tables.h
+"""
+import tokenizers
+from tokenizers import normalizers, pre_tokenizers
+
+clean = normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=False,
+                                   strip_accents=False, lowercase=False)
+strip = normalizers.BertNormalizer(clean_text=False, handle_chinese_chars=False,
+                                   strip_accents=True, lowercase=False)
+marks = normalizers.StripAccents()
+punctuation = pre_tokenizers.Punctuation()
+
+CLASSES = {
+    "bg_unicode_punctuation": ("Punctuation, ASCII symbols included (pre-tokenizers "
+                               "BertPreTokenizer and Punctuation).",
+                               lambda c: len(punctuation.pre_tokenize_str("a" + c + "a")) == 3),
+    "bg_unicode_removed": ("Control, format and private-use characters, NUL and U+FFFD (normalizer "
+                           "BertNormalizer, clean_text).",
+                           lambda c: clean.normalize_str(c) == ""),
+    "bg_unicode_nonspacing": ("Nonspacing marks (normalizer BertNormalizer, strip_accents).",
+                              lambda c: strip.normalize_str(c) == ""),
+    "bg_unicode_mark": ("Combining marks (normalizer StripAccents).",
+                        lambda c: marks.normalize_str(c) == ""),
+}
+
+print(f"""/* Character classes of the Hugging Face tokenizers library {tokenizers.__version__}, as sorted
+ * ranges of code points. Written by make_unicode_tables.py; do not edit. */
+#ifndef BG_TOKENIZER_UNICODE_TABLES_H
+#define BG_TOKENIZER_UNICODE_TABLES_H
+
+#include <stdint.h>
+
+typedef struct {{
+    uint32_t first, last;
+}} bg_unicode_range;
+""")
+for name, (comment, member) in CLASSES.items():
+    points = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000 and member(chr(c))]
+    ranges = []
+    for c in points:
+        if ranges and ranges[-1][1] + 1 == c:
+            ranges[-1][1] = c
+        else:
+            ranges.append([c, c])
+    print(f"/* {comment} */\nstatic const bg_unicode_range {name}[] = {{")
+    print(", ".join(f"{{0x{a:x}, 0x{b:x}}}" for a, b in ranges))
+    print("};\n")
+print("#endif")

@@ -1,0 +1,43 @@
+/* Which ids play which part: beginning, end, unknown, padding, ... */
+#include "tokenizer/internal.h"
+
+#include <string.h>
+
+/* Spellings in the order they are looked for where no configuration names the token. */
+static const struct {
+    const char *key;
+    const char *usual[4];
+} parts[BG_TOKEN_COUNT] = {
+    [BG_TOKEN_BOS] = {"bos_token", {"<s>", "<bos>", "<|begin_of_text|>", "<|endoftext|>"}},
+    [BG_TOKEN_EOS] = {"eos_token", {"</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>"}},
+    [BG_TOKEN_UNK] = {"unk_token", {"<unk>", "[UNK]"}},
+    [BG_TOKEN_PAD] = {"pad_token", {"<pad>", "[PAD]"}},
+    [BG_TOKEN_CLS] = {"cls_token", {"[CLS]"}},
+    [BG_TOKEN_SEP] = {"sep_token", {"[SEP]"}},
+    [BG_TOKEN_MASK] = {"mask_token", {"[MASK]", "<mask>"}},
+};
+
+const char *bg_special_spelling(const json_t *config, const char *key)
+{
+    const json_t *value = json_object_get(config, key);
+    if (json_is_object(value)) value = json_object_get(value, "content");
+    return json_string_value(value);
+}
+
+void bg_special_find(bg_tokenizer *t, const json_t *config)
+{
+    for (int part = 0; part < BG_TOKEN_COUNT; part++) {
+        const char *spelling = bg_special_spelling(config, parts[part].key);
+        if (spelling) {
+            t->special[part] = bg_tokenizer_id(t, spelling);
+            continue;
+        }
+        for (size_t i = 0; i < 4 && t->special[part] < 0 && parts[part].usual[i]; i++)
+            t->special[part] = bg_tokenizer_id(t, parts[part].usual[i]);
+    }
+}
+
+int32_t bg_tokenizer_special(const bg_tokenizer *tokenizer, bg_special_token which)
+{
+    return tokenizer->special[which];
+}

@@ -1,0 +1,276 @@
+/* The public functions: opening a directory, and the two ways through the pipeline. */
+#include "core/alloc.h"
+#include "core/checked.h"
+#include "core/file.h"
+#include "tokenizer/internal.h"
+#include "tokenizer/unicode.h"
+
+#include <string.h>
+
+/* Gemma's tokenizer.json, among the largest, has 34 MB. */
+enum { LARGEST_FILE = 256 * 1024 * 1024, LARGEST_CONFIG = 16 * 1024 * 1024 };
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+bg_tokenizer *bg_tokenizer_new(void)
+{
+    bg_tokenizer *t = bg_calloc(1, sizeof *t);
+    for (int i = 0; t && i < BG_TOKEN_COUNT; i++) t->special[i] = -1;
+    return t;
+}
+
+BG_API void bg_tokenizer_close(bg_tokenizer *tokenizer)
+{
+    if (!tokenizer) return;
+    if (tokenizer->kind) tokenizer->kind->free(tokenizer->model);
+    bg_vocab_free(&tokenizer->vocab);
+    bg_added_free(&tokenizer->added);
+    bg_steps_free(&tokenizer->normalizers);
+    bg_steps_free(&tokenizer->pretokenizers);
+    bg_steps_free(&tokenizer->decoders);
+    bg_free(tokenizer->before.data);
+    bg_free(tokenizer->after.data);
+    bg_free(tokenizer);
+}
+
+/* The files of a directory that say how to tokenize. */
+enum { TOKENIZER_JSON, VOCAB_JSON, MERGES_TXT, VOCAB_TXT, CONFIG, SPECIALS_MAP, FILE_COUNT };
+
+static const char *const names[FILE_COUNT] = {
+    "tokenizer.json",         "vocab.json", "merges.txt", "vocab.txt", "tokenizer_config.json",
+    "special_tokens_map.json"};
+
+typedef struct {
+    char *path[FILE_COUNT]; /* NULL: not there */
+    json_t *config;         /* tokenizer_config.json and special_tokens_map.json in one; or NULL */
+} sources;
+
+static bg_status find_files(const char *directory, sources *s, bg_error *err)
+{
+    if (!bg_is_directory(directory))
+        return bg_fail(err, BG_ERR_FILE, "%s: not a directory; name a model's directory",
+                       directory);
+    for (int i = 0; i < FILE_COUNT; i++) {
+        s->path[i] = bg_path_join(directory, names[i]);
+        if (!s->path[i]) return bg_fail_memory(err, strlen(directory), "a file name");
+        if (bg_file_exists(s->path[i])) continue;
+        bg_free(s->path[i]);
+        s->path[i] = NULL;
+    }
+    for (int i = CONFIG; i <= SPECIALS_MAP; i++) {
+        json_t *loaded = NULL;
+        if (!s->path[i]) continue;
+        BG_TRY(bg_json_load(s->path[i], LARGEST_CONFIG, &loaded, err));
+        int failed = 0;
+        if (!json_is_object(loaded)) {
+            json_decref(loaded);
+            return bg_fail(err, BG_ERR_FORMAT, "%s: not a JSON object; the file is damaged",
+                           s->path[i]);
+        }
+        if (!s->config)
+            s->config = json_incref(loaded);
+        else
+            failed = json_object_update_missing(s->config, loaded);
+        json_decref(loaded);
+        if (failed) return bg_fail_memory(err, 0, "the tokenizer's configuration");
+    }
+    return BG_OK;
+}
+
+static bg_status build(const char *directory, const sources *s, bg_tokenizer *t, bg_error *err)
+{
+    if (s->path[TOKENIZER_JSON]) {
+        json_t *root = NULL;
+        BG_TRY(bg_json_load(s->path[TOKENIZER_JSON], LARGEST_FILE, &root, err));
+        bg_status status = bg_tokenizer_build(root, s->path[TOKENIZER_JSON], t, err);
+        json_decref(root);
+        return status;
+    }
+    if (s->path[VOCAB_JSON] && s->path[MERGES_TXT])
+        return bg_tokenizer_read_gpt2(s->path[VOCAB_JSON], s->path[MERGES_TXT], s->config, t, err);
+    if (s->path[VOCAB_TXT]) return bg_tokenizer_read_bert(s->path[VOCAB_TXT], s->config, t, err);
+    return bg_fail(err, BG_ERR_FILE,
+                   "%s: no tokenizer.json, no vocab.json with merges.txt, no vocab.txt; copy the "
+                   "model's tokenizer there",
+                   directory);
+}
+
+BG_API bg_status bg_tokenizer_open(const char *directory, bg_tokenizer **out, bg_error *err)
+{
+    sources s = {0};
+    *out = NULL;
+    bg_tokenizer *t = bg_tokenizer_new();
+    bg_status status =
+        t ? find_files(directory, &s, err) : bg_fail_memory(err, sizeof *t, "a tokenizer");
+    if (status == BG_OK) status = build(directory, &s, t, err);
+    if (status == BG_OK) {
+        const char *side = json_string_value(json_object_get(s.config, "truncation_side"));
+        t->truncate_left = side && strcmp(side, "left") == 0;
+        bg_special_find(t, s.config);
+        *out = t;
+    } else {
+        bg_tokenizer_close(t);
+    }
+    json_decref(s.config);
+    for (int i = 0; i < FILE_COUNT; i++) bg_free(s.path[i]);
+    return status;
+}
+
+/* ---- encoding -------------------------------------------------------------------------------- */
+
+/* The ids of a text, without what the post-processor adds. */
+static bg_status encode(const bg_tokenizer *t, const char *text, size_t size, bg_ids *ids,
+                        bg_pieces *pieces, bg_pieces *spare, bg_error *err)
+{
+    size_t valid = bg_utf8_valid(text, size);
+    if (valid < size)
+        return bg_fail(err, BG_ERR_FORMAT,
+                       "the text is not valid UTF-8 at byte %zu; convert it to UTF-8", valid);
+    bg_pieces_add(spare, text, size);
+    BG_TRY(bg_pieces_check(spare, err));
+    BG_TRY(bg_added_split(&t->added, &t->added.raw, spare, pieces, err));
+    BG_TRY(bg_steps_apply(&t->normalizers, pieces, spare, err));
+    if (t->added.normalized.n) {
+        bg_pieces_clear(spare);
+        BG_TRY(bg_added_split(&t->added, &t->added.normalized, pieces, spare, err));
+        bg_pieces done = *spare;
+        *spare = *pieces;
+        *pieces = done;
+    }
+    BG_TRY(bg_steps_apply(&t->pretokenizers, pieces, spare, err));
+    for (size_t i = 0; i < pieces->n; i++) {
+        if (pieces->items[i].id >= 0)
+            bg_ids_push(ids, pieces->items[i].id);
+        else
+            BG_TRY(
+                t->kind->encode(t, bg_piece_text(pieces, i), bg_piece_size(pieces, i), ids, err));
+    }
+    return bg_ids_check(ids, err);
+}
+
+bg_status bg_tokenizer_encode_truncated(const bg_tokenizer *tokenizer, const char *text,
+                                        size_t size, bool add_special, size_t max_length,
+                                        int32_t **ids, size_t *n, bg_error *err)
+{
+    const bg_ids *before = &tokenizer->before, *after = &tokenizer->after;
+    size_t added = add_special ? before->n + after->n : 0;
+    *ids = NULL;
+    *n = 0;
+    if (max_length < added)
+        return bg_fail(err, BG_ERR_USAGE,
+                       "a maximum length of %zu leaves no room for the tokenizer's %zu special "
+                       "tokens; raise it",
+                       max_length, added);
+    bg_ids own = {0};
+    bg_pieces pieces = {0}, spare = {0};
+    bg_status status = encode(tokenizer, text, size, &own, &pieces, &spare, err);
+    bg_pieces_free(&pieces);
+    bg_pieces_free(&spare);
+    size_t keep = bg_min_size(own.n, max_length - added);
+    size_t from = tokenizer->truncate_left ? own.n - keep : 0, total = keep + added;
+    int32_t *all = status == BG_OK ? bg_alloc_array(total, sizeof *all) : NULL;
+    if (status == BG_OK && !all) status = bg_fail_memory(err, total * sizeof *all, "token ids");
+    if (status == BG_OK) {
+        int32_t *at = all;
+        for (size_t i = 0; add_special && i < before->n; i++) *at++ = before->data[i];
+        for (size_t i = 0; i < keep; i++) *at++ = own.data[from + i];
+        for (size_t i = 0; add_special && i < after->n; i++) *at++ = after->data[i];
+        *ids = all;
+        *n = total;
+    }
+    bg_free(own.data);
+    return status;
+}
+
+BG_API bg_status bg_tokenizer_encode(const bg_tokenizer *tokenizer, const char *text, size_t size,
+                                     bool add_special, int32_t **ids, size_t *n, bg_error *err)
+{
+    return bg_tokenizer_encode_truncated(tokenizer, text, size, add_special, SIZE_MAX, ids, n, err);
+}
+
+BG_API void bg_ids_free(int32_t *ids)
+{
+    bg_free(ids);
+}
+
+/* ---- decoding -------------------------------------------------------------------------------- */
+
+/* The text that a decoder sees for an id: a token that was looked for in normalized text has its
+ * normalized spelling. NULL where the vocabulary has no such id. */
+static const char *spelling(const bg_tokenizer *t, int32_t id, size_t *size)
+{
+    const bg_vocab *vocab = &t->added.vocab;
+    const bg_vocab_entry *e = bg_vocab_entry_of(vocab, id);
+    for (size_t i = 0; e && i < t->added.normalized.n; i++) {
+        const bg_added_token *token = &t->added.items[t->added.normalized.order[i]];
+        if (token->id != id || !token->normalized) continue;
+        *size = token->normalized_size;
+        return token->normalized;
+    }
+    if (!e) e = bg_vocab_entry_of(vocab = &t->vocab, id);
+    if (!e) return NULL;
+    *size = e->size;
+    return vocab->bytes + e->offset;
+}
+
+static bg_status decode(const bg_tokenizer *t, const int32_t *ids, size_t n, bool skip_special,
+                        bg_pieces *pieces, bg_pieces *spare, bg_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        size_t size;
+        const char *token = spelling(t, ids[i], &size);
+        if (!token) continue; /* a model may have more outputs than there are tokens */
+        if (skip_special && bg_vocab_find(&t->added.specials, token, size) >= 0) continue;
+        if (!t->decoders.n && pieces->n) bg_text_append(&pieces->text, " ", 1);
+        bg_text_append(&pieces->text, token, size);
+        bg_pieces_push(pieces, -1);
+    }
+    BG_TRY(bg_pieces_check(pieces, err));
+    for (size_t s = 0; s < t->decoders.n; s++) {
+        const bg_step *step = &t->decoders.items[s];
+        bg_pieces_clear(spare);
+        BG_TRY(step->kind->decode(step, pieces, spare, err));
+        bg_pieces done = *spare;
+        *spare = *pieces;
+        *pieces = done;
+        BG_TRY(bg_pieces_check(pieces, err));
+    }
+    return BG_OK;
+}
+
+BG_API bg_status bg_tokenizer_decode(const bg_tokenizer *tokenizer, const int32_t *ids, size_t n,
+                                     bool skip_special, char **text, size_t *size, bg_error *err)
+{
+    bg_pieces pieces = {0}, spare = {0};
+    *text = NULL;
+    bg_status status = decode(tokenizer, ids, n, skip_special, &pieces, &spare, err);
+    if (status == BG_OK) {
+        *text = bg_strndup(pieces.text.data ? pieces.text.data : "", pieces.text.size);
+        if (!*text) status = bg_fail_memory(err, pieces.text.size, "a decoded text");
+        if (size) *size = pieces.text.size;
+    }
+    bg_pieces_free(&pieces);
+    bg_pieces_free(&spare);
+    return status;
+}
+
+/* ---- looking up ------------------------------------------------------------------------------ */
+
+BG_API size_t bg_tokenizer_vocab_size(const bg_tokenizer *tokenizer)
+{
+    return bg_max_size(tokenizer->vocab.id_count, tokenizer->added.vocab.id_count);
+}
+
+BG_API const char *bg_tokenizer_token(const bg_tokenizer *tokenizer, int32_t id)
+{
+    const bg_vocab *vocab = &tokenizer->added.vocab;
+    const bg_vocab_entry *e = bg_vocab_entry_of(vocab, id);
+    if (!e) e = bg_vocab_entry_of(vocab = &tokenizer->vocab, id);
+    return e ? vocab->bytes + e->offset : NULL;
+}
+
+BG_API int32_t bg_tokenizer_id(const bg_tokenizer *tokenizer, const char *token)
+{
+    int32_t id = bg_vocab_find(&tokenizer->added.vocab, token, strlen(token));
+    return id >= 0 ? id : bg_vocab_find(&tokenizer->vocab, token, strlen(token));
+}
