@@ -62,19 +62,20 @@ typedef struct {
 
 /* How a text becomes a perplexity; docs/results.md defines each exactly. */
 typedef enum {
-    BG_PROTOCOL_LINES = 1 << 0,   /* each line scored alone, truncated to max_length */
-    BG_PROTOCOL_SLIDING = 1 << 1, /* windows of max_length moved by stride, each token scored once */
-    BG_PROTOCOL_CHUNKS = 1 << 2,  /* windows of max_length side by side, each scored alone */
+    BG_PROTOCOL_LINES = 1 << 0, /* each line scored alone, truncated to max_length */
+    BG_PROTOCOL_SLIDING =
+        1 << 1,                  /* windows of max_length moved by stride, each token scored once */
+    BG_PROTOCOL_CHUNKS = 1 << 2, /* windows of max_length side by side, each scored alone */
 } bg_protocol;
 
 /* What to measure. Start from bg_job_defaults; strings are borrowed and must outlive the call. */
 typedef struct {
-    const char *model;     /* a directory in the Hugging Face layout */
-    bool random_weights;   /* only config.json is read; weights are made up at the true shape */
+    const char *model;   /* a directory in the Hugging Face layout */
+    bool random_weights; /* only config.json is read; weights are made up at the true shape */
     const char *const *precisions; /* "fp32", "fp16", ...; the first is the baseline */
     size_t n_precisions;
-    const char *device;    /* "cpu" */
-    int threads;           /* 0: one for each processor */
+    const char *device; /* "cpu" */
+    int threads;        /* 0: one for each processor */
 
     struct {
         bool enabled;
@@ -85,28 +86,28 @@ typedef struct {
     } bench;
     struct {
         bool enabled;
-        const char *text;      /* a UTF-8 text file */
-        unsigned protocols;    /* bg_protocol values, or-ed */
-        int max_length, stride;     /* 0: 128 for lines; the model's context for the others, and half */
-        int64_t limit;         /* lines: at most so many lines; 0: all */
-        int64_t max_tokens;    /* sliding, chunks: at most so many tokens of the text; 0: all */
+        const char *text;       /* a UTF-8 text file */
+        unsigned protocols;     /* bg_protocol values, or-ed */
+        int max_length, stride; /* 0: 128 for lines; the model's context for the others, and half */
+        int64_t limit;          /* lines: at most so many lines; 0: all */
+        int64_t max_tokens;     /* sliding, chunks: at most so many tokens of the text; 0: all */
     } perplexity;
     struct {
         bool enabled;
-        const char *data;      /* tab-separated: a header with "sentence" and "label" */
-        int64_t limit;         /* at most so many sentences; 0: all */
-        int max_length;        /* truncate to so many tokens */
-        bool pad;              /* pad every sentence to max_length */
+        const char *data; /* tab-separated: a header with "sentence" and "label" */
+        int64_t limit;    /* at most so many sentences; 0: all */
+        int max_length;   /* truncate to so many tokens */
+        bool pad;         /* pad every sentence to max_length */
     } classify;
     struct {
         bool enabled;
         const char *const *prompts;
         size_t n_prompts;
         int max_new_tokens;
-        bool ignore_eos;       /* go on after an end token */
-        double temperature;    /* 0: greedy */
-        int top_k;             /* 0: off */
-        double top_p;          /* 1: off */
+        bool ignore_eos;    /* go on after an end token */
+        double temperature; /* 0: greedy */
+        int top_k;          /* 0: off */
+        double top_p;       /* 1: off */
         uint64_t seed;
     } generate;
 } bg_job;
@@ -132,11 +133,11 @@ BG_API bg_status bg_run_job(const bg_job *job, const char *worker, bg_progress p
 BG_API bg_status bg_results_set_command(bg_results *results, const char *command, bg_error *err);
 
 typedef enum {
-    BG_REPORT_TABLE,    /* for a terminal */
-    BG_REPORT_JSON,     /* schema "bitgauge/1", docs/results.md */
-    BG_REPORT_CSV,      /* a line for each row */
+    BG_REPORT_TABLE, /* for a terminal */
+    BG_REPORT_JSON,  /* schema "bitgauge/1", docs/results.md */
+    BG_REPORT_CSV,   /* a line for each row */
     BG_REPORT_MARKDOWN,
-    BG_REPORT_HTML,     /* one self-contained file */
+    BG_REPORT_HTML, /* one self-contained file */
 } bg_report_format;
 
 /* Writes results to a file; "-" is standard output. The file is replaced whole or not at all.

@@ -156,8 +156,7 @@ static bg_status score_windows(scorer *s, const bg_tokenizer *tokenizer, const b
     return status;
 }
 
-/* Fills in what is 0, and refuses what cannot be. */
-static bg_status complete(const bg_model *model, bg_perplexity_options *o, bg_error *err)
+bg_status bg_perplexity_complete(const bg_model *model, bg_perplexity_options *o, bg_error *err)
 {
     const int64_t context = model->config.max_position_embeddings;
     if (o->max_length == 0)
@@ -189,7 +188,7 @@ bg_status bg_perplexity_measure(const bg_model *model, const bg_tokenizer *token
                        "perplexity needs a model that predicts the next token; %s is not one (use "
                        "`bitgauge classify`)",
                        model->config.architecture);
-    BG_TRY(complete(model, &o, err));
+    BG_TRY(bg_perplexity_complete(model, &o, err));
     bg_mapping file;
     BG_TRY(bg_map_file(path, &file, err));
     scorer s;

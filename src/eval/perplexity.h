@@ -22,6 +22,11 @@ typedef struct {
 /* "lines", "sliding", "chunks". */
 const char *bg_protocol_name(bg_protocol protocol);
 
+/* Fills in lengths that are 0: for lines 128 tokens, for the others the model's context, at most
+ * 2048, and half of it for the stride. Refuses what does not fit the model. */
+bg_status bg_perplexity_complete(const bg_model *model, bg_perplexity_options *options,
+                                 bg_error *err);
+
 /* Scores the text of a file:
  *   lines    each line whose length without surrounding white space is over 20 characters, alone,
  *            truncated to max_length tokens; its first token is not scored
@@ -29,7 +34,7 @@ const char *bg_protocol_name(bg_protocol protocol);
  *            tokens that no earlier window has (the recipe of Hugging Face's documentation,
  *            "Perplexity of fixed-length models")
  *   chunks   windows side by side, each scored alone without its first token
- * Defaults of 0 are the model's own context, and half of it for the stride. */
+ * Lengths of 0 are completed as above. */
 bg_status bg_perplexity_measure(const bg_model *model, const bg_tokenizer *tokenizer,
                                 const char *path, const bg_perplexity_options *options,
                                 bg_progress progress, bg_perplexity *out, bg_error *err);

@@ -71,9 +71,10 @@ typedef struct bg_arch {
     bg_norm_kind norm;
     bool norm_first; /* norms before attention and MLP, not after the residual */
     bool causal;
-    bool classifier_quantized; /* transformers spares a model's last module, which here is another */
-    bool linear_transposed; /* matrices are stored (in, out), as GPT-2's Conv1D */
-    int position_offset;    /* position p has row p + offset of the table */
+    bool
+        classifier_quantized; /* transformers spares a model's last module, which here is another */
+    bool linear_transposed;   /* matrices are stored (in, out), as GPT-2's Conv1D */
+    int position_offset;      /* position p has row p + offset of the table */
     const char *default_activation;
     double default_norm_eps;
     const char *prefixes[3]; /* tried in turn on the token embedding's name */

@@ -181,7 +181,8 @@ static bg_status load_tensor(loader *l, bg_role role, int layer, bool bias, bg_w
         status = add_vector(l, &source, out, err);
     else
         status = model->backend->ops->weight_create(
-            model->backend, &source, is_quantized(model, role) ? model->precision : model->other, out, err);
+            model->backend, &source, is_quantized(model, role) ? model->precision : model->other,
+            out, err);
     if (status == BG_OK) status = model->backend->ops->synchronize(model->backend, err);
     bg_free(owned);
     if (status != BG_OK) return status;

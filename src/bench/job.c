@@ -1,0 +1,142 @@
+#include "bench/job.h"
+
+#include "core/alloc.h"
+#include "quant/format.h"
+
+#include <math.h>
+#include <string.h>
+
+static const char *const default_prompts[] = {
+    "The capital of France is",
+    "Once upon a time, in a land far, far away,",
+    "To be or not to be, that is the",
+    "The future of AI is",
+};
+
+static const char *precision_names[BG_FORMAT_COUNT + 1];
+
+const char *const *bg_precision_names(void)
+{
+    for (int i = 0; i < BG_FORMAT_COUNT; i++) precision_names[i] = bg_formats[i].name;
+    return precision_names;
+}
+
+void bg_job_defaults(bg_job *job)
+{
+    *job = (bg_job){
+        .precisions = bg_precision_names(),
+        .n_precisions = BG_FORMAT_COUNT,
+        .device = "cpu",
+        .bench = {.new_tokens = 50, .batch = 1, .runs = 7},
+        .perplexity = {.protocols = BG_PROTOCOL_LINES | BG_PROTOCOL_SLIDING, .limit = 200},
+        .classify = {.max_length = 128, .pad = true},
+        .generate = {.prompts = default_prompts,
+                     .n_prompts = sizeof default_prompts / sizeof *default_prompts,
+                     .max_new_tokens = 50,
+                     .ignore_eos = true,
+                     .top_p = 1},
+    };
+}
+
+json_t *bg_job_to_json(const bg_job *j)
+{
+    json_t *prompts = json_array();
+    for (size_t i = 0; prompts && i < j->generate.n_prompts; i++)
+        if (json_array_append_new(prompts, json_string(j->generate.prompts[i])) != 0) {
+            json_decref(prompts);
+            return NULL;
+        }
+    return json_pack(
+        "{s:s, s:b, s:s, s:i, s:{s:b, s:i, s:i, s:i, s:i}, s:{s:b, s:s*, s:i, s:i, s:i, s:I, s:I}, "
+        "s:{s:b, s:s*, s:I, s:i, s:b}, s:{s:b, s:o, s:i, s:b, s:f, s:i, s:f, s:I}}",
+        "model", j->model, "random_weights", j->random_weights, "device", j->device, "threads",
+        j->threads, "bench", "enabled", j->bench.enabled, "prompt_tokens", j->bench.prompt_tokens,
+        "new_tokens", j->bench.new_tokens, "batch", j->bench.batch, "runs", j->bench.runs,
+        "perplexity", "enabled", j->perplexity.enabled, "text", j->perplexity.text, "protocols",
+        (int)j->perplexity.protocols, "max_length", j->perplexity.max_length, "stride",
+        j->perplexity.stride, "limit", (json_int_t)j->perplexity.limit, "max_tokens",
+        (json_int_t)j->perplexity.max_tokens, "classify", "enabled", j->classify.enabled, "data",
+        j->classify.data, "limit", (json_int_t)j->classify.limit, "max_length",
+        j->classify.max_length, "pad", j->classify.pad, "generate", "enabled", j->generate.enabled,
+        "prompts", prompts, "max_new_tokens", j->generate.max_new_tokens, "ignore_eos",
+        j->generate.ignore_eos, "temperature", j->generate.temperature, "top_k", j->generate.top_k,
+        "top_p", j->generate.top_p, "seed", (json_int_t)j->generate.seed);
+}
+
+bg_status bg_job_from_json(const json_t *json, bg_job *out, const char ***prompts, bg_error *err)
+{
+    json_error_t problem;
+    json_t *list = NULL;
+    int random_weights, bench, perplexity, classify, pad, generate, ignore_eos, protocols;
+    json_int_t limit, max_tokens, data_limit, seed;
+    bg_job j = {0};
+    *prompts = NULL;
+    if (json_unpack_ex((json_t *)json, &problem, 0,
+                       "{s:s, s:b, s:s, s:i, s:{s:b, s:i, s:i, s:i, s:i}, "
+                       "s:{s:b, s?s, s:i, s:i, s:i, s:I, s:I}, s:{s:b, s?s, s:I, s:i, s:b}, "
+                       "s:{s:b, s:o, s:i, s:b, s:F, s:i, s:F, s:I}}",
+                       "model", &j.model, "random_weights", &random_weights, "device", &j.device,
+                       "threads", &j.threads, "bench", "enabled", &bench, "prompt_tokens",
+                       &j.bench.prompt_tokens, "new_tokens", &j.bench.new_tokens, "batch",
+                       &j.bench.batch, "runs", &j.bench.runs, "perplexity", "enabled", &perplexity,
+                       "text", &j.perplexity.text, "protocols", &protocols, "max_length",
+                       &j.perplexity.max_length, "stride", &j.perplexity.stride, "limit", &limit,
+                       "max_tokens", &max_tokens, "classify", "enabled", &classify, "data",
+                       &j.classify.data, "limit", &data_limit, "max_length", &j.classify.max_length,
+                       "pad", &pad, "generate", "enabled", &generate, "prompts", &list,
+                       "max_new_tokens", &j.generate.max_new_tokens, "ignore_eos", &ignore_eos,
+                       "temperature", &j.generate.temperature, "top_k", &j.generate.top_k, "top_p",
+                       &j.generate.top_p, "seed", &seed) != 0)
+        return bg_fail(err, BG_ERR_INTERNAL, "worker: the job is not understood: %s", problem.text);
+    j.random_weights = random_weights;
+    j.bench.enabled = bench;
+    j.perplexity.enabled = perplexity;
+    j.perplexity.protocols = (unsigned)protocols;
+    j.perplexity.limit = limit;
+    j.perplexity.max_tokens = max_tokens;
+    j.classify.enabled = classify;
+    j.classify.limit = data_limit;
+    j.classify.pad = pad;
+    j.generate.enabled = generate;
+    j.generate.ignore_eos = ignore_eos;
+    j.generate.seed = (uint64_t)seed;
+    size_t n = json_array_size(list);
+    const char **strings = bg_calloc(n, sizeof *strings);
+    if (!strings) return bg_fail_memory(err, n * sizeof *strings, "prompts");
+    for (size_t i = 0; i < n; i++)
+        if (!(strings[i] = json_string_value(json_array_get(list, i)))) strings[i] = "";
+    j.generate.prompts = strings;
+    j.generate.n_prompts = n;
+    *prompts = strings;
+    *out = j;
+    return bg_job_check(out, err);
+}
+
+bg_status bg_job_check(const bg_job *j, bg_error *err)
+{
+    if (!j->model) return bg_fail(err, BG_ERR_USAGE, "no model was named");
+    if (j->threads < 0 || j->threads > 4096)
+        return bg_fail(err, BG_ERR_USAGE, "--threads must be from 0 (all) to 4096");
+    if (j->bench.enabled && (j->bench.prompt_tokens < 0 || j->bench.new_tokens < 1 ||
+                             j->bench.batch < 1 || j->bench.runs < 1))
+        return bg_fail(err, BG_ERR_USAGE,
+                       "bench: new tokens, batch and runs must be at least 1, and prompt tokens "
+                       "not negative");
+    if (j->perplexity.enabled && (!j->perplexity.text || !j->perplexity.protocols ||
+                                  j->perplexity.max_length < 0 || j->perplexity.stride < 0))
+        return bg_fail(err, BG_ERR_USAGE,
+                       "perplexity needs a text and a protocol; lengths must not "
+                       "be negative");
+    if (j->classify.enabled && (!j->classify.data || j->classify.max_length < 3))
+        return bg_fail(err, BG_ERR_USAGE,
+                       "classify needs labelled data and a max length of at least 3");
+    const double t = j->generate.temperature, p = j->generate.top_p;
+    if (j->generate.enabled &&
+        (j->generate.n_prompts == 0 || j->generate.max_new_tokens < 1 || !(t >= 0) || isinf(t) ||
+         j->generate.top_k < 0 || !(p > 0 && p <= 1)))
+        return bg_fail(
+            err, BG_ERR_USAGE,
+            "generate needs a prompt, at least 1 new token, a temperature and top-k of 0 "
+            "or more, and a top-p over 0 and up to 1");
+    return BG_OK;
+}

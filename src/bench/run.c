@@ -1,0 +1,368 @@
+/* bg_run_job: one row after the other, each in a worker process of its own. The baseline's worker
+ * stays while the others run, so that the two can be timed in turn; every other one ends with its
+ * row. */
+#include "bench/job.h"
+#include "bench/machine.h"
+#include "bench/results.h"
+#include "bench/stats.h"
+#include "bench/worker.h"
+#include "checkpoint/checkpoint.h"
+#include "core/alloc.h"
+#include "core/checked.h"
+#include "core/file.h"
+#include "eval/dataset.h"
+#include "model/config.h"
+#include "quant/format.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct {
+    const bg_job *job;
+    const char *program;
+    bg_progress progress;
+    bg_config config;
+    int64_t checkpoint_bytes;
+    json_t *model; /* its entry in the results */
+    bg_worker baseline_worker;
+    json_t *baseline; /* the baseline's run; NULL until there is one */
+} session;
+
+static bg_status put(json_t *object, const char *key, json_t *value, bg_error *err)
+{
+    if (value && json_object_set_new(object, key, value) == 0) return BG_OK;
+    return bg_fail_memory(err, 256, key);
+}
+
+/* ---- before the first row: what can be refused at once --------------------------------------- */
+
+/* The last part of a path, for a name. */
+static const char *base_name(const char *path, char *out, size_t size)
+{
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    size_t begin = n;
+    while (begin > 0 && path[begin - 1] != '/') begin--;
+    snprintf(out, size, "%.*s", (int)bg_min_size(n - begin, size - 1), path + begin);
+    return out;
+}
+
+static bg_status describe_model(session *s, bg_results *results, bg_error *err)
+{
+    bg_checkpoint *checkpoint;
+    BG_TRY(s->job->random_weights ? bg_checkpoint_open_config(s->job->model, &checkpoint, err)
+                                  : bg_checkpoint_open(s->job->model, &checkpoint, err));
+    bg_status status = bg_config_parse(bg_checkpoint_config(checkpoint),
+                                       bg_checkpoint_config_path(checkpoint), &s->config, err);
+    bg_dtype dtype = s->config.dtype;
+    if (bg_checkpoint_count(checkpoint) > 0) dtype = bg_checkpoint_tensor(checkpoint, 0)->dtype;
+    s->checkpoint_bytes = (int64_t)bg_checkpoint_file_bytes(checkpoint);
+    bg_checkpoint_close(checkpoint);
+    if (status != BG_OK) return status;
+    const bg_config *c = &s->config;
+    char name[256];
+    json_t *model =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:b}", "name",
+                  base_name(s->job->model, name, sizeof name), "path", s->job->model,
+                  "architecture", c->architecture, "model_type", c->arch->model_type, "task",
+                  c->arch->task == BG_TASK_DECODER ? "decoder" : "classifier", "dtype",
+                  bg_dtypes[dtype].name, "hidden_size", (json_int_t)c->hidden_size,
+                  "num_hidden_layers", (json_int_t)c->num_hidden_layers, "vocab_size",
+                  (json_int_t)c->vocab_size, "random_weights", s->job->random_weights);
+    if (!model)
+        return bg_fail(err, BG_ERR_USAGE, "%s: the path is not valid UTF-8; rename it",
+                       s->job->model);
+    if (s->checkpoint_bytes > 0)
+        json_object_set_new(model, "checkpoint_bytes", json_integer(s->checkpoint_bytes));
+    return bg_results_add_model(results, model, &s->model, err);
+}
+
+/* Leaves out the measurements that do not fit the model; an error where none is left. */
+static bg_status fit_to_task(session *s, bg_job *job, bg_error *err)
+{
+    const bool decoder = s->config.arch->task == BG_TASK_DECODER;
+    bool wanted = job->perplexity.enabled || job->classify.enabled || job->generate.enabled;
+    if (decoder) {
+        job->classify.enabled = false;
+    } else {
+        job->perplexity.enabled = false;
+        job->generate.enabled = false;
+    }
+    if (job->bench.enabled || job->perplexity.enabled || job->classify.enabled ||
+        job->generate.enabled || !wanted)
+        return BG_OK;
+    return bg_fail(err, BG_ERR_UNSUPPORTED, "%s: %s %s", job->model, s->config.architecture,
+                   decoder ? "predicts tokens and has no labels; use `bitgauge perplexity`, "
+                             "`generate` or `bench`"
+                           : "classifies texts and predicts no tokens; use `bitgauge classify` or "
+                             "`bench`");
+}
+
+static bg_status check_inputs(const bg_job *job, bg_error *err)
+{
+    for (size_t i = 0; i < job->n_precisions; i++) {
+        if (bg_format_by_name(job->precisions[i])) continue;
+        char known[128] = "";
+        for (int k = 0; k < BG_FORMAT_COUNT; k++) {
+            size_t used = strlen(known);
+            snprintf(known + used, sizeof known - used, "%s%s", k ? ", " : "", bg_formats[k].name);
+        }
+        return bg_fail(err, BG_ERR_USAGE, "precision \"%.64s\" is not known; choose from %s",
+                       job->precisions[i], known);
+    }
+    if (job->n_precisions == 0) return bg_fail(err, BG_ERR_USAGE, "no precision was named");
+    if (strcmp(job->device, "cpu") != 0)
+        return bg_fail(err, BG_ERR_UNSUPPORTED,
+                       "device \"%.64s\" is not known to this build; use --device cpu (`bitgauge "
+                       "devices` lists what there is)",
+                       job->device);
+    if (job->perplexity.enabled) {
+        bg_mapping file;
+        BG_TRY(bg_map_file(job->perplexity.text, &file, err));
+        bool empty = file.size == 0;
+        bg_unmap(&file);
+        if (empty)
+            return bg_fail(err, BG_ERR_FORMAT, "%s: the text is empty; give one with some words",
+                           job->perplexity.text);
+    }
+    if (job->classify.enabled) {
+        bg_dataset data;
+        BG_TRY(bg_dataset_open(job->classify.data, job->classify.limit, &data, err));
+        bg_dataset_close(&data);
+    }
+    return BG_OK;
+}
+
+/* ---- one row --------------------------------------------------------------------------------- */
+
+/* Samples of one kind, collected from rounds, as an array. */
+static bg_status collect(json_t *samples, const char *key, const json_t *round, const char *field,
+                         bg_error *err)
+{
+    json_t *list = json_object_get(samples, key);
+    if (!list) {
+        list = json_array();
+        BG_TRY(put(samples, key, list, err));
+    }
+    if (json_array_append(list, json_object_get(round, field)) == 0) return BG_OK;
+    return bg_fail_memory(err, 64, key);
+}
+
+static bg_status one_round(session *s, bg_worker *worker, json_t *samples, bg_error *err)
+{
+    json_t *round;
+    BG_TRY(bg_worker_ask(worker, "round", NULL, s->progress, &round, err));
+    bg_status status = collect(samples, "prefill", round, "prefill", err);
+    if (status == BG_OK) status = collect(samples, "first_token", round, "first_token", err);
+    if (status == BG_OK) status = collect(samples, "decode", round, "decode", err);
+    json_decref(round);
+    return status;
+}
+
+/* run[key] = {tokens or new_tokens, batch, median_s, ci95_s, samples_s, ...} */
+static bg_status add_times(json_t *run, const char *key, const json_t *samples,
+                           const char *count_key, int64_t count, int64_t batch, bg_error *err)
+{
+    size_t n = json_array_size(samples);
+    double *values = bg_alloc_array(n, sizeof *values);
+    if (!values) return bg_fail_memory(err, n * sizeof *values, key);
+    for (size_t i = 0; i < n; i++) values[i] = json_number_value(json_array_get(samples, i));
+    bg_estimate e;
+    bg_status status = bg_estimate_median(values, n, &e, err);
+    bg_free(values);
+    BG_TRY(status);
+    json_t *times = count_key ? json_pack("{s:I, s:I}", count_key, (json_int_t)count, "batch",
+                                          (json_int_t)batch)
+                              : json_object();
+    BG_TRY(put(run, key, times, err));
+    BG_TRY(put(times, "median_s", json_real(e.median), err));
+    BG_TRY(put(times, "ci95_s", json_pack("[f, f]", e.low, e.high), err));
+    return put(times, "samples_s", json_incref((json_t *)samples), err);
+}
+
+static bg_status add_speeds(session *s, json_t *run, const json_t *samples, int64_t prompt_tokens,
+                            bg_error *err)
+{
+    const int64_t batch = s->job->bench.batch, new_tokens = s->job->bench.new_tokens;
+    const bool decoder = s->config.arch->task == BG_TASK_DECODER;
+    BG_TRY(add_times(run, "prefill", json_object_get(samples, "prefill"), "tokens", prompt_tokens,
+                     batch, err));
+    json_t *prefill = json_object_get(run, "prefill");
+    double seconds = json_number_value(json_object_get(prefill, "median_s"));
+    BG_TRY(put(prefill, "tokens_per_s", json_real((double)(prompt_tokens * batch) / seconds), err));
+    if (!decoder) return put(prefill, "sentences_per_s", json_real((double)batch / seconds), err);
+    BG_TRY(add_times(run, "time_to_first_token", json_object_get(samples, "first_token"), NULL, 0,
+                     0, err));
+    BG_TRY(add_times(run, "decode", json_object_get(samples, "decode"), "new_tokens", new_tokens,
+                     batch, err));
+    json_t *decode = json_object_get(run, "decode");
+    seconds = json_number_value(json_object_get(decode, "median_s"));
+    BG_TRY(put(decode, "ms_per_token", json_real(1000 * seconds / (double)new_tokens), err));
+    return put(decode, "tokens_per_s", json_real((double)(new_tokens * batch) / seconds), err);
+}
+
+/* Times a row, in turn with the baseline where its worker is there: *paired is then the baseline's
+ * samples. */
+static bg_status time_row(session *s, bg_worker *worker, json_t *run, json_t **paired,
+                          bg_error *err)
+{
+    json_t *warm_up;
+    BG_TRY(bg_worker_ask(worker, "warm_up", NULL, s->progress, &warm_up, err));
+    int64_t prompt_tokens = json_integer_value(json_object_get(warm_up, "prompt_tokens"));
+    bg_status status = put(run, "warmup", json_incref(json_object_get(warm_up, "warmup")), err);
+    json_decref(warm_up);
+    BG_TRY(status);
+    const bool in_turn = s->baseline && s->baseline_worker.pid > 0;
+    json_t *mine = json_object(), *theirs = json_object();
+    if (!mine || !theirs) status = bg_fail_memory(err, 64, "samples");
+    for (int i = 0; i < s->job->bench.runs && status == BG_OK; i++) {
+        if (in_turn) status = one_round(s, &s->baseline_worker, theirs, err);
+        if (status == BG_OK) status = one_round(s, worker, mine, err);
+    }
+    if (status == BG_OK) status = add_speeds(s, run, mine, prompt_tokens, err);
+    json_decref(mine);
+    if (status == BG_OK && in_turn)
+        *paired = theirs;
+    else
+        json_decref(theirs);
+    return status;
+}
+
+/* Whether the baseline's worker may stay beside another: both models must fit into memory. */
+static bool fits_beside(const json_t *run)
+{
+    const json_t *memory = json_object_get(run, "memory");
+    int64_t held = json_integer_value(json_object_get(memory, "rss_peak"));
+    int64_t available = bg_available_memory();
+    return available == 0 || held < available * 8 / 10;
+}
+
+static bg_status add_memory(json_t *run, json_t *finish, bg_error *err)
+{
+    json_t *memory = json_object_get(run, "memory");
+    json_int_t loading = json_integer_value(json_object_get(memory, "rss_peak_loading"));
+    json_int_t running = json_integer_value(json_object_get(finish, "rss_peak_running"));
+    json_int_t loaded = json_integer_value(json_object_get(memory, "rss_loaded"));
+    json_object_del(memory, "rss_peak_loading");
+    BG_TRY(put(memory, "rss_peak", json_integer(loading > running ? loading : running), err));
+    return put(memory, "rss_growth", json_integer(running > loaded ? running - loaded : 0), err);
+}
+
+static bg_status add_load(session *s, json_t *run, json_t *load, bg_error *err)
+{
+    json_t *parameters = json_object_get(load, "parameters");
+    if (!json_object_get(s->model, "parameters"))
+        BG_TRY(put(s->model, "parameters", json_incref(parameters), err));
+    json_object_del(load, "parameters");
+    if (json_object_update(run, load) != 0) return bg_fail_memory(err, 256, "a run");
+    if (s->checkpoint_bytes == 0) return BG_OK;
+    double bytes = json_number_value(json_object_get(run, "weights_bytes"));
+    return put(json_object_get(run, "weights"), "checkpoint_ratio",
+               json_real(bytes / (double)s->checkpoint_bytes), err);
+}
+
+static bg_status fill_row(session *s, const char *precision, bg_worker *worker, json_t *run,
+                          bg_error *err)
+{
+    json_t *answer, *paired = NULL;
+    json_t *request =
+        json_pack("{s:s, s:o}", "precision", precision, "job", bg_job_to_json(s->job));
+    if (!request) return bg_fail_memory(err, 1024, "a job");
+    BG_TRY(bg_worker_ask(worker, "load", request, s->progress, &answer, err));
+    bg_status status = add_load(s, run, answer, err);
+    json_decref(answer);
+    BG_TRY(status);
+    BG_TRY(bg_worker_ask(worker, "evaluate", NULL, s->progress, &answer, err));
+    if (json_object_update(run, answer) != 0) status = bg_fail_memory(err, 256, "a run");
+    json_decref(answer);
+    BG_TRY(status);
+    if (s->job->bench.enabled) BG_TRY(time_row(s, worker, run, &paired, err));
+    status = bg_worker_ask(worker, "finish", NULL, s->progress, &answer, err);
+    if (status == BG_OK) {
+        status = add_memory(run, answer, err);
+        json_decref(answer);
+    }
+    if (status == BG_OK && s->baseline) status = bg_results_compare(run, s->baseline, paired, err);
+    json_decref(paired);
+    return status;
+}
+
+/* Measures one precision into a run, which says "error" where it failed. Returns what went wrong.
+ */
+static bg_status measure_row(session *s, const char *precision, json_t **out, bg_error *err)
+{
+    json_t *run = json_pack("{s:O, s:s, s:s, s:s}", "model", json_object_get(s->model, "name"),
+                            "precision", precision, "device", s->job->device, "status", "ok");
+    *out = run;
+    if (!run) return bg_fail_memory(err, 256, "a run");
+    bg_worker worker;
+    BG_TRY(bg_worker_start(s->program, precision, &worker, err));
+    bg_status status = fill_row(s, precision, &worker, run, err);
+    if (status == BG_OK && !s->baseline) {
+        s->baseline = json_incref(run);
+        if (s->job->n_precisions > 1 && s->job->bench.enabled && fits_beside(run)) {
+            s->baseline_worker = worker;
+            return BG_OK;
+        }
+    }
+    bg_worker_stop(&worker);
+    return status;
+}
+
+/* A failed row keeps what it had got so far, but nothing half done. */
+static void mark_failed(json_t *run, const bg_error *err)
+{
+    static const char *const partial[] = {"warmup", "memory", "vs_baseline"};
+    for (size_t i = 0; i < sizeof partial / sizeof *partial; i++) json_object_del(run, partial[i]);
+    json_object_set_new(run, "status", json_string("error"));
+    json_object_set_new(run, "error", json_string(err->message));
+}
+
+static bg_status measure_rows(session *s, bg_results *results, bg_error *err)
+{
+    bg_status overall = BG_OK;
+    for (size_t i = 0; i < s->job->n_precisions; i++) {
+        json_t *run;
+        bg_error problem = {0};
+        bg_status status = measure_row(s, s->job->precisions[i], &run, &problem);
+        if (status == BG_ERR_INTERRUPTED) {
+            json_decref(run);
+            return bg_fail(err, status,
+                           "interrupted during %s; %zu of %zu precisions were finished",
+                           s->job->precisions[i], i, s->job->n_precisions);
+        }
+        if (status != BG_OK && run) {
+            mark_failed(run, &problem);
+            if (overall == BG_OK)
+                overall = bg_fail(err, BG_ERR_ROW, "%s failed: %.900s", s->job->precisions[i],
+                                  problem.message);
+        }
+        if (!run) return bg_fail_memory(err, 256, "a run");
+        BG_TRY(bg_results_add_run(results, run, err));
+    }
+    return overall;
+}
+
+bg_status bg_run_job(const bg_job *job, const char *worker, bg_progress progress,
+                     bg_results *results, bg_error *err)
+{
+    bg_job fitted = *job;
+    session s = {.job = &fitted,
+                 .program = worker,
+                 .progress = progress,
+                 .baseline_worker = {.pid = -1, .in = -1, .out = -1}};
+    bg_json_init();
+    BG_TRY(bg_job_check(job, err));
+    BG_TRY(check_inputs(&(bg_job){.precisions = job->precisions,
+                                  .n_precisions = job->n_precisions,
+                                  .device = job->device},
+                        err));
+    BG_TRY(describe_model(&s, results, err));
+    bg_status status = fit_to_task(&s, &fitted, err);
+    if (status == BG_OK) status = check_inputs(&fitted, err);
+    if (status == BG_OK) status = measure_rows(&s, results, err);
+    bg_worker_stop(&s.baseline_worker);
+    json_decref(s.baseline);
+    bg_config_free(&s.config);
+    return status;
+}

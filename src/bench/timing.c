@@ -1,0 +1,120 @@
+#include "bench/timing.h"
+
+#include "core/alloc.h"
+#include "core/checked.h"
+#include "core/clock.h"
+
+#include <math.h>
+
+bg_status bg_timing_create(const bg_model *model, int prompt_tokens, int new_tokens, int batch,
+                           bg_timing **out, bg_error *err)
+{
+    const bg_config *c = &model->config;
+    const bool decoder = c->arch->task == BG_TASK_DECODER;
+    *out = NULL;
+    bg_timing *t = bg_calloc(1, sizeof *t);
+    if (!t) return bg_fail_memory(err, sizeof *t, "a benchmark");
+    t->model = model;
+    t->batch = (size_t)batch;
+    t->new_tokens = decoder ? (size_t)new_tokens : 0;
+    t->prompt_tokens = (size_t)(prompt_tokens > 0 ? prompt_tokens : decoder ? 32 : 128);
+    if (prompt_tokens <= 0)
+        t->prompt_tokens = bg_min_size(t->prompt_tokens, (size_t)c->max_position_embeddings);
+    const size_t length = t->prompt_tokens + t->new_tokens, rows = t->prompt_tokens * t->batch;
+    if (length > (size_t)c->max_position_embeddings) {
+        bg_timing_free(t);
+        return bg_fail(err, BG_ERR_USAGE,
+                       "%d prompt tokens and %d new ones are more than the %lld positions of this "
+                       "model; lower --prompt-tokens or --new-tokens",
+                       prompt_tokens, new_tokens, (long long)c->max_position_embeddings);
+    }
+    t->ids = bg_alloc_array(rows, sizeof *t->ids);
+    t->next = bg_calloc(t->batch, sizeof *t->next);
+    t->last = bg_alloc_array(t->batch, sizeof *t->last);
+    t->sequences = bg_alloc_array(t->batch, sizeof *t->sequences);
+    t->labels = bg_alloc_array(t->batch * (size_t)c->num_labels, sizeof *t->labels);
+    bg_status status = BG_OK;
+    if (!t->ids || !t->next || !t->last || !t->sequences || !t->labels)
+        status = bg_fail_memory(err, rows * sizeof *t->ids, "a benchmark");
+    if (status == BG_OK)
+        status = bg_run_create(model, rows, t->batch, length, t->batch, &t->run, err);
+    if (status != BG_OK) {
+        bg_timing_free(t);
+        return status;
+    }
+    for (size_t i = 0; i < rows; i++)
+        t->ids[i] = (int32_t)((i * 7919 + 13) % (size_t)c->vocab_size);
+    *out = t;
+    return BG_OK;
+}
+
+void bg_timing_free(bg_timing *t)
+{
+    if (!t) return;
+    bg_run_free(t->run);
+    bg_free(t->ids);
+    bg_free(t->next);
+    bg_free(t->last);
+    bg_free(t->sequences);
+    bg_free(t->labels);
+    bg_free(t);
+}
+
+/* Sequences of `rows` new tokens each behind `past`. */
+static void lay_out(bg_timing *t, size_t past, size_t rows)
+{
+    for (size_t i = 0; i < t->batch; i++) {
+        t->sequences[i] = (bg_sequence){i * rows, rows, i, past, past + rows};
+        t->last[i] = i * rows + rows - 1;
+    }
+}
+
+/* The id after each sequence's last token, to t->next. */
+static bg_status choose(bg_timing *t, bg_error *err)
+{
+    bg_backend *backend = t->model->backend;
+    BG_TRY(bg_run_select(t->run, t->last, t->batch, err));
+    return backend->ops->argmax(backend, bg_model_head(t->model), NULL, t->run->selected, t->batch,
+                                t->next, err);
+}
+
+bg_status bg_timing_round(bg_timing *t, bg_round *out, bg_error *err)
+{
+    bg_backend *backend = t->model->backend;
+    *out = (bg_round){0};
+    lay_out(t, 0, t->prompt_tokens);
+    BG_TRY(backend->ops->synchronize(backend, err));
+    double start = bg_seconds();
+    BG_TRY(bg_run_forward(t->run, t->ids, t->sequences, t->batch, err));
+    if (t->model->config.arch->task == BG_TASK_CLASSIFIER) {
+        BG_TRY(bg_run_classify(t->run, t->sequences, t->batch, t->labels, err));
+        out->prefill = bg_seconds() - start;
+        return BG_OK;
+    }
+    BG_TRY(backend->ops->synchronize(backend, err));
+    out->prefill = bg_seconds() - start;
+    BG_TRY(choose(t, err));
+    double first = bg_seconds();
+    out->first_token = first - start;
+    for (size_t i = 0; i < t->new_tokens; i++) {
+        lay_out(t, t->prompt_tokens + i, 1);
+        BG_TRY(bg_run_forward(t->run, t->next, t->sequences, t->batch, err));
+        BG_TRY(choose(t, err));
+    }
+    out->decode = bg_seconds() - first;
+    return BG_OK;
+}
+
+bg_status bg_timing_warm_up(bg_timing *t, int *rounds, bool *settled, bg_error *err)
+{
+    double start = bg_seconds(), before = 0;
+    *settled = false;
+    for (*rounds = 1;; ++*rounds) {
+        bg_round round;
+        BG_TRY(bg_timing_round(t, &round, err));
+        double now = round.prefill + round.decode;
+        *settled = *rounds > 1 && fabs(now - before) < 0.05 * fmin(now, before);
+        if (*settled || *rounds == 10 || (*rounds > 1 && bg_seconds() - start > 5)) return BG_OK;
+        before = now;
+    }
+}
