@@ -65,7 +65,17 @@ static void check_matvec(const bg_cpu_kernels *k, bg_format_id id, size_t rows, 
         in.outliers = outliers;
         in.n_outliers = 2;
     }
-    bg_cpu_quantize_row(x, cols, is_outlier, codes, &in.absmax);
+    bg_cpu_scalar.quantize_row(x, cols, is_outlier, codes, &in.absmax);
+    int8_t *same = bg_alloc(cols);
+    float same_absmax;
+    k->quantize_row(x, cols, is_outlier, same, &same_absmax);
+    CHECK(memcmp(codes, same, cols) == 0 && same_absmax == in.absmax, "%s quantize_row %zu", k->isa,
+          cols);
+    bg_free(same);
+    uint8_t *marked = bg_calloc(cols, 1);
+    k->mark_outliers(x, cols, marked);
+    CHECK(memcmp(marked, is_outlier, cols) == 0, "%s mark_outliers %zu", k->isa, cols);
+    bg_free(marked);
     /* In two ranges, the second starting at an odd row. */
     size_t cut = rows / 2 | 1;
     if (cut > rows) cut = rows;

@@ -159,10 +159,48 @@ static void axpy(float a, const float *x, float *y, size_t n)
     for (size_t i = 0; i < n; i++) y[i] += a * x[i];
 }
 
+/* round_half(in, out, n): to binary16 and back; each instruction set has its own before it includes
+ * this file. */
+static void quantize_row(const float *values, size_t n, const uint8_t *is_outlier, int8_t *codes,
+                         float *absmax)
+{
+    enum { CHUNK = 256 };
+    float max = 0, rounded[CHUNK];
+    for (size_t start = 0; start < n; start += CHUNK) {
+        size_t count = n - start < CHUNK ? n - start : CHUNK;
+        round_half(values + start, rounded, count);
+#pragma omp simd reduction(max : max)
+        for (size_t i = 0; i < count; i++) {
+            float a = fabsf(rounded[i]);
+            a = a < BG_OUTLIER_THRESHOLD ? a : 0;
+            max = a > max ? a : max;
+        }
+    }
+    float factor = bg_int8_factor(max);
+    for (size_t start = 0; start < n; start += CHUNK) {
+        size_t count = n - start < CHUNK ? n - start : CHUNK;
+        round_half(values + start, rounded, count);
+#pragma omp simd
+        for (size_t i = 0; i < count; i++) {
+            float v = rounded[i];
+            int code = (int)rintf(v * factor);
+            codes[start + i] =
+                (int8_t)(fabsf(v) < BG_OUTLIER_THRESHOLD && !is_outlier[start + i] ? code : 0);
+        }
+    }
+    *absmax = max;
+}
+
+static void mark_outliers(const float *values, size_t n, uint8_t *is_outlier)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) is_outlier[i] |= fabsf(values[i]) >= BG_OUTLIER_THRESHOLD;
+}
+
 /* The rows of a kernel table that these functions fill. */
 #define ELEMENTWISE_KERNELS                                                                        \
     .dot = dot, .axpy = axpy, .layer_norm = layer_norm, .rms_norm = rms_norm, .softmax = softmax,  \
-    .log_sum_exp = log_sum_exp,                                                                    \
+    .log_sum_exp = log_sum_exp, .quantize_row = quantize_row, .mark_outliers = mark_outliers,      \
     .activation = {[BG_ACTIVATION_NONE] = activation_none,                                         \
                    [BG_ACTIVATION_RELU] = activation_relu,                                         \
                    [BG_ACTIVATION_GELU] = activation_gelu,                                         \

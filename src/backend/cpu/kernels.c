@@ -1,8 +1,5 @@
 #include "backend/cpu/kernels.h"
 
-#include "quant/half.h"
-
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,22 +26,4 @@ bg_status bg_cpu_kernels_choose(const bg_cpu_kernels **out, bg_error *err)
                    "BITGAUGE_ISA=%s names no instruction set that this program and processor have; "
                    "unset it, or see `bitgauge devices`",
                    wanted);
-}
-
-void bg_cpu_quantize_row(const float *values, size_t n, const uint8_t *is_outlier, int8_t *codes,
-                         float *absmax)
-{
-    float max = 0;
-    for (size_t i = 0; i < n; i++) {
-        float a = fabsf(values[i]);
-        if (a < BG_OUTLIER_THRESHOLD && a > max) max = a;
-    }
-    max = bg_f16_to_f32(bg_f32_to_f16(max));
-    float factor = bg_int8_factor(max);
-    for (size_t i = 0; i < n; i++) {
-        float v = bg_f16_to_f32(bg_f32_to_f16(values[i]));
-        codes[i] =
-            fabsf(v) < BG_OUTLIER_THRESHOLD && !is_outlier[i] ? (int8_t)lrintf(v * factor) : 0;
-    }
-    *absmax = max;
 }

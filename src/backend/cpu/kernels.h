@@ -42,6 +42,14 @@ typedef struct {
                         float *y, size_t stride, size_t begin, size_t end);
     const char *matmul_int8_name;
 
+    /* Quantizes one row of activations for LLM.int8(): values are rounded to binary16; an entry of
+     * magnitude BG_OUTLIER_THRESHOLD or more is left out of the absmax, and coded 0 as is every
+     * entry of a column marked in `is_outlier`. The same codes on every instruction set. */
+    void (*quantize_row)(const float *values, size_t n, const uint8_t *is_outlier, int8_t *codes,
+                         float *absmax);
+    /* Marks the columns in which a row has an entry of that magnitude. */
+    void (*mark_outliers)(const float *values, size_t n, uint8_t *is_outlier);
+
     /* Sum of x[i] y[i]. */
     float (*dot)(const float *x, const float *y, size_t n);
     /* y[i] += a x[i]. */
@@ -67,11 +75,5 @@ bg_status bg_cpu_kernels_choose(const bg_cpu_kernels **out, bg_error *err);
 extern const bg_cpu_kernels bg_cpu_scalar;
 extern const bg_cpu_kernels bg_cpu_avx2, bg_cpu_avx512, bg_cpu_avx512_vnni;
 extern const bg_cpu_kernels bg_cpu_neon;
-
-/* Quantizes one row of activations for LLM.int8(): values are rounded to binary16; an entry of
- * magnitude BG_OUTLIER_THRESHOLD or more is left out of the absmax and coded 0, as is every entry
- * of a column marked in `is_outlier`. Scalar on every instruction set, since it is to be exact. */
-void bg_cpu_quantize_row(const float *values, size_t n, const uint8_t *is_outlier, int8_t *codes,
-                         float *absmax);
 
 #endif

@@ -1,7 +1,8 @@
 /* AVX2, FMA and F16C: eight floats a register. */
-#include "backend/cpu/int8_avx2.h"
+#include "backend/cpu/round_f16c.h"
 
 #include "backend/cpu/elementwise.h"
+#include "backend/cpu/int8_avx2.h"
 #include "backend/cpu/kernels.h"
 
 #include <immintrin.h>
@@ -40,34 +41,28 @@ static inline float one_bf16(uint16_t v)
     return bg_bf16_to_f32(v);
 }
 
+/* One row after the other: see kernels_avx512.c. */
 #define MATVEC_FLOAT(type, suffix)                                                                 \
     static void matvec_##suffix(const bg_packed *w, const bg_cpu_input *in, float *y,              \
                                 size_t begin, size_t end)                                          \
     {                                                                                              \
-        const size_t n = w->cols, whole = n / 8 * 8;                                               \
+        const size_t n = w->cols;                                                                  \
         const float *x = in->values;                                                               \
-        for (size_t r = begin; r < end;) {                                                         \
+        for (size_t r = begin; r < end; r++) {                                                     \
             const type *row = (const type *)w->codes + r * n;                                      \
-            size_t rows = end - r >= 4 ? 4 : 1;                                                    \
             __m256 a = _mm256_setzero_ps(), b = a, c = a, d = a;                                   \
-            if (rows == 4) {                                                                       \
-                for (size_t i = 0; i < whole; i += 8) {                                            \
-                    __m256 v = _mm256_loadu_ps(x + i);                                             \
-                    a = _mm256_fmadd_ps(load_##suffix(row + i), v, a);                             \
-                    b = _mm256_fmadd_ps(load_##suffix(row + n + i), v, b);                         \
-                    c = _mm256_fmadd_ps(load_##suffix(row + 2 * n + i), v, c);                     \
-                    d = _mm256_fmadd_ps(load_##suffix(row + 3 * n + i), v, d);                     \
-                }                                                                                  \
-            } else {                                                                               \
-                for (size_t i = 0; i < whole; i += 8)                                              \
-                    a = _mm256_fmadd_ps(load_##suffix(row + i), _mm256_loadu_ps(x + i), a);        \
+            size_t i = 0;                                                                          \
+            for (; i + 32 <= n; i += 32) {                                                         \
+                a = _mm256_fmadd_ps(load_##suffix(row + i), _mm256_loadu_ps(x + i), a);            \
+                b = _mm256_fmadd_ps(load_##suffix(row + i + 8), _mm256_loadu_ps(x + i + 8), b);    \
+                c = _mm256_fmadd_ps(load_##suffix(row + i + 16), _mm256_loadu_ps(x + i + 16), c);  \
+                d = _mm256_fmadd_ps(load_##suffix(row + i + 24), _mm256_loadu_ps(x + i + 24), d);  \
             }                                                                                      \
-            float sums[4] = {sum_of(a), sum_of(b), sum_of(c), sum_of(d)};                          \
-            for (size_t k = 0; k < rows; k++) {                                                    \
-                for (size_t i = whole; i < n; i++) sums[k] += one_##suffix(row[k * n + i]) * x[i]; \
-                y[r + k - begin] = sums[k];                                                        \
-            }                                                                                      \
-            r += rows;                                                                             \
+            for (; i + 8 <= n; i += 8)                                                             \
+                a = _mm256_fmadd_ps(load_##suffix(row + i), _mm256_loadu_ps(x + i), a);            \
+            float sum = sum_of(_mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d)));           \
+            for (; i < n; i++) sum += one_##suffix(row[i]) * x[i];                                 \
+            y[r - begin] = sum;                                                                    \
         }                                                                                          \
     }                                                                                              \
     static void decode_##suffix(const bg_packed *w, float *values, size_t begin, size_t end)       \
@@ -157,7 +152,10 @@ static void decode_int8(const bg_packed *w, float *values, size_t begin, size_t 
 }
 
 /* Every processor with AVX2 has F16C, which compilers cannot all ask for by name. */
-static bool supported(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+static bool supported(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
 
 const bg_cpu_kernels bg_cpu_avx2 = {
     .isa = "avx2",

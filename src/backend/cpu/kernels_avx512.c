@@ -1,5 +1,7 @@
 /* AVX-512 F, BW, DQ, VL. Sixteen floats a register; the sixteen values of a 4-bit code fit into
  * one, so that decoding sixteen codes is one permutation. */
+#include "backend/cpu/round_f16c.h"
+
 #include "backend/cpu/elementwise.h"
 #include "backend/cpu/kernels.h"
 
@@ -40,7 +42,8 @@ static inline __m512 mask_bf16(__mmask16 m, const uint16_t *p)
     return widen_bf16(_mm256_maskz_loadu_epi16(m, p));
 }
 
-/* Four rows at a time: x is loaded once for them, and four streams keep the memory busy. */
+/* One row after the other, so that the weights are one stream, which the processor fetches ahead
+ * best; four sums, so that no addition waits for the one before. */
 #define MATVEC_FLOAT(type, suffix)                                                                 \
     static void matvec_##suffix(const bg_packed *w, const bg_cpu_input *in, float *y,              \
                                 size_t begin, size_t end)                                          \
@@ -48,39 +51,23 @@ static inline __m512 mask_bf16(__mmask16 m, const uint16_t *p)
         const size_t n = w->cols, whole = n / 16 * 16;                                             \
         const __mmask16 tail = tail_mask(n - whole);                                               \
         const float *x = in->values;                                                               \
-        for (size_t r = begin; r < end;) {                                                         \
+        for (size_t r = begin; r < end; r++) {                                                     \
             const type *row = (const type *)w->codes + r * n;                                      \
-            if (end - r >= 4) {                                                                    \
-                __m512 a = _mm512_setzero_ps(), b = a, c = a, d = a;                               \
-                for (size_t i = 0; i < whole; i += 16) {                                           \
-                    __m512 v = _mm512_loadu_ps(x + i);                                             \
-                    a = _mm512_fmadd_ps(load_##suffix(row + i), v, a);                             \
-                    b = _mm512_fmadd_ps(load_##suffix(row + n + i), v, b);                         \
-                    c = _mm512_fmadd_ps(load_##suffix(row + 2 * n + i), v, c);                     \
-                    d = _mm512_fmadd_ps(load_##suffix(row + 3 * n + i), v, d);                     \
-                }                                                                                  \
-                if (tail) {                                                                        \
-                    __m512 v = _mm512_maskz_loadu_ps(tail, x + whole);                             \
-                    a = _mm512_fmadd_ps(mask_##suffix(tail, row + whole), v, a);                   \
-                    b = _mm512_fmadd_ps(mask_##suffix(tail, row + n + whole), v, b);               \
-                    c = _mm512_fmadd_ps(mask_##suffix(tail, row + 2 * n + whole), v, c);           \
-                    d = _mm512_fmadd_ps(mask_##suffix(tail, row + 3 * n + whole), v, d);           \
-                }                                                                                  \
-                y[r - begin] = _mm512_reduce_add_ps(a);                                            \
-                y[r - begin + 1] = _mm512_reduce_add_ps(b);                                        \
-                y[r - begin + 2] = _mm512_reduce_add_ps(c);                                        \
-                y[r - begin + 3] = _mm512_reduce_add_ps(d);                                        \
-                r += 4;                                                                            \
-            } else {                                                                               \
-                __m512 a = _mm512_setzero_ps();                                                    \
-                for (size_t i = 0; i < whole; i += 16)                                             \
-                    a = _mm512_fmadd_ps(load_##suffix(row + i), _mm512_loadu_ps(x + i), a);        \
-                if (tail)                                                                          \
-                    a = _mm512_fmadd_ps(mask_##suffix(tail, row + whole),                          \
-                                        _mm512_maskz_loadu_ps(tail, x + whole), a);                \
-                y[r - begin] = _mm512_reduce_add_ps(a);                                            \
-                r++;                                                                               \
+            __m512 a = _mm512_setzero_ps(), b = a, c = a, d = a;                                   \
+            size_t i = 0;                                                                          \
+            for (; i + 64 <= n; i += 64) {                                                         \
+                a = _mm512_fmadd_ps(load_##suffix(row + i), _mm512_loadu_ps(x + i), a);            \
+                b = _mm512_fmadd_ps(load_##suffix(row + i + 16), _mm512_loadu_ps(x + i + 16), b);  \
+                c = _mm512_fmadd_ps(load_##suffix(row + i + 32), _mm512_loadu_ps(x + i + 32), c);  \
+                d = _mm512_fmadd_ps(load_##suffix(row + i + 48), _mm512_loadu_ps(x + i + 48), d);  \
             }                                                                                      \
+            for (; i < whole; i += 16)                                                             \
+                a = _mm512_fmadd_ps(load_##suffix(row + i), _mm512_loadu_ps(x + i), a);            \
+            if (tail)                                                                              \
+                b = _mm512_fmadd_ps(mask_##suffix(tail, row + whole),                              \
+                                    _mm512_maskz_loadu_ps(tail, x + whole), b);                    \
+            y[r - begin] =                                                                         \
+                _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d)));     \
         }                                                                                          \
     }                                                                                              \
     static void decode_##suffix(const bg_packed *w, float *values, size_t begin, size_t end)       \

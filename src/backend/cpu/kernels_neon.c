@@ -1,8 +1,17 @@
 /* AArch64 with Advanced SIMD: four floats a register. */
-#include "backend/cpu/elementwise.h"
 #include "backend/cpu/kernels.h"
+#include "quant/half.h"
 
 #include <arm_neon.h>
+
+static void round_half(const float *in, float *out, size_t n)
+{
+    size_t i = 0;
+    for (; i + 4 <= n; i += 4) vst1q_f32(out + i, vcvt_f32_f16(vcvt_f16_f32(vld1q_f32(in + i))));
+    for (; i < n; i++) out[i] = bg_f16_to_f32(bg_f32_to_f16(in[i]));
+}
+
+#include "backend/cpu/elementwise.h"
 
 static inline float32x4_t load_f32(const float *p)
 {

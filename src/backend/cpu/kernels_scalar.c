@@ -1,7 +1,14 @@
 /* The kernels in plain C, one value at a time: they say what the others compute, and run where no
  * better table fits. */
-#include "backend/cpu/elementwise.h"
 #include "backend/cpu/kernels.h"
+#include "quant/half.h"
+
+static void round_half(const float *in, float *out, size_t n)
+{
+    for (size_t i = 0; i < n; i++) out[i] = bg_f16_to_f32(bg_f32_to_f16(in[i]));
+}
+
+#include "backend/cpu/elementwise.h"
 
 static void decode(const bg_packed *w, float *values, size_t begin, size_t end)
 {

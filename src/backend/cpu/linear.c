@@ -5,7 +5,6 @@
 #include "core/checked.h"
 
 #include <cblas.h>
-#include <math.h>
 #include <string.h>
 
 typedef struct {
@@ -120,8 +119,7 @@ static bg_status quantize_input(linear_loop *a, bg_error *err)
     a->codes = (int8_t *)(a->is_outlier + cols);
     memset(a->is_outlier, 0, cols);
     for (size_t m = 0; m < n_rows; m++)
-        for (size_t c = 0; c < cols; c++)
-            a->is_outlier[c] |= fabsf(a->x[m * cols + c]) >= BG_OUTLIER_THRESHOLD;
+        a->cpu->kernels->mark_outliers(a->x + m * cols, cols, a->is_outlier);
     a->n_outliers = 0;
     for (size_t c = 0; c < cols; c++)
         if (a->is_outlier[c]) a->outliers[a->n_outliers++] = (int32_t)c;
@@ -134,8 +132,8 @@ static void quantize_rows(void *context, size_t begin, size_t end, int thread)
     const linear_loop *a = context;
     const size_t cols = a->w->cols;
     for (size_t m = begin; m < end; m++)
-        bg_cpu_quantize_row(a->x + m * cols, cols, a->is_outlier, a->codes + m * cols,
-                            a->absmax + m);
+        a->cpu->kernels->quantize_row(a->x + m * cols, cols, a->is_outlier, a->codes + m * cols,
+                                      a->absmax + m);
 }
 
 /* Even places, then odd ones, in groups of two registers (bg_cpu_input.paired). */
