@@ -104,7 +104,7 @@ typedef struct {
         const char *const *prompts;
         size_t n_prompts;
         int max_new_tokens;
-        bool ignore_eos;    /* go on after an end token */
+        bool stop_at_eos;   /* end a text at an end token; else none is ever chosen */
         double temperature; /* 0: greedy */
         int top_k;          /* 0: off */
         double top_p;       /* 1: off */

@@ -33,7 +33,6 @@ void bg_job_defaults(bg_job *job)
         .generate = {.prompts = default_prompts,
                      .n_prompts = sizeof default_prompts / sizeof *default_prompts,
                      .max_new_tokens = 50,
-                     .ignore_eos = true,
                      .top_p = 1},
     };
 }
@@ -58,8 +57,8 @@ json_t *bg_job_to_json(const bg_job *j)
         (json_int_t)j->perplexity.max_tokens, "classify", "enabled", j->classify.enabled, "data",
         j->classify.data, "limit", (json_int_t)j->classify.limit, "max_length",
         j->classify.max_length, "pad", j->classify.pad, "generate", "enabled", j->generate.enabled,
-        "prompts", prompts, "max_new_tokens", j->generate.max_new_tokens, "ignore_eos",
-        j->generate.ignore_eos, "temperature", j->generate.temperature, "top_k", j->generate.top_k,
+        "prompts", prompts, "max_new_tokens", j->generate.max_new_tokens, "stop_at_eos",
+        j->generate.stop_at_eos, "temperature", j->generate.temperature, "top_k", j->generate.top_k,
         "top_p", j->generate.top_p, "seed", (json_int_t)j->generate.seed);
 }
 
@@ -67,7 +66,7 @@ bg_status bg_job_from_json(const json_t *json, bg_job *out, const char ***prompt
 {
     json_error_t problem;
     json_t *list = NULL;
-    int random_weights, bench, perplexity, classify, pad, generate, ignore_eos, protocols;
+    int random_weights, bench, perplexity, classify, pad, generate, stop_at_eos, protocols;
     json_int_t limit, max_tokens, data_limit, seed;
     bg_job j = {0};
     *prompts = NULL;
@@ -84,7 +83,7 @@ bg_status bg_job_from_json(const json_t *json, bg_job *out, const char ***prompt
                        "max_tokens", &max_tokens, "classify", "enabled", &classify, "data",
                        &j.classify.data, "limit", &data_limit, "max_length", &j.classify.max_length,
                        "pad", &pad, "generate", "enabled", &generate, "prompts", &list,
-                       "max_new_tokens", &j.generate.max_new_tokens, "ignore_eos", &ignore_eos,
+                       "max_new_tokens", &j.generate.max_new_tokens, "stop_at_eos", &stop_at_eos,
                        "temperature", &j.generate.temperature, "top_k", &j.generate.top_k, "top_p",
                        &j.generate.top_p, "seed", &seed) != 0)
         return bg_fail(err, BG_ERR_INTERNAL, "worker: the job is not understood: %s", problem.text);
@@ -98,7 +97,7 @@ bg_status bg_job_from_json(const json_t *json, bg_job *out, const char ***prompt
     j.classify.limit = data_limit;
     j.classify.pad = pad;
     j.generate.enabled = generate;
-    j.generate.ignore_eos = ignore_eos;
+    j.generate.stop_at_eos = stop_at_eos;
     j.generate.seed = (uint64_t)seed;
     size_t n = json_array_size(list);
     const char **strings = bg_calloc(n, sizeof *strings);

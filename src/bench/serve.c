@@ -256,9 +256,9 @@ static bg_status generations(worker *w, json_t *run, bg_error *err)
 {
     json_t *list = json_array();
     BG_TRY(set(run, "generations", list, err));
-    const bg_generate_options options = {w->job.generate.max_new_tokens, w->job.generate.ignore_eos,
-                                         w->job.generate.temperature,    w->job.generate.top_k,
-                                         w->job.generate.top_p,          w->job.generate.seed};
+    const bg_generate_options options = {
+        w->job.generate.max_new_tokens, w->job.generate.stop_at_eos, w->job.generate.temperature,
+        w->job.generate.top_k,          w->job.generate.top_p,       w->job.generate.seed};
     for (size_t i = 0; i < w->job.generate.n_prompts; i++) {
         const char *prompt = w->job.generate.prompts[i];
         int32_t *ids;

@@ -5,7 +5,8 @@
 
 static const cli_option rows[] = {
     {"prompt-tokens", 0, CLI_INT, "N", offsetof(cli_settings, job.bench.prompt_tokens),
-     "Length of the prompt in tokens; for a classifier, of the sentence", NULL, 1, 1 << 20},
+     "Length of the prompt in tokens; for a classifier, of the sentence",
+     "32; 128 for a classifier", 1, 1 << 20},
     {"new-tokens", 0, CLI_INT, "N", offsetof(cli_settings, job.bench.new_tokens),
      "Tokens decoded after the prompt", NULL, 1, 1 << 20},
     {"batch", 0, CLI_INT, "N", offsetof(cli_settings, job.bench.batch), "Sequences side by side",

@@ -8,8 +8,10 @@ static const cli_option rows[] = {
      "four well-known ones", 0, 0},
     {"max-new-tokens", 0, CLI_INT, "N", offsetof(cli_settings, job.generate.max_new_tokens),
      "Tokens to generate after each prompt", NULL, 1, 1 << 20},
-    {"ignore-eos", 0, CLI_FLAG, NULL, offsetof(cli_settings, job.generate.ignore_eos),
-     "Go on after an end-of-text token", NULL, 0, 0},
+    {"stop-at-eos", 0, CLI_FLAG, NULL, offsetof(cli_settings, job.generate.stop_at_eos),
+     "End a text at an end-of-text token; without this none is ever chosen, so that all texts are "
+     "equally long",
+     NULL, 0, 0},
     {"temperature", 0, CLI_REAL, "X", offsetof(cli_settings, job.generate.temperature),
      "Divide the logits by X and draw from the distribution; 0 is greedy", NULL, 0, 1000},
     {"top-k", 0, CLI_INT, "N", offsetof(cli_settings, job.generate.top_k),

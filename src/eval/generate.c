@@ -33,7 +33,7 @@ static bg_status next_token(generator *g, const int32_t *ids, size_t past, size_
     BG_TRY(bg_run_select(g->run, &last, 1, err));
     BG_TRY(m->backend->ops->logits(m->backend, bg_model_head(m), NULL, g->run->selected, 1,
                                    g->logits, err));
-    for (int i = 0; g->options->ignore_eos && i < c->n_end_tokens; i++)
+    for (int i = 0; !g->options->stop_at_eos && i < c->n_end_tokens; i++)
         if (c->end_token_ids[i] >= 0 && c->end_token_ids[i] < c->vocab_size)
             g->logits[c->end_token_ids[i]] = -INFINITY;
     *next = g->options->temperature > 0

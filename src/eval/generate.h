@@ -7,7 +7,7 @@
 
 typedef struct {
     int max_new_tokens;
-    bool ignore_eos;    /* end tokens are never chosen, so that every text has max_new_tokens */
+    bool stop_at_eos;   /* else end tokens are never chosen: every text has max_new_tokens */
     double temperature; /* 0: greedy */
     int top_k;          /* 0: off */
     double top_p;       /* 1: off */
