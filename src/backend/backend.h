@@ -25,9 +25,12 @@ typedef struct {
     size_t bytes;      /* held for it, scales included */
 } bg_weight;
 
-/* Each backend extends these, too. */
+/* Each backend extends these, too. What is written to an activation that is `half` is rounded to
+ * binary16, by every operation and between its steps as PyTorch rounds in a model of that type; a
+ * backend may store it so. LLM.int8() is defined on such activations. */
 typedef struct {
     size_t rows, cols;
+    bool half;
 } bg_act;
 
 typedef struct {
@@ -115,7 +118,7 @@ typedef struct {
                                bg_weight **out, bg_error *err);
     void (*weight_free)(bg_backend *backend, bg_weight *weight);
 
-    bg_status (*act_create)(bg_backend *backend, size_t rows, size_t cols, bg_act **out,
+    bg_status (*act_create)(bg_backend *backend, size_t rows, size_t cols, bool half, bg_act **out,
                             bg_error *err);
     void (*act_free)(bg_backend *backend, bg_act *act);
     /* Copies the first n_rows to host floats (n_rows, cols). */

@@ -26,7 +26,7 @@ static bg_status create_acts(bg_run *run, bg_error *err)
     };
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
         BG_TRY(m->backend->ops->act_create(m->backend, wanted[i].rows, wanted[i].cols,
-                                           wanted[i].act, err));
+                                           m->precision == BG_FORMAT_INT8, wanted[i].act, err));
     return BG_OK;
 }
 

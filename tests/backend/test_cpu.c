@@ -32,7 +32,7 @@ static float *fixture(const bg_checkpoint *file, const char *name)
 static bg_act *act_of(const float *values, size_t rows, size_t cols)
 {
     bg_act *act;
-    OK(backend->ops->act_create(backend, rows, cols, &act, &err));
+    OK(backend->ops->act_create(backend, rows, cols, false, &act, &err));
     if (values) memcpy(cpu_values(act), values, rows * cols * sizeof(float));
     return act;
 }
@@ -264,8 +264,8 @@ static void test_out_of_memory(void)
         bg_status status = bg_backend_open("cpu", 2, &fresh, &err);
         if (!status)
             status = fresh->ops->weight_create(fresh, &source, BG_FORMAT_NF4_DQ, &weight, &err);
-        if (!status) status = fresh->ops->act_create(fresh, 2, 64, &in, &err);
-        if (!status) status = fresh->ops->act_create(fresh, 2, 64, &out, &err);
+        if (!status) status = fresh->ops->act_create(fresh, 2, 64, false, &in, &err);
+        if (!status) status = fresh->ops->act_create(fresh, 2, 64, false, &out, &err);
         bg_linear args = {.weight = weight, .in = in, .n_rows = 2, .out = out};
         if (!status) status = fresh->ops->linear(fresh, &args, &err);
         bg_alloc_fail_after(-1);

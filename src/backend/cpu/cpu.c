@@ -65,7 +65,8 @@ static size_t cpu_allocated(const bg_backend *backend)
     return ((const cpu_backend *)(const void *)backend)->allocated;
 }
 
-bg_status cpu_act_create(bg_backend *backend, size_t rows, size_t cols, bg_act **out, bg_error *err)
+bg_status cpu_act_create(bg_backend *backend, size_t rows, size_t cols, bool half, bg_act **out,
+                         bg_error *err)
 {
     cpu_backend *cpu = (cpu_backend *)backend;
     size_t count, bytes;
@@ -74,7 +75,7 @@ bg_status cpu_act_create(bg_backend *backend, size_t rows, size_t cols, bg_act *
         return bg_fail(err, BG_ERR_MEMORY, "an activation of %zu by %zu is too large", rows, cols);
     cpu_act *act = bg_calloc(1, sizeof *act);
     if (!act) return bg_fail_memory(err, sizeof *act, "an activation");
-    act->base = (bg_act){rows, cols};
+    act->base = (bg_act){rows, cols, half};
     act->values = cpu_alloc(cpu, bytes, "activations", err);
     if (!act->values) {
         bg_free(act);
@@ -141,6 +142,7 @@ typedef struct {
     const bg_lookup *lookups;
     size_t n_lookups, cols;
     float *out;
+    bool half;
     cpu_backend *cpu;
 } embed_loop;
 
@@ -157,6 +159,7 @@ static void embed_rows(void *context, size_t begin, size_t end, int thread)
             a->cpu->kernels->format[table->format].decode(table, into, id, id + 1);
             if (k) a->cpu->kernels->axpy(1, row, out, a->cols);
         }
+        if (a->half) a->cpu->kernels->round_half(out, out, a->cols);
     }
 }
 
@@ -165,7 +168,7 @@ static bg_status cpu_embed(bg_backend *backend, const bg_lookup *lookups, size_t
 {
     cpu_backend *cpu = (cpu_backend *)backend;
     BG_TRY(cpu_reserve_own(cpu, out->cols, err));
-    embed_loop loop = {lookups, n_lookups, out->cols, cpu_values(out), cpu};
+    embed_loop loop = {lookups, n_lookups, out->cols, cpu_values(out), out->half, cpu};
     bg_parallel_for(cpu->threads, n_rows, 16, embed_rows, &loop);
     return BG_OK;
 }
@@ -176,6 +179,7 @@ typedef struct {
     const float *weight, *bias, *in;
     float eps, *out;
     size_t cols;
+    bool half;
 } norm_loop;
 
 static void norm_rows(void *context, size_t begin, size_t end, int thread)
@@ -186,9 +190,10 @@ static void norm_rows(void *context, size_t begin, size_t end, int thread)
         const float *in = a->in + i * a->cols;
         float *out = a->out + i * a->cols;
         if (a->kind == BG_NORM_LAYER)
-            a->kernels->layer_norm(in, a->weight, a->bias, a->eps, out, a->cols);
+            a->kernels->layer_norm(in, a->weight, a->bias, a->eps, a->half, out, a->cols);
         else
             a->kernels->rms_norm(in, a->weight, a->eps, out, a->cols);
+        if (a->half && a->kind != BG_NORM_LAYER) a->kernels->round_half(out, out, a->cols);
     }
 }
 
@@ -198,8 +203,9 @@ static bg_status cpu_norm(bg_backend *backend, bg_norm_kind kind, const bg_weigh
 {
     (void)err;
     cpu_backend *cpu = (cpu_backend *)backend;
-    norm_loop loop = {cpu->kernels,   kind, cpu_vector(weight), cpu_vector(bias),
-                      cpu_values(in), eps,  cpu_values(out),    in->cols};
+    norm_loop loop = {cpu->kernels,     kind,           cpu_vector(weight),
+                      cpu_vector(bias), cpu_values(in), eps,
+                      cpu_values(out),  in->cols,       out->half};
     bg_parallel_for(cpu->threads, n_rows, 8, norm_rows, &loop);
     return BG_OK;
 }

@@ -68,7 +68,7 @@ void cpu_release(cpu_backend *cpu, void *p, size_t bytes);
 bg_status cpu_weight_create(bg_backend *backend, const bg_source *source, bg_format_id format,
                             bg_weight **out, bg_error *err);
 void cpu_weight_free(bg_backend *backend, bg_weight *weight);
-bg_status cpu_act_create(bg_backend *backend, size_t rows, size_t cols, bg_act **out,
+bg_status cpu_act_create(bg_backend *backend, size_t rows, size_t cols, bool half, bg_act **out,
                          bg_error *err);
 bg_status cpu_linear(bg_backend *backend, const bg_linear *args, bg_error *err);
 bg_status cpu_attention(bg_backend *backend, const bg_attention *args, bg_error *err);

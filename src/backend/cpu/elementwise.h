@@ -1,7 +1,9 @@
 /* Functions of vectors that are the same text for every instruction set: included once by each
  * kernels_<isa>.c, whose compiler options turn the loops into that set's vectors. No branches in
- * the loops, so that they vectorize. Accuracy: exp within 2 units in the last place, erf within
- * 1.5e-7. */
+ * the loops, so that they vectorize. Before it is included there must be
+ *     static void round_half(const float *in, float *out, size_t n);
+ * to binary16 and back, each instruction set's own. Accuracy: exp within 2 units in the last place,
+ * erf within 1.5e-7. */
 #ifndef BG_BACKEND_CPU_ELEMENTWISE_H
 #define BG_BACKEND_CPU_ELEMENTWISE_H
 
@@ -73,29 +75,80 @@ static void activation_gelu_tanh(float *x, size_t n)
     }
 }
 
+/* In a 16-bit model, transformers' "gelu_new" is eight operations, and each rounds its result:
+ * 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). */
+static void gelu_tanh_half(float *x, size_t n)
+{
+    enum { CHUNK = 256 };
+    float t[CHUNK];
+    for (size_t start = 0; start < n; start += CHUNK) {
+        float *v = x + start;
+        size_t count = n - start < CHUNK ? n - start : CHUNK;
+#pragma omp simd
+        for (size_t i = 0; i < count; i++) t[i] = v[i] * v[i];
+        round_half(t, t, count);
+#pragma omp simd
+        for (size_t i = 0; i < count; i++) t[i] *= v[i];
+        round_half(t, t, count);
+#pragma omp simd
+        for (size_t i = 0; i < count; i++) t[i] *= 0.044715f;
+        round_half(t, t, count);
+#pragma omp simd
+        for (size_t i = 0; i < count; i++) t[i] += v[i];
+        round_half(t, t, count);
+#pragma omp simd
+        for (size_t i = 0; i < count; i++) t[i] *= 0.7978845608f;
+        round_half(t, t, count);
+#pragma omp simd
+        for (size_t i = 0; i < count; i++) t[i] = fast_tanh(t[i]);
+        round_half(t, t, count);
+#pragma omp simd
+        for (size_t i = 0; i < count; i++) {
+            t[i] += 1.0f;
+            v[i] *= 0.5f;
+        }
+        round_half(t, t, count);
+        round_half(v, v, count);
+#pragma omp simd
+        for (size_t i = 0; i < count; i++) v[i] *= t[i];
+        round_half(v, v, count);
+    }
+}
+
 static void activation_silu(float *x, size_t n)
 {
 #pragma omp simd
     for (size_t i = 0; i < n; i++) x[i] = x[i] / (1.0f + fast_exp(-x[i]));
 }
 
+/* Sums in double precision: norms come out alike on every instruction set. In a 16-bit model the
+ * scale is one unit in the last place below the rounded one: the GPU's reciprocal square root is
+ * off by that much in either direction, down more often than up, and which it is decides, now and
+ * then, the code that LLM.int8() gives an activation; down is what the reference run is best
+ * matched by. */
 static void layer_norm(const float *in, const float *weight, const float *bias, float eps,
-                       float *out, size_t n)
+                       bool half, float *out, size_t n)
 {
-    float sum = 0, squares = 0;
+    double sum = 0, squares = 0;
 #pragma omp simd reduction(+ : sum)
-    for (size_t i = 0; i < n; i++) sum += in[i];
-    float mean = sum / (float)n;
+    for (size_t i = 0; i < n; i++) sum += (double)in[i];
+    float mean = (float)(sum / (double)n);
 #pragma omp simd reduction(+ : squares)
-    for (size_t i = 0; i < n; i++) squares += (in[i] - mean) * (in[i] - mean);
-    float scale = 1.0f / sqrtf(squares / (float)n + eps);
+    for (size_t i = 0; i < n; i++) {
+        double d = (double)in[i] - (double)mean;
+        squares += d * d;
+    }
+    float variance = (float)(squares / (double)n) + eps,
+          scale = (float)(1 / sqrt((double)variance));
+    if (half) scale = nextafterf(scale, 0);
     if (bias) {
 #pragma omp simd
-        for (size_t i = 0; i < n; i++) out[i] = (in[i] - mean) * scale * weight[i] + bias[i];
+        for (size_t i = 0; i < n; i++) out[i] = fmaf((in[i] - mean) * scale, weight[i], bias[i]);
     } else {
 #pragma omp simd
         for (size_t i = 0; i < n; i++) out[i] = (in[i] - mean) * scale * weight[i];
     }
+    if (half) round_half(out, out, n);
 }
 
 static void rms_norm(const float *in, const float *weight, float eps, float *out, size_t n)
@@ -129,6 +182,20 @@ static void softmax(float *x, size_t n)
     for (size_t i = 0; i < n; i++) x[i] *= scale;
 }
 
+/* Flash attention's softmax in a 16-bit model: the weights are rounded before the product with the
+ * values, but their sum, which divides it, is not made of rounded ones. */
+static float exp_half(float *x, size_t n)
+{
+    float max = largest(x, n), sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (size_t i = 0; i < n; i++) {
+        x[i] = fast_exp(x[i] - max);
+        sum += x[i];
+    }
+    round_half(x, x, n);
+    return sum;
+}
+
 /* The sum runs over a vocabulary: in pieces, so that 50,000 small terms do not drown in one float.
  */
 static double log_sum_exp(const float *x, size_t n)
@@ -153,14 +220,33 @@ static float dot(const float *x, const float *y, size_t n)
     return sum;
 }
 
+static float dot_exact(const float *x, const float *y, size_t n)
+{
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (size_t i = 0; i < n; i++) sum += (double)x[i] * (double)y[i];
+    return (float)sum;
+}
+
 static void axpy(float a, const float *x, float *y, size_t n)
 {
 #pragma omp simd
     for (size_t i = 0; i < n; i++) y[i] += a * x[i];
 }
 
-/* round_half(in, out, n): to binary16 and back; each instruction set has its own before it includes
- * this file. */
+/* bitsandbytes' dequantization, with its own constant for 1 / 127^2. */
+static void finish_int8(float *y, const float *bias, size_t n)
+{
+    const float scale = 6.200012e-05f;
+    if (bias) {
+#pragma omp simd
+        for (size_t i = 0; i < n; i++) y[i] = fmaf(y[i], scale, bias[i]);
+    } else {
+#pragma omp simd
+        for (size_t i = 0; i < n; i++) y[i] *= scale;
+    }
+}
+
 static void quantize_row(const float *values, size_t n, const uint8_t *is_outlier, int8_t *codes,
                          float *absmax)
 {
@@ -199,24 +285,14 @@ static void mark_outliers(const float *values, size_t n, uint8_t *is_outlier)
 
 /* The rows of a kernel table that these functions fill. */
 #define ELEMENTWISE_KERNELS                                                                        \
-    .dot = dot, .axpy = axpy, .layer_norm = layer_norm, .rms_norm = rms_norm, .softmax = softmax,  \
-    .log_sum_exp = log_sum_exp, .quantize_row = quantize_row, .mark_outliers = mark_outliers,      \
+    .dot = dot, .dot_exact = dot_exact, .axpy = axpy, .layer_norm = layer_norm,                    \
+    .rms_norm = rms_norm, .softmax = softmax, .log_sum_exp = log_sum_exp,                          \
+    .quantize_row = quantize_row, .mark_outliers = mark_outliers, .finish_int8 = finish_int8,      \
+    .round_half = round_half, .exp_half = exp_half, .gelu_tanh_half = gelu_tanh_half,              \
     .activation = {[BG_ACTIVATION_NONE] = activation_none,                                         \
                    [BG_ACTIVATION_RELU] = activation_relu,                                         \
                    [BG_ACTIVATION_GELU] = activation_gelu,                                         \
                    [BG_ACTIVATION_GELU_TANH] = activation_gelu_tanh,                               \
                    [BG_ACTIVATION_SILU] = activation_silu}
-
-/* What remains of an int8 row's product once the integer dot is there: both absmax over 127^2, and
- * the outlier columns in floating point. The row's codes were just read, so they are in cache. */
-static inline float int8_result(const bg_packed *w, const bg_cpu_input *x, size_t row, int32_t sum)
-{
-    const int8_t *codes = (const int8_t *)w->codes + row * w->cols;
-    float y = (float)sum * (x->absmax * w->scales[row] * (1.0f / (127.0f * 127.0f)));
-    float outliers = 0;
-    for (size_t i = 0; i < x->n_outliers; i++)
-        outliers += x->values[x->outliers[i]] * (float)codes[x->outliers[i]];
-    return y + outliers * (w->scales[row] * (1.0f / 127.0f));
-}
 
 #endif

@@ -27,13 +27,15 @@ static bg_status chunks(cpu_backend *cpu, const bg_weight *head, const bg_weight
         if (cpu->logits) cpu->base.ops->act_free(&cpu->base, &cpu->logits->base);
         cpu->logits = NULL;
         bg_act *act;
-        BG_TRY(cpu_act_create(&cpu->base, bg_min_size(CHUNK, n_rows), head->rows, &act, err));
+        BG_TRY(
+            cpu_act_create(&cpu->base, bg_min_size(CHUNK, n_rows), head->rows, false, &act, err));
         cpu->logits = (cpu_act *)act;
     }
     for (size_t first = 0; first < n_rows; first += CHUNK) {
         size_t n = bg_min_size(CHUNK, n_rows - first);
-        cpu_act rows = {{n, in->cols}, cpu_values(in) + first * in->cols};
-        cpu_act logits = {{n, head->rows}, out ? out + first * head->rows : cpu->logits->values};
+        cpu_act rows = {{n, in->cols, in->half}, cpu_values(in) + first * in->cols};
+        cpu_act logits = {{n, head->rows, false},
+                          out ? out + first * head->rows : cpu->logits->values};
         bg_linear args = {
             .weight = head, .bias = bias, .in = &rows.base, .n_rows = n, .out = &logits.base};
         BG_TRY(cpu_linear(&cpu->base, &args, err));

@@ -15,7 +15,8 @@ static void matvec_int8(const bg_packed *w, const bg_cpu_input *x, float *y, siz
 {
     const int8_t *codes = w->codes;
     for (size_t r = begin; r < end; r++)
-        y[r - begin] = int8_result(w, x, r, dot_int8(codes + r * w->cols, x->codes, w->cols));
+        y[r - begin] =
+            (float)dot_int8(codes + r * w->cols, x->codes, w->cols) * x->absmax * w->scales[r];
 }
 
 static void matmul_int8(const bg_packed *w, const int8_t *codes, const float *absmax, size_t n_rows,
@@ -38,8 +39,7 @@ static void matmul_int8(const bg_packed *w, const int8_t *codes, const float *ab
             for (size_t j = 0; j < n_m; j++)
                 for (size_t i = 0; i < n_r; i++)
                     y[(m + j) * stride + r + i - begin] =
-                        (float)sums[i][j] *
-                        (absmax[m + j] * w->scales[r + i] * (1.0f / (127.0f * 127.0f)));
+                        (float)sums[i][j] * absmax[m + j] * w->scales[r + i];
         }
     }
 }

@@ -16,8 +16,6 @@ typedef struct {
     /* int8: codes (cols), zero where the column is an outlier, and their absmax. */
     const int8_t *codes;
     float absmax;
-    const int32_t *outliers; /* columns done in floating point, ascending */
-    size_t n_outliers;
 } bg_cpu_input;
 
 /* y[r - begin] = sum over c of W[r][c] x[c] for r in [begin, end). */
@@ -37,7 +35,8 @@ typedef struct {
     } format[BG_FORMAT_COUNT];
 
     /* LLM.int8() for several rows of activations: y[m * stride + r - begin] is the product of row
-     * m of `codes` (n_rows, cols) with row r of w, times both absmax over 127^2. */
+     * m of `codes` (n_rows, cols) with row r of w, times both absmax. matvec gives the same for one
+     * row. finish_int8 does the rest. */
     void (*matmul_int8)(const bg_packed *w, const int8_t *codes, const float *absmax, size_t n_rows,
                         float *y, size_t stride, size_t begin, size_t end);
     const char *matmul_int8_name;
@@ -50,18 +49,31 @@ typedef struct {
     /* Marks the columns in which a row has an entry of that magnitude. */
     void (*mark_outliers)(const float *values, size_t n, uint8_t *is_outlier);
 
+    /* y[i] = y[i] / 127^2 + bias[i], rounded once; bias may be NULL. */
+    void (*finish_int8)(float *y, const float *bias, size_t n);
+
+    /* out[i] = in[i] rounded to binary16; out may be in. */
+    void (*round_half)(const float *in, float *out, size_t n);
+    /* gelu_tanh of values in binary16, each step rounded to it: PyTorch's "gelu_new". */
+    void (*gelu_tanh_half)(float *x, size_t n);
+
     /* Sum of x[i] y[i]. */
     float (*dot)(const float *x, const float *y, size_t n);
+    /* The same, summed in double precision and rounded once. */
+    float (*dot_exact)(const float *x, const float *y, size_t n);
     /* y[i] += a x[i]. */
     void (*axpy)(float a, const float *x, float *y, size_t n);
     /* x[i] = f(x[i]) */
     void (*activation[BG_ACTIVATION_COUNT])(float *x, size_t n);
-    /* bias may be NULL; out may be in. */
+    /* bias may be NULL; `out` may be `in`. `half`: as in a 16-bit model, and rounded to binary16.
+     */
     void (*layer_norm)(const float *in, const float *weight, const float *bias, float eps,
-                       float *out, size_t n);
+                       bool half, float *out, size_t n);
     void (*rms_norm)(const float *in, const float *weight, float eps, float *out, size_t n);
     /* x = softmax(x) in place. */
     void (*softmax)(float *x, size_t n);
+    /* x = exp(x - max) rounded to binary16; returns the sum of what was not yet rounded. */
+    float (*exp_half)(float *x, size_t n);
     /* log of the sum of exp(x[i]). */
     double (*log_sum_exp)(const float *x, size_t n);
 } bg_cpu_kernels;

@@ -42,7 +42,8 @@ static void matvec_int8(const bg_packed *w, const bg_cpu_input *x, float *y, siz
 {
     const int8_t *codes = w->codes;
     for (size_t r = begin; r < end; r++)
-        y[r - begin] = int8_result(w, x, r, dot_int8(codes + r * w->cols, x->codes, w->cols));
+        y[r - begin] =
+            (float)dot_int8(codes + r * w->cols, x->codes, w->cols) * x->absmax * w->scales[r];
 }
 
 static void matmul_int8(const bg_packed *w, const int8_t *codes, const float *absmax, size_t n_rows,
@@ -52,8 +53,7 @@ static void matmul_int8(const bg_packed *w, const int8_t *codes, const float *ab
     for (size_t r = begin; r < end; r++)
         for (size_t m = 0; m < n_rows; m++) {
             int32_t sum = dot_int8(rows + r * w->cols, codes + m * w->cols, w->cols);
-            y[m * stride + r - begin] =
-                (float)sum * (absmax[m] * w->scales[r] * (1.0f / (127.0f * 127.0f)));
+            y[m * stride + r - begin] = (float)sum * absmax[m] * w->scales[r];
         }
 }
 

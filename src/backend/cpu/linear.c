@@ -3,6 +3,7 @@
  * BLAS library. int8 has a product of its own for both. */
 #include "backend/cpu/cpu.h"
 #include "core/checked.h"
+#include "quant/half.h"
 
 #include <cblas.h>
 #include <string.h>
@@ -26,6 +27,26 @@ typedef struct {
     size_t n_outliers;
 } linear_loop;
 
+/* LLM.int8()'s outlier columns, in 16 bits: the weights are decoded to binary16, the products
+ * summed in fp32. The codes of these rows were just read, so they are in cache. */
+static void add_outliers(const linear_loop *a, float *product, size_t stride, size_t begin,
+                         size_t end)
+{
+    const size_t cols = a->w->cols;
+    const int8_t *codes = a->w->codes;
+    for (size_t r = begin; r < end; r++)
+        for (size_t m = 0; m < a->args->n_rows; m++) {
+            float sum = 0;
+            for (size_t i = 0; i < a->n_outliers; i++) {
+                size_t c = (size_t)a->outliers[i];
+                float weight = (float)codes[r * cols + c] * a->w->scales[r] * 7.874015718698502e-3f;
+                sum += bg_f16_to_f32(bg_f32_to_f16(a->x[m * cols + c])) *
+                       bg_f16_to_f32(bg_f32_to_f16(weight));
+            }
+            product[m * stride + r - begin] += sum;
+        }
+}
+
 /* Bias, activation and residual for rows [begin, end) of w, that is, these columns of y, while they
  * are in cache. Where the residual is what y holds already, the product lies elsewhere and is added
  * to it; else it lies in y. */
@@ -34,15 +55,31 @@ static void epilogue(const linear_loop *a, float *product, size_t stride, size_t
     const bg_cpu_kernels *k = a->cpu->kernels;
     const float *bias = cpu_vector(a->args->bias);
     const float *residual = a->args->residual ? cpu_values(a->args->residual) : NULL;
+    const bg_activation activation = a->args->activation;
+    const bool half = a->args->out->half;
     const size_t n = end - begin;
     for (size_t m = 0; m < a->args->n_rows; m++) {
+        float *p = product + m * stride;
+        if (a->w->format == BG_FORMAT_INT8)
+            k->finish_int8(p, bias ? bias + begin : NULL, n);
+        else if (bias)
+            k->axpy(1, bias + begin, p, n);
+        if (half) k->round_half(p, p, n);
+    }
+    if (a->n_outliers) add_outliers(a, product, stride, begin, end);
+    for (size_t m = 0; m < a->args->n_rows; m++) {
         float *p = product + m * stride, *y = a->y + m * a->stride + begin;
-        if (bias) k->axpy(1, bias + begin, p, n);
-        k->activation[a->args->activation](p, n);
+        if (half && a->n_outliers) k->round_half(p, p, n);
+        if (half && activation == BG_ACTIVATION_GELU_TANH)
+            k->gelu_tanh_half(p, n);
+        else
+            k->activation[activation](p, n);
+        if (half && activation != BG_ACTIVATION_NONE) k->round_half(p, p, n);
         if (p != y)
             k->axpy(1, p, y, n);
         else if (residual)
             k->axpy(1, residual + m * a->args->residual->cols + begin, y, n);
+        if (half && residual) k->round_half(y, y, n);
     }
 }
 
@@ -83,15 +120,6 @@ static void matmul_rows(void *context, size_t begin, size_t end, int thread)
 
     if (w->format == BG_FORMAT_INT8) {
         a->cpu->kernels->matmul_int8(w, a->codes, a->absmax, n_rows, product, stride, begin, end);
-        const int8_t *codes = w->codes;
-        for (size_t m = 0; m < n_rows && a->n_outliers; m++)
-            for (size_t r = begin; r < end; r++) {
-                float sum = 0;
-                for (size_t i = 0; i < a->n_outliers; i++)
-                    sum += a->x[m * cols + (size_t)a->outliers[i]] *
-                           (float)codes[r * cols + (size_t)a->outliers[i]];
-                product[m * stride + r - begin] += sum * (w->scales[r] * (1.0f / 127.0f));
-            }
     } else {
         const float *panel = (const float *)w->codes + begin * cols;
         if (w->format != BG_FORMAT_F32) {
@@ -184,8 +212,6 @@ bg_status cpu_linear(bg_backend *backend, const bg_linear *args, bg_error *err)
         if (w->format == BG_FORMAT_INT8) {
             a.input.codes = a.codes;
             a.input.absmax = a.absmax[0];
-            a.input.outliers = a.outliers;
-            a.input.n_outliers = a.n_outliers;
         }
         bg_parallel_for(cpu->threads, w->rows, a.panel, matvec_rows, &a);
         return BG_OK;
