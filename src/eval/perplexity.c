@@ -73,6 +73,32 @@ static bg_status report(bg_progress progress, uint64_t done, uint64_t total, con
     return bg_fail(err, BG_ERR_INTERRUPTED, "interrupted while measuring perplexity");
 }
 
+/* A text file, with every line end ("\r\n" or "\r") read as "\n", as text is read everywhere else.
+ */
+typedef struct {
+    const char *path;
+    char *data;
+    size_t size;
+} text_file;
+
+static bg_status read_text(const char *path, text_file *out, bg_error *err)
+{
+    bg_mapping file;
+    BG_TRY(bg_map_file(path, &file, err));
+    *out = (text_file){.path = path, .data = bg_alloc(file.size)};
+    for (size_t i = 0; out->data && i < file.size; i++) {
+        char c = (char)file.data[i];
+        if (c == '\r') {
+            if (i + 1 < file.size && file.data[i + 1] == '\n') continue;
+            c = '\n';
+        }
+        out->data[out->size++] = c;
+    }
+    bg_status status = out->data ? BG_OK : bg_fail_memory(err, file.size, path);
+    bg_unmap(&file);
+    return status;
+}
+
 /* Python's str.isspace. */
 static bool is_space(utf8proc_int32_t c)
 {
@@ -100,10 +126,10 @@ static int64_t stripped_length(const char *line, size_t size)
     return first < 0 ? 0 : last - first + 1;
 }
 
-static bg_status score_lines(scorer *s, const bg_tokenizer *tokenizer, const bg_mapping *file,
+static bg_status score_lines(scorer *s, const bg_tokenizer *tokenizer, const text_file *file,
                              const bg_perplexity_options *o, bg_progress progress)
 {
-    const char *at = (const char *)file->data, *end = at + file->size;
+    const char *at = file->data, *end = at + file->size;
     int64_t lines = 0;
     for (size_t number = 1; at < end && (o->limit <= 0 || lines < o->limit); number++) {
         const char *newline = memchr(at, '\n', (size_t)(end - at)), *line = at;
@@ -123,21 +149,20 @@ static bg_status score_lines(scorer *s, const bg_tokenizer *tokenizer, const bg_
         bg_status status = score_window(s, ids, n, 1);
         bg_ids_free(ids);
         BG_TRY(status);
-        BG_TRY(report(progress,
-                      o->limit > 0 ? (uint64_t)lines : (uint64_t)(at - (const char *)file->data),
+        BG_TRY(report(progress, o->limit > 0 ? (uint64_t)lines : (uint64_t)(at - file->data),
                       o->limit > 0 ? (uint64_t)o->limit : file->size, "perplexity, lines", s->err));
     }
     return BG_OK;
 }
 
-static bg_status score_windows(scorer *s, const bg_tokenizer *tokenizer, const bg_mapping *file,
+static bg_status score_windows(scorer *s, const bg_tokenizer *tokenizer, const text_file *file,
                                const bg_perplexity_options *o, bg_progress progress)
 {
     int32_t *ids;
     size_t n;
     BG_TRY(report(progress, 0, 0, "tokenizing", s->err));
-    bg_status status = bg_tokenizer_encode(tokenizer, (const char *)file->data, file->size, true,
-                                           &ids, &n, s->err);
+    bg_status status =
+        bg_tokenizer_encode(tokenizer, file->data, file->size, true, &ids, &n, s->err);
     if (status != BG_OK) return bg_error_context(s->err, "%s", file->path);
     if (o->max_tokens > 0) n = bg_min_size(n, (size_t)o->max_tokens);
     const bool sliding = o->protocol == BG_PROTOCOL_SLIDING;
@@ -189,8 +214,8 @@ bg_status bg_perplexity_measure(const bg_model *model, const bg_tokenizer *token
                        "`bitgauge classify`)",
                        model->config.architecture);
     BG_TRY(bg_perplexity_complete(model, &o, err));
-    bg_mapping file;
-    BG_TRY(bg_map_file(path, &file, err));
+    text_file file;
+    BG_TRY(read_text(path, &file, err));
     scorer s;
     bg_status status = scorer_init(&s, model, (size_t)o.max_length, out, err);
     if (status == BG_OK) {
@@ -205,7 +230,7 @@ bg_status bg_perplexity_measure(const bg_model *model, const bg_tokenizer *token
                          bg_protocol_name(o.protocol),
                          o.protocol == BG_PROTOCOL_LINES ? "lines of over 20 characters"
                                                          : "at least two tokens");
-    bg_unmap(&file);
+    bg_free(file.data);
     out->value = exp(out->nll / (double)out->tokens);
     return status;
 }
