@@ -101,17 +101,22 @@ static bg_status send_line(bg_worker *worker, json_t *command, bg_error *err)
     return BG_OK;
 }
 
-static bool keep_going(const bg_worker *worker, bg_progress progress, const char *stage,
-                       uint64_t done, uint64_t total)
+/* What the worker last said it was at. */
+typedef struct {
+    char name[96];
+    uint64_t done, total;
+} stage_of;
+
+static bool keep_going(const bg_worker *worker, bg_progress progress, const stage_of *at)
 {
     char text[128];
-    snprintf(text, sizeof text, "%s: %s", worker->label, stage);
-    return !progress.call || progress.call(progress.context, text, done, total);
+    snprintf(text, sizeof text, "%s: %s", worker->label, at->name);
+    return !progress.call || progress.call(progress.context, text, at->done, at->total);
 }
 
 /* The next line, as JSON. */
-static bg_status receive(bg_worker *worker, const char *stage, bg_progress progress, json_t **event,
-                         bg_error *err)
+static bg_status receive(bg_worker *worker, const stage_of *at, bg_progress progress,
+                         json_t **event, bg_error *err)
 {
     for (;;) {
         char *newline = worker->size ? memchr(worker->buffer, '\n', worker->size) : NULL;
@@ -133,7 +138,7 @@ static bg_status receive(bg_worker *worker, const char *stage, bg_progress progr
         struct pollfd wait = {.fd = worker->out, .events = POLLIN};
         int ready = poll(&wait, 1, POLL_MS);
         if (ready <= 0) {
-            if (!keep_going(worker, progress, stage, 0, 0))
+            if (!keep_going(worker, progress, at))
                 return bg_fail(err, BG_ERR_INTERRUPTED, "interrupted");
             continue;
         }
@@ -156,11 +161,13 @@ bg_status bg_worker_ask(bg_worker *worker, const char *command, json_t *argument
     json_decref(arguments);
     if (status == BG_OK) status = send_line(worker, message, err);
     json_decref(message);
-    char stage[96];
-    snprintf(stage, sizeof stage, "%s", command);
+    stage_of at = {0};
+    snprintf(at.name, sizeof at.name, "%s", command);
+    for (char *p = at.name; *p; p++)
+        if (*p == '_') *p = ' ';
     while (status == BG_OK) {
         json_t *event;
-        BG_TRY(receive(worker, stage, progress, &event, err));
+        BG_TRY(receive(worker, &at, progress, &event, err));
         const char *kind = json_string_value(json_object_get(event, "event"));
         if (kind && strcmp(kind, "done") == 0) {
             *answer = json_incref(json_object_get(event, "run"));
@@ -170,10 +177,10 @@ bg_status bg_worker_ask(bg_worker *worker, const char *command, json_t *argument
         }
         if (kind && strcmp(kind, "progress") == 0) {
             const char *text = json_string_value(json_object_get(event, "stage"));
-            snprintf(stage, sizeof stage, "%s", text ? text : command);
-            if (!keep_going(worker, progress, stage,
-                            (uint64_t)json_integer_value(json_object_get(event, "done")),
-                            (uint64_t)json_integer_value(json_object_get(event, "total"))))
+            snprintf(at.name, sizeof at.name, "%s", text ? text : command);
+            at.done = (uint64_t)json_integer_value(json_object_get(event, "done"));
+            at.total = (uint64_t)json_integer_value(json_object_get(event, "total"));
+            if (!keep_going(worker, progress, &at))
                 status = bg_fail(err, BG_ERR_INTERRUPTED, "interrupted");
         } else if (kind && strcmp(kind, "error") == 0) {
             const char *text = json_string_value(json_object_get(event, "message"));

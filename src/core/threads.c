@@ -149,7 +149,8 @@ void bg_parallel_for(bg_threads *pool, size_t n, size_t grain, bg_loop_body body
     if (n == 0) return;
     if (grain == 0) grain = 1;
     if (pool->started == 0 || n <= grain) {
-        body(context, 0, n, 0);
+        for (size_t begin = 0; begin < n; begin += bg_min_size(grain, n - begin))
+            body(context, begin, begin + bg_min_size(grain, n - begin), 0);
         return;
     }
     pool->body = body;

@@ -18,9 +18,9 @@ int bg_threads_count(const bg_threads *threads);
 /* Processors that this process may run on. */
 int bg_processor_count(void);
 
-/* Calls body(context, begin, end, thread) over disjoint ranges that cover [0, n), each range at
- * least `grain` long but for the last, thread in [0, count). Returns when all are done. Ranges are
- * handed out as threads come free. Not reentrant: a body may not start a loop of its own. */
+/* Calls body(context, begin, end, thread) over disjoint ranges that cover [0, n), each `grain` long
+ * but for the last, thread in [0, count). Returns when all are done. Ranges are handed out as
+ * threads come free. Not reentrant: a body may not start a loop of its own. */
 typedef void (*bg_loop_body)(void *context, size_t begin, size_t end, int thread);
 void bg_parallel_for(bg_threads *threads, size_t n, size_t grain, bg_loop_body body, void *context);
 

@@ -297,5 +297,10 @@ int main(void)
     RUN(test_out_of_memory);
     CHECK(bg_backend_open("tpu", 1, &(bg_backend *){NULL}, &err) == BG_ERR_UNSUPPORTED, "unknown");
     backend->ops->free(backend);
+    /* One thread gets the same ranges as several: working memory is sized for them. */
+    OK(bg_backend_open("cpu", 1, &backend, &err));
+    RUN(test_linear);
+    RUN(test_head);
+    backend->ops->free(backend);
     return test_finish();
 }

@@ -159,8 +159,7 @@ class SingleMeasurements(ProgramTest):
             self.assertIn("bad.tsv", result.err + result.out)
 
     def test_generate(self):
-        value = self.results("generate", DECODER, "--prompt", *PROMPTS[:2], "--max-new-tokens", "5",
-                             "--ignore-eos")
+        value = self.results("generate", DECODER, "--prompt", *PROMPTS[:2], "--max-new-tokens", "5")
         validate(value)
         run, = value["runs"]
         self.assertEqual([g["prompt"] for g in run["generations"]], PROMPTS[:2])
@@ -170,7 +169,7 @@ class SingleMeasurements(ProgramTest):
     def test_generate_draws_the_same_for_the_same_seed(self):
         def draw(seed):
             options = ["--prompt", "The", "--max-new-tokens", "16", "--temperature", "1.5",
-                       "--ignore-eos", "--top-k", "500", "--top-p", "0.99", "--seed", seed]
+                       "--top-k", "500", "--top-p", "0.99", "--seed", seed]
             run, = self.results("generate", DECODER, *options)["runs"]
             return run["generations"][0]["token_ids"]
         self.assertEqual(draw("1"), draw("1"))
