@@ -17,6 +17,27 @@ enum {
 /* ---- Oniguruma's syntax in PCRE2's ------------------------------------------------------------
  */
 
+/* Oniguruma counts six of the Latin-1 numbers, and no others like them, as word characters. */
+#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
+
+/* The letters and numbers of Unicode 15 and 16, which a PCRE2 of before 10.45 does not know. */
+#define NEW_LETTERS                                                                                \
+    "\\x{1c89}-\\x{1c8a}\\x{a7cb}-\\x{a7cd}\\x{a7da}-\\x{a7dc}\\x{105c0}-\\x{105f3}"               \
+    "\\x{10d4a}-\\x{10d65}\\x{10d6f}-\\x{10d85}\\x{10ec2}-\\x{10ec4}"                              \
+    "\\x{1123f}-\\x{11240}\\x{11380}-\\x{11389}\\x{1138b}\\x{1138e}"                               \
+    "\\x{11390}-\\x{113b5}\\x{113b7}\\x{113d1}\\x{113d3}\\x{11bc0}-\\x{11be0}"                     \
+    "\\x{11f02}\\x{11f04}-\\x{11f10}\\x{11f12}-\\x{11f33}\\x{1342f}"                               \
+    "\\x{13441}-\\x{13446}\\x{13460}-\\x{143fa}\\x{16100}-\\x{1611d}"                              \
+    "\\x{16d40}-\\x{16d6c}\\x{18cff}\\x{1b132}\\x{1b155}\\x{1df25}-\\x{1df2a}"                     \
+    "\\x{1e030}-\\x{1e06d}\\x{1e4d0}-\\x{1e4eb}\\x{1e5d0}-\\x{1e5ed}\\x{1e5f0}"                    \
+    "\\x{2b739}\\x{2ebf0}-\\x{2ee5d}\\x{31350}-\\x{323af}"
+
+#define NEW_NUMBERS                                                                                \
+    "\\x{10d40}-\\x{10d49}\\x{116d0}-\\x{116e3}\\x{11bf0}-\\x{11bf9}"                              \
+    "\\x{11f50}-\\x{11f59}\\x{16130}-\\x{16139}\\x{16d70}-\\x{16d79}"                              \
+    "\\x{1ccf0}-\\x{1ccf9}\\x{1d2c0}-\\x{1d2d3}\\x{1e4f0}-\\x{1e4f9}"                              \
+    "\\x{1e5f1}-\\x{1e5fa}"
+
 /* Oniguruma's character types as the contents of a PCRE2 class; `not_inside` is the complement as
  * further contents, NULL where it cannot be written so. */
 static const struct {
@@ -29,9 +50,27 @@ static const struct {
      "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}"
      "\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-"
      "\\x{10ffff}"},
-    {'w', 'W', "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}", NULL},
+    {'w', 'W', WORD, NULL},
     {'h', 'H', "0-9A-Fa-f", "\\x{0}-/:-@G-`g-\\x{10ffff}"},
 };
+
+/* Names of sets, where PCRE2 means another: inside brackets "[:punct:]", anywhere "\\p{L}". */
+static const struct {
+    const char *name, *inside;
+} sets[] = {
+    {"[:punct:]", "\\p{P}\\p{S}"},           {"[:alpha:]", "\\p{Alphabetic}"},
+    {"[:alnum:]", "\\p{Alphabetic}\\p{Nd}"}, {"[:word:]", WORD},
+    {"\\p{L}", "\\p{L}" NEW_LETTERS},        {"\\p{N}", "\\p{N}" NEW_NUMBERS},
+};
+
+static const char *set_at(const char *p, size_t *length)
+{
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+        *length = strlen(sets[i].name);
+        if (strncmp(p, sets[i].name, *length) == 0) return sets[i].inside;
+    }
+    return NULL;
+}
 
 static bg_status refuse(const char *where, const char *regex, const char *why, bg_error *err)
 {
@@ -58,6 +97,14 @@ static const char *translate_escape(const char *p, bool in_class, bg_text *out)
         }
         return p + 2;
     }
+    if (!in_class && p[1] == 'b') { /* at the edge of a word, of these word characters */
+        bg_text_puts(out, "(?:(?<=[" WORD "])(?![" WORD "])|(?<![" WORD "])(?=[" WORD "]))");
+        return p + 2;
+    }
+    if (!in_class && p[1] == 'B') {
+        bg_text_puts(out, "(?:(?<=[" WORD "])(?=[" WORD "])|(?<![" WORD "])(?![" WORD "]))");
+        return p + 2;
+    }
     if (p[1] == 'u' && strspn(p + 2, "0123456789abcdefABCDEF") >= 4) {
         bg_text_printf(out, "\\x{%.4s}", p + 2);
         return p + 6;
@@ -70,7 +117,12 @@ static bg_status translate(const char *regex, const char *where, bg_text *out, b
 {
     bool in_class = false;
     for (const char *p = regex; *p;) {
-        if (*p == '\\' && p[1]) {
+        size_t length;
+        const char *set = in_class || *p == '\\' ? set_at(p, &length) : NULL;
+        if (set) {
+            bg_text_printf(out, in_class ? "%s" : "[%s]", set);
+            p += length;
+        } else if (*p == '\\' && p[1]) {
             p = translate_escape(p, in_class, out);
             if (!p) return refuse(where, regex, "\\W inside brackets", err);
         } else if (in_class && p[0] == '[' && p[1] == ':') {

@@ -1,8 +1,8 @@
 /* What Split and Replace look for: a literal string or a regular expression.
  *
  * tokenizer.json writes regular expressions for Oniguruma (Ruby syntax); here PCRE2 runs them. The
- * two differ in the few places that bg_pattern_regex translates: \s, \w and \h and their
- * complements mean different sets, ^ and $ match at every line, (?m) is what Perl calls (?s), and
+ * two differ in the few places that bg_pattern_regex translates: \s, \w, \b, \h, [:punct:] and a
+ * few more mean different sets, ^ and $ match at every line, (?m) is what Perl calls (?s), and
  * {,n} is a repeat. What has no counterpart (set operations inside brackets) is refused. */
 #ifndef BG_TOKENIZER_PATTERN_H
 #define BG_TOKENIZER_PATTERN_H

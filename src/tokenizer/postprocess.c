@@ -95,20 +95,6 @@ static const struct {
     {"ByteLevel", parse_byte_level},
 };
 
-/* Puts the ids of one more processor around what is there: outer ++ t->before, t->after ++ outer.
- */
-static bg_status wrap(bg_tokenizer *t, const bg_ids *before, const bg_ids *after, bg_error *err)
-{
-    bg_ids whole = {0};
-    for (size_t i = 0; i < before->n; i++) bg_ids_push(&whole, before->data[i]);
-    for (size_t i = 0; i < t->before.n; i++) bg_ids_push(&whole, t->before.data[i]);
-    bg_free(t->before.data);
-    t->before = whole;
-    for (size_t i = 0; i < after->n; i++) bg_ids_push(&t->after, after->data[i]);
-    BG_TRY(bg_ids_check(&t->before, err));
-    return bg_ids_check(&t->after, err);
-}
-
 static bg_status parse(const json_t *value, const char *where, bg_tokenizer *t, bg_error *err)
 {
     const char *type = json_string_value(json_object_get(value, "type"));
@@ -128,11 +114,20 @@ static bg_status parse(const json_t *value, const char *where, bg_tokenizer *t, 
     }
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (strcmp(type, kinds[i].type) != 0) continue;
+        /* Only the first of several may add tokens: what a second one would put where depends on
+         * how the first cut the text. */
+        bool first = t->before.n + t->after.n == 0;
         bg_ids before = {0}, after = {0};
-        bg_status status = kinds[i].parse(value, where, t, &before, &after, err);
-        if (status == BG_OK) status = bg_ids_check(&before, err);
-        if (status == BG_OK) status = bg_ids_check(&after, err);
-        if (status == BG_OK) status = wrap(t, &before, &after, err);
+        bg_status status = kinds[i].parse(value, where, t, first ? &t->before : &before,
+                                          first ? &t->after : &after, err);
+        if (status == BG_OK && before.n + after.n)
+            status =
+                bg_fail(err, BG_ERR_UNSUPPORTED,
+                        "%s: a sequence of post-processors that add tokens more than once is not "
+                        "supported; bitgauge cannot use this tokenizer",
+                        where);
+        if (status == BG_OK) status = bg_ids_check(&t->before, err);
+        if (status == BG_OK) status = bg_ids_check(&t->after, err);
         bg_free(before.data);
         bg_free(after.data);
         return status;
