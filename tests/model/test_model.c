@@ -5,9 +5,12 @@
 
 #include "checkpoint/checkpoint.h"
 #include "core/alloc.h"
+#include "core/file.h"
+#include "core/text.h"
 #include "model/model.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 static bg_backend *backend;
 static bg_error err;
@@ -236,6 +239,50 @@ static void test_cache(void)
     bg_model_free(model);
 }
 
+/* A configuration that the tensors do not fit: the tensor and the expected shape are named. */
+static void check_misfit(const char *from, const char *to, const char *says)
+{
+    char directory[] = "/tmp/bitgauge-test-XXXXXX", path[64], target[4096], *text;
+    CHECK(mkdtemp(directory) != NULL, "a temporary directory");
+    OK(bg_read_text("tests/fixtures/tiny-gpt2/prefixed/config.json", 1 << 20, &text, NULL, &err));
+    char *at = strstr(text, from);
+    CHECK(at != NULL, "%s", from);
+    bg_text edited = {0};
+    bg_text_append(&edited, text, (size_t)(at - text));
+    bg_text_puts(&edited, to);
+    bg_text_puts(&edited, at + strlen(from));
+    snprintf(path, sizeof path, "%s/config.json", directory);
+    OK(bg_write_file(path, edited.data, edited.size, &err));
+    CHECK(realpath("tests/fixtures/tiny-gpt2/prefixed/model.safetensors", target) != NULL, "path");
+    snprintf(path, sizeof path, "%s/model.safetensors", directory);
+    CHECK(symlink(target, path) == 0, "a link");
+    bg_checkpoint *checkpoint;
+    bg_model *model;
+    OK(bg_checkpoint_open(directory, &checkpoint, &err));
+    CHECK(bg_model_load(backend, checkpoint, false, bg_format_by_name("nf4"), (bg_progress){0},
+                        &model, &err) == BG_ERR_FORMAT,
+          "%s", to);
+    CHECK(strstr(err.message, says) && strstr(err.message, directory), "%s", err.message);
+    bg_checkpoint_close(checkpoint);
+    bg_text_free(&edited);
+    bg_free(text);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/config.json", directory);
+    unlink(path);
+    rmdir(directory);
+}
+
+static void test_misfits(void)
+{
+    check_misfit("\"n_layer\": 2", "\"n_layer\": 3",
+                 "\"transformer.h.2.ln_1.weight\", of shape (40)");
+    check_misfit(
+        "\"n_inner\": 56", "\"n_inner\": 64",
+        "\"transformer.h.0.mlp.c_fc.weight\" has the shape (40, 56), but config.json asks for "
+        "(40, 64)");
+    check_misfit("\"vocab_size\": 97", "\"vocab_size\": 98", "\"transformer.wte.weight\"");
+}
+
 static void test_sizes(void)
 {
     bg_model *m = load("models/demo-decoder", "fp32");
@@ -283,6 +330,7 @@ int main(void)
     RUN(test_classifier);
     RUN(test_tiny);
     RUN(test_cache);
+    RUN(test_misfits);
     RUN(test_sizes);
     RUN(test_random_and_out_of_memory);
     backend->ops->free(backend);
