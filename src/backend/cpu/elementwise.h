@@ -295,4 +295,25 @@ static void mark_outliers(const float *values, size_t n, uint8_t *is_outlier)
                    [BG_ACTIVATION_GELU_TANH] = activation_gelu_tanh,                               \
                    [BG_ACTIVATION_SILU] = activation_silu}
 
+/* Formats that need no decoder of their own: rows are decoded by the format's scalar one. */
+static void decode_reference(const bg_packed *w, float *values, size_t begin, size_t end)
+{
+    bg_formats[w->format].decode(w, values, begin * w->cols, (end - begin) * w->cols);
+}
+
+/* The rows of a kernel table that the formats fill, from functions of the usual names. */
+#define FORMAT_KERNELS(isa, int8_isa)                                                              \
+    .format =                                                                                      \
+        {                                                                                          \
+            [BG_FORMAT_F32] = {"matvec_fp32_" isa, matvec_f32, decode_f32},                        \
+            [BG_FORMAT_F16] = {"matvec_fp16_" isa, matvec_f16, decode_f16},                        \
+            [BG_FORMAT_BF16] = {"matvec_bf16_" isa, matvec_bf16, decode_bf16},                     \
+            [BG_FORMAT_INT8] = {"matvec_int8_" int8_isa, matvec_int8, decode_reference},           \
+            [BG_FORMAT_NF4] = {"matvec_4bit_" isa, matvec_4bit, decode_4bit},                      \
+            [BG_FORMAT_NF4_DQ] = {"matvec_4bit_" isa, matvec_4bit, decode_4bit},                   \
+            [BG_FORMAT_FP4] = {"matvec_4bit_" isa, matvec_4bit, decode_4bit},                      \
+            [BG_FORMAT_FP4_DQ] = {"matvec_4bit_" isa, matvec_4bit, decode_4bit},                   \
+    },                                                                                             \
+    .matmul_int8 = matmul_int8, .matmul_int8_name = "matmul_int8_" int8_isa
+
 #endif

@@ -130,7 +130,7 @@ static void decode_4bit(const bg_packed *w, float *values, size_t begin, size_t 
 {
     size_t first = begin * w->cols, n = (end - begin) * w->cols;
     if (first % BG_BLOCK || n % BG_BLOCK) {
-        bg_formats[w->format].decode(w, values, first, n);
+        decode_reference(w, values, begin, end);
         return;
     }
     const code_table t = table_of(w);
@@ -146,11 +146,6 @@ static void decode_4bit(const bg_packed *w, float *values, size_t begin, size_t 
     }
 }
 
-static void decode_int8(const bg_packed *w, float *values, size_t begin, size_t end)
-{
-    bg_formats[w->format].decode(w, values, begin * w->cols, (end - begin) * w->cols);
-}
-
 /* Every processor with AVX2 has F16C, which compilers cannot all ask for by name. */
 static bool supported(void)
 {
@@ -161,18 +156,6 @@ const bg_cpu_kernels bg_cpu_avx2 = {
     .isa = "avx2",
     .supported = supported,
     .pair_lanes = 8,
-    .format =
-        {
-            [BG_FORMAT_F32] = {"matvec_fp32_avx2", matvec_f32, decode_f32},
-            [BG_FORMAT_F16] = {"matvec_fp16_avx2", matvec_f16, decode_f16},
-            [BG_FORMAT_BF16] = {"matvec_bf16_avx2", matvec_bf16, decode_bf16},
-            [BG_FORMAT_INT8] = {"matvec_int8_avx2", matvec_int8, decode_int8},
-            [BG_FORMAT_NF4] = {"matvec_4bit_avx2", matvec_4bit, decode_4bit},
-            [BG_FORMAT_NF4_DQ] = {"matvec_4bit_avx2", matvec_4bit, decode_4bit},
-            [BG_FORMAT_FP4] = {"matvec_4bit_avx2", matvec_4bit, decode_4bit},
-            [BG_FORMAT_FP4_DQ] = {"matvec_4bit_avx2", matvec_4bit, decode_4bit},
-        },
-    .matmul_int8 = matmul_int8,
-    .matmul_int8_name = "matmul_int8_avx2",
+    FORMAT_KERNELS("avx2", "avx2"),
     ELEMENTWISE_KERNELS,
 };

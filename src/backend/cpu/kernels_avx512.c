@@ -132,7 +132,7 @@ static void decode_4bit(const bg_packed *w, float *values, size_t begin, size_t 
 {
     size_t first = begin * w->cols, n = (end - begin) * w->cols;
     if (first % BG_BLOCK || n % BG_BLOCK) {
-        bg_formats[w->format].decode(w, values, first, n);
+        decode_reference(w, values, begin, end);
         return;
     }
     const __m512 code = _mm512_loadu_ps(bg_formats[w->format].code);
@@ -150,11 +150,6 @@ static void decode_4bit(const bg_packed *w, float *values, size_t begin, size_t 
             _mm512_storeu_ps(out + 16, _mm512_permutex2var_ps(even, high, odd));
         }
     }
-}
-
-static void decode_int8(const bg_packed *w, float *values, size_t begin, size_t end)
-{
-    bg_formats[w->format].decode(w, values, begin * w->cols, (end - begin) * w->cols);
 }
 
 static bool supported(void)
@@ -186,18 +181,6 @@ const bg_cpu_kernels TABLE = {
     .isa = ISA,
     .supported = supported_here,
     .pair_lanes = 16,
-    .format =
-        {
-            [BG_FORMAT_F32] = {"matvec_fp32_avx512", matvec_f32, decode_f32},
-            [BG_FORMAT_F16] = {"matvec_fp16_avx512", matvec_f16, decode_f16},
-            [BG_FORMAT_BF16] = {"matvec_bf16_avx512", matvec_bf16, decode_bf16},
-            [BG_FORMAT_INT8] = {"matvec_int8_" INT8_ISA, matvec_int8, decode_int8},
-            [BG_FORMAT_NF4] = {"matvec_4bit_avx512", matvec_4bit, decode_4bit},
-            [BG_FORMAT_NF4_DQ] = {"matvec_4bit_avx512", matvec_4bit, decode_4bit},
-            [BG_FORMAT_FP4] = {"matvec_4bit_avx512", matvec_4bit, decode_4bit},
-            [BG_FORMAT_FP4_DQ] = {"matvec_4bit_avx512", matvec_4bit, decode_4bit},
-        },
-    .matmul_int8 = matmul_int8,
-    .matmul_int8_name = "matmul_int8_" INT8_ISA,
+    FORMAT_KERNELS("avx512", INT8_ISA),
     ELEMENTWISE_KERNELS,
 };

@@ -120,7 +120,7 @@ static void decode_4bit(const bg_packed *w, float *values, size_t begin, size_t 
 {
     size_t first = begin * w->cols, n = (end - begin) * w->cols;
     if (first % BG_BLOCK || n % BG_BLOCK) {
-        bg_formats[w->format].decode(w, values, first, n);
+        decode_reference(w, values, begin, end);
         return;
     }
     const uint8x16x4_t t = table_of(w);
@@ -133,11 +133,6 @@ static void decode_4bit(const bg_packed *w, float *values, size_t begin, size_t 
         both.val[1] = vmulq_n_f32(both.val[1], scale);
         vst2q_f32(values + i, both);
     }
-}
-
-static void decode_int8(const bg_packed *w, float *values, size_t begin, size_t end)
-{
-    bg_formats[w->format].decode(w, values, begin * w->cols, (end - begin) * w->cols);
 }
 
 enum { TILE = 2 };
@@ -176,18 +171,6 @@ const bg_cpu_kernels bg_cpu_neon = {
     .isa = "neon",
     .supported = supported,
     .pair_lanes = 4,
-    .format =
-        {
-            [BG_FORMAT_F32] = {"matvec_fp32_neon", matvec_f32, decode_f32},
-            [BG_FORMAT_F16] = {"matvec_fp16_neon", matvec_f16, decode_f16},
-            [BG_FORMAT_BF16] = {"matvec_bf16_neon", matvec_bf16, decode_bf16},
-            [BG_FORMAT_INT8] = {"matvec_int8_neon", matvec_int8, decode_int8},
-            [BG_FORMAT_NF4] = {"matvec_4bit_neon", matvec_4bit, decode_4bit},
-            [BG_FORMAT_NF4_DQ] = {"matvec_4bit_neon", matvec_4bit, decode_4bit},
-            [BG_FORMAT_FP4] = {"matvec_4bit_neon", matvec_4bit, decode_4bit},
-            [BG_FORMAT_FP4_DQ] = {"matvec_4bit_neon", matvec_4bit, decode_4bit},
-        },
-    .matmul_int8 = matmul_int8,
-    .matmul_int8_name = "matmul_int8_neon",
+    FORMAT_KERNELS("neon", "neon"),
     ELEMENTWISE_KERNELS,
 };

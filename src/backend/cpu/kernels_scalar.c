@@ -10,11 +10,6 @@ static void round_half(const float *in, float *out, size_t n)
 
 #include "backend/cpu/elementwise.h"
 
-static void decode(const bg_packed *w, float *values, size_t begin, size_t end)
-{
-    bg_formats[w->format].decode(w, values, begin * w->cols, (end - begin) * w->cols);
-}
-
 static void matvec_float(const bg_packed *w, const bg_cpu_input *x, float *y, size_t begin,
                          size_t end)
 {
@@ -68,14 +63,14 @@ const bg_cpu_kernels bg_cpu_scalar = {
     .pair_lanes = 1,
     .format =
         {
-            [BG_FORMAT_F32] = {"matvec_fp32_scalar", matvec_float, decode},
-            [BG_FORMAT_F16] = {"matvec_fp16_scalar", matvec_float, decode},
-            [BG_FORMAT_BF16] = {"matvec_bf16_scalar", matvec_float, decode},
-            [BG_FORMAT_INT8] = {"matvec_int8_scalar", matvec_int8, decode},
-            [BG_FORMAT_NF4] = {"matvec_4bit_scalar", matvec_float, decode},
-            [BG_FORMAT_NF4_DQ] = {"matvec_4bit_scalar", matvec_float, decode},
-            [BG_FORMAT_FP4] = {"matvec_4bit_scalar", matvec_float, decode},
-            [BG_FORMAT_FP4_DQ] = {"matvec_4bit_scalar", matvec_float, decode},
+            [BG_FORMAT_F32] = {"matvec_fp32_scalar", matvec_float, decode_reference},
+            [BG_FORMAT_F16] = {"matvec_fp16_scalar", matvec_float, decode_reference},
+            [BG_FORMAT_BF16] = {"matvec_bf16_scalar", matvec_float, decode_reference},
+            [BG_FORMAT_INT8] = {"matvec_int8_scalar", matvec_int8, decode_reference},
+            [BG_FORMAT_NF4] = {"matvec_4bit_scalar", matvec_float, decode_reference},
+            [BG_FORMAT_NF4_DQ] = {"matvec_4bit_scalar", matvec_float, decode_reference},
+            [BG_FORMAT_FP4] = {"matvec_4bit_scalar", matvec_float, decode_reference},
+            [BG_FORMAT_FP4_DQ] = {"matvec_4bit_scalar", matvec_float, decode_reference},
         },
     .matmul_int8 = matmul_int8,
     .matmul_int8_name = "matmul_int8_scalar",
