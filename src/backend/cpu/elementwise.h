@@ -16,7 +16,8 @@
 /* exp(x) = 2^n exp(r), |r| <= ln(2)/2, exp(r) by its Taylor polynomial of degree 7. */
 static inline float fast_exp(float x)
 {
-    x = fminf(fmaxf(x, -87.0f), 88.0f);
+    x = x < -87.0f ? -87.0f : x; /* not fmaxf, which is a call: comparisons become vectors */
+    x = x > 88.0f ? 88.0f : x;
     float n = rintf(x * 1.44269504f);
     float r = x - n * 0.693359375f;
     r = r + n * 2.12194440e-4f;

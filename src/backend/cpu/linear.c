@@ -184,6 +184,16 @@ static size_t matvec_grain(const bg_packed *w, int threads)
     return (grain + 3) / 4 * 4;
 }
 
+/* A decoded panel that fits into half of a small second-level cache, but not so thin that the
+ * library's product loses its stride; and as many panels as give every thread the same. */
+static size_t matmul_panel(const bg_packed *w, size_t threads)
+{
+    size_t most = bg_min_size(bg_max_size(131072 / w->cols, 64), 256);
+    size_t panels = (w->rows + most - 1) / most;
+    panels = (panels + threads - 1) / threads * threads;
+    return ((w->rows + panels - 1) / panels + 15) / 16 * 16;
+}
+
 bg_status cpu_linear(bg_backend *backend, const bg_linear *args, bg_error *err)
 {
     cpu_backend *cpu = (cpu_backend *)backend;
@@ -216,10 +226,7 @@ bg_status cpu_linear(bg_backend *backend, const bg_linear *args, bg_error *err)
         bg_parallel_for(cpu->threads, w->rows, a.panel, matvec_rows, &a);
         return BG_OK;
     }
-    /* A decoded panel that fits into half of a small second-level cache, but not so thin that the
-     * library's product loses its stride. */
-    a.panel = 131072 / w->cols / 16 * 16;
-    a.panel = a.panel < 64 ? 64 : a.panel > 256 ? 256 : a.panel;
+    a.panel = matmul_panel(w, (size_t)bg_threads_count(cpu->threads));
     BG_TRY(cpu_reserve_own(cpu, a.panel * (w->cols + args->n_rows), err));
     bg_parallel_for(cpu->threads, w->rows, a.panel, matmul_rows, &a);
     return BG_OK;
