@@ -1,0 +1,56 @@
+/* Any bytes as a tokenizer.json: refused with a message, or a tokenizer that encodes and decodes.
+ */
+#include "tokenizer/tokenizer.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void check(bg_status status, const bg_error *err)
+{
+    if (status != BG_OK && (err->status != status || !*err->message || status == BG_ERR_INTERNAL))
+        abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    /* Something for every component: case, accents, both forms of an accented letter, ideographs,
+     * an emoji with a joiner, numbers, contractions, odd spaces, a NUL, a long word. */
+    static const char text[] = "Hello, w\xc3\xb6rld! it's e\xcc\x81 \xe6\x9d\xb1\xe4\xba\xac "
+                               "\xf0\x9f\x91\xa9\xe2\x80\x8d 12\xc2\xbd\t\n\xe3\x80\x80[CLS] the "
+                               "\0<s> aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab";
+    bg_tokenizer *t = NULL;
+    bg_error err = {0};
+    bg_status status = bg_tokenizer_parse((const char *)data, size, "fuzz", &t, &err);
+    check(status, &err);
+    if (status != BG_OK) return 0;
+
+    int32_t *ids = NULL;
+    size_t n = 0;
+    status = bg_tokenizer_encode(t, text, sizeof text - 1, true, &ids, &n, &err);
+    check(status, &err);
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0) abort();
+    for (int skip = 0; status == BG_OK && skip < 2; skip++) {
+        char *decoded = NULL;
+        check(bg_tokenizer_decode(t, ids, n, skip, &decoded, NULL, &err), &err);
+        bg_string_free(decoded);
+    }
+    bg_ids_free(ids);
+
+    /* The beginning of the file as a text; and every id, as far as that goes. */
+    status = bg_tokenizer_encode_truncated(t, (const char *)data, size < 512 ? size : 512, false,
+                                           64, &ids, &n, &err);
+    check(status, &err);
+    if (n > 64) abort();
+    bg_ids_free(ids);
+    int32_t first[256];
+    for (int32_t i = 0; i < 256; i++) first[i] = i - 8;
+    char *decoded = NULL;
+    check(bg_tokenizer_decode(t, first, 256, false, &decoded, NULL, &err), &err);
+    bg_string_free(decoded);
+    bg_tokenizer_close(t);
+    return 0;
+}
