@@ -133,8 +133,9 @@ static void check_matmul_int8(const bg_cpu_kernels *k, size_t m, size_t rows, si
 
 static void test_products(void)
 {
-    static const size_t shapes[][2] = {{1, 1},   {3, 7},    {5, 16},   {4, 40},    {9, 64},
-                                       {8, 100}, {17, 128}, {33, 192}, {130, 320}, {6, 1037}};
+    static const size_t shapes[][2] = {{1, 1},     {3, 7},    {5, 16},   {4, 40},
+                                       {9, 64},    {8, 100},  {17, 128}, {33, 192},
+                                       {130, 320}, {6, 1037}, {70, 2056}};
     for (int t = 0; bg_cpu_kernel_tables[t]; t++) {
         const bg_cpu_kernels *k = bg_cpu_kernel_tables[t];
         if (!k->supported()) {
@@ -147,7 +148,9 @@ static void test_products(void)
                     check_matvec(k, id, shapes[s][0], shapes[s][1]);
                 check_decode(k, id, shapes[s][0], shapes[s][1]);
             }
-            for (size_t m = 1; m <= 9; m += 4) check_matmul_int8(k, m, shapes[s][0], shapes[s][1]);
+            static const size_t batches[] = {1, 5, 9, 16, 23, 300};
+            for (size_t m = 0; m < sizeof batches / sizeof *batches; m++)
+                check_matmul_int8(k, batches[m], shapes[s][0], shapes[s][1]);
         }
     }
 }

@@ -19,8 +19,8 @@ static void matvec_int8(const bg_packed *w, const bg_cpu_input *x, float *y, siz
             (float)dot_int8(codes + r * w->cols, x->codes, w->cols) * x->absmax * w->scales[r];
 }
 
-static void matmul_int8(const bg_packed *w, const int8_t *codes, const float *absmax, size_t n_rows,
-                        float *y, size_t stride, size_t begin, size_t end)
+static void matmul_int8_tiles(const bg_packed *w, const int8_t *codes, const float *absmax,
+                              size_t n_rows, float *y, size_t stride, size_t begin, size_t end)
 {
     const size_t n = w->cols;
     const int8_t *rows = w->codes;

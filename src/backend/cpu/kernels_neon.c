@@ -162,6 +162,12 @@ static inline void dots(const int8_t *const *a, const int8_t *const *b, size_t n
 
 #include "backend/cpu/int8_blocked.h"
 
+static void matmul_int8(const bg_packed *w, const int8_t *codes, const float *absmax, size_t n_rows,
+                        float *y, size_t stride, size_t begin, size_t end)
+{
+    matmul_int8_tiles(w, codes, absmax, n_rows, y, stride, begin, end);
+}
+
 static bool supported(void)
 {
     return true;
