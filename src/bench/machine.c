@@ -61,7 +61,7 @@ json_t *bg_machine_describe(void)
 
 /* ---- bandwidth ------------------------------------------------------------------------------- */
 
-enum { BUFFER = 512 << 20, PIECE = 1 << 20, PASSES = 6 };
+enum { BUFFER = 512 << 20, PIECE = 1 << 20, PASSES = 40 };
 
 typedef struct {
     const char *buffer;
