@@ -72,7 +72,8 @@ typedef enum {
 typedef struct {
     const char *model;   /* a directory in the Hugging Face layout */
     bool random_weights; /* only config.json is read; weights are made up at the true shape */
-    const char *const *precisions; /* "fp32", "fp16", ...; the first is the baseline */
+    const char *const
+        *precisions; /* "fp32", "fp16", ...; the first that succeeds is the baseline */
     size_t n_precisions;
     const char *device; /* "cpu" */
     int threads;        /* 0: one for each processor */

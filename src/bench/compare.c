@@ -61,8 +61,13 @@ static bg_status perplexity(json_t *out, const json_t *run, const json_t *baseli
         const char *protocol = json_string_value(json_object_get(b, "protocol"));
         const char *other = json_string_value(json_object_get(a, "protocol"));
         if (!list || !protocol || !other || strcmp(protocol, other) != 0) continue;
-        double change = 100 * (number(b, "value") / number(a, "value") - 1);
-        json_array_append_new(list, json_pack("{s:s, s:f}", "protocol", protocol, "value", change));
+        double base = number(a, "value"), change = 100 * (number(b, "value") / base - 1);
+        json_t *entry =
+            json_pack("{s:s, s:f}", "protocol", protocol, "value", base > 0 ? change : 0);
+        if (!entry || json_array_append_new(list, entry) != 0) {
+            json_decref(list);
+            return bg_fail_memory(err, 256, "a perplexity");
+        }
     }
     if (json_array_size(list) > 0) return put(out, "perplexity_change_percent", list, err);
     json_decref(list);
@@ -115,7 +120,10 @@ bg_status bg_results_compare(json_t *run, const json_t *baseline, const json_t *
         for (int i = 0; own && i < 2; i++) {
             const char *key = i ? "decode" : "prefill";
             json_t *samples = json_object_get(json_object_get(baseline, key), "samples_s");
-            if (samples) json_object_set(own, key, samples);
+            if (samples && json_object_set(own, key, samples) != 0) {
+                json_decref(own);
+                return bg_fail_memory(err, 256, key);
+            }
         }
     }
     bg_status status = speedup(out, run, paired ? paired : own, "decode", "decode_speedup",
@@ -125,6 +133,13 @@ bg_status bg_results_compare(json_t *run, const json_t *baseline, const json_t *
                          "prefill_speedup_ci95", err);
     json_decref(own);
     BG_TRY(status);
+    if (paired) {
+        json_t *kept = json_object();
+        BG_TRY(put(out, "baseline_samples_s", kept, err));
+        BG_TRY(put(kept, "prefill", json_incref(json_object_get(paired, "prefill")), err));
+        if (json_object_get(run, "decode"))
+            BG_TRY(put(kept, "decode", json_incref(json_object_get(paired, "decode")), err));
+    }
     if (json_object_get(out, "prefill_speedup"))
         BG_TRY(put(out, "interleaved", json_boolean(paired != NULL), err));
     BG_TRY(perplexity(out, run, baseline, err));

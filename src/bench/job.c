@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <string.h>
+#include <utf8proc.h>
 
 static const char *const default_prompts[] = {
     "The capital of France is",
@@ -111,9 +112,36 @@ bg_status bg_job_from_json(const json_t *json, bg_job *out, const char ***prompt
     return bg_job_check(out, err);
 }
 
+static bool is_utf8(const char *text)
+{
+    size_t n = strlen(text);
+    for (size_t i = 0; i < n;) {
+        utf8proc_int32_t c;
+        utf8proc_ssize_t used =
+            utf8proc_iterate((const utf8proc_uint8_t *)text + i, (utf8proc_ssize_t)(n - i), &c);
+        if (used <= 0) return false;
+        i += (size_t)used;
+    }
+    return true;
+}
+
+/* The results are JSON, which is UTF-8; what goes into them must be, too. */
+static bg_status check_text(const char *text, const char *what, bg_error *err)
+{
+    if (!text || is_utf8(text)) return BG_OK;
+    return bg_fail(err, BG_ERR_USAGE, "%s is not valid UTF-8: \"%s\"; write or rename it in UTF-8",
+                   what, text);
+}
+
 bg_status bg_job_check(const bg_job *j, bg_error *err)
 {
     if (!j->model) return bg_fail(err, BG_ERR_USAGE, "no model was named");
+    BG_TRY(check_text(j->model, "the model's path", err));
+    BG_TRY(check_text(j->device, "the device", err));
+    if (j->perplexity.enabled) BG_TRY(check_text(j->perplexity.text, "the text's path", err));
+    if (j->classify.enabled) BG_TRY(check_text(j->classify.data, "the data's path", err));
+    for (size_t i = 0; j->generate.enabled && i < j->generate.n_prompts; i++)
+        BG_TRY(check_text(j->generate.prompts[i], "a prompt", err));
     if (j->threads < 0 || j->threads > 4096)
         return bg_fail(err, BG_ERR_USAGE, "--threads must be from 0 (all) to 4096");
     if (j->bench.enabled && (j->bench.prompt_tokens < 0 || j->bench.new_tokens < 1 ||

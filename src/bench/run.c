@@ -77,6 +77,21 @@ static bg_status describe_model(session *s, bg_results *results, bg_error *err)
     return bg_results_add_model(results, model, &s->model, err);
 }
 
+/* How fast memory can be read bounds how fast tokens can come: beside speeds it belongs into the
+ * results. Measured once. */
+static bg_status add_bandwidth(const bg_job *job, bg_results *results, bg_error *err)
+{
+    json_t *machine = json_object_get(results->document, "machine");
+    if (!job->bench.enabled || json_object_get(machine, "bandwidth_bytes_per_s")) return BG_OK;
+    bg_threads *threads;
+    double bandwidth;
+    BG_TRY(bg_threads_create(job->threads, &threads, err));
+    bg_status status = bg_measure_bandwidth(threads, &bandwidth, err);
+    bg_threads_free(threads);
+    BG_TRY(status);
+    return put(machine, "bandwidth_bytes_per_s", json_real(bandwidth), err);
+}
+
 /* Leaves out the measurements that do not fit the model; an error where none is left. */
 static bg_status fit_to_task(session *s, bg_job *job, bg_error *err)
 {
@@ -201,6 +216,20 @@ static bg_status add_speeds(session *s, json_t *run, const json_t *samples, int6
     return put(decode, "tokens_per_s", json_real((double)(new_tokens * batch) / seconds), err);
 }
 
+/* A round of the baseline. Where its worker fails, it is another row that is being measured: that
+ * one goes on alone, and so do the rest. False then; *status is an interruption, or as it was. */
+static bool baseline_round(session *s, json_t *samples, bg_status *status, bg_error *err)
+{
+    bg_error problem = {0};
+    bg_status result = one_round(s, &s->baseline_worker, samples, &problem);
+    if (result == BG_OK) return true;
+    if (result == BG_ERR_INTERRUPTED)
+        *status = bg_fail(err, result, "%s", problem.message);
+    else
+        bg_worker_stop(&s->baseline_worker);
+    return false;
+}
+
 /* Times a row, in turn with the baseline where its worker is there: *paired is then the baseline's
  * samples. */
 static bg_status time_row(session *s, bg_worker *worker, json_t *run, json_t **paired,
@@ -212,11 +241,15 @@ static bg_status time_row(session *s, bg_worker *worker, json_t *run, json_t **p
     bg_status status = put(run, "warmup", json_incref(json_object_get(warm_up, "warmup")), err);
     json_decref(warm_up);
     BG_TRY(status);
-    const bool in_turn = s->baseline && s->baseline_worker.pid > 0;
+    bool in_turn = s->baseline && s->baseline_worker.pid > 0;
     json_t *mine = json_object(), *theirs = json_object();
     if (!mine || !theirs) status = bg_fail_memory(err, 64, "samples");
+    /* A pair that is not kept: the baseline has slept meanwhile. */
+    json_t *unkept = json_object();
+    if (in_turn && unkept) in_turn = baseline_round(s, unkept, &status, err);
+    json_decref(unkept);
     for (int i = 0; i < s->job->bench.runs && status == BG_OK; i++) {
-        if (in_turn) status = one_round(s, &s->baseline_worker, theirs, err);
+        if (in_turn) in_turn = baseline_round(s, theirs, &status, err);
         if (status == BG_OK) status = one_round(s, worker, mine, err);
     }
     if (status == BG_OK) status = add_speeds(s, run, mine, prompt_tokens, err);
@@ -240,11 +273,14 @@ static bool fits_beside(const json_t *run)
 static bg_status add_memory(json_t *run, json_t *finish, bg_error *err)
 {
     json_t *memory = json_object_get(run, "memory");
+    const json_t *after = json_object_get(finish, "rss_peak_running");
     json_int_t loading = json_integer_value(json_object_get(memory, "rss_peak_loading"));
-    json_int_t running = json_integer_value(json_object_get(finish, "rss_peak_running"));
     json_int_t loaded = json_integer_value(json_object_get(memory, "rss_loaded"));
+    json_int_t running = json_integer_value(after);
     json_object_del(memory, "rss_peak_loading");
     BG_TRY(put(memory, "rss_peak", json_integer(loading > running ? loading : running), err));
+    /* Where the peak could not begin anew after loading, growth is not known. */
+    if (!after) return BG_OK;
     return put(memory, "rss_growth", json_integer(running > loaded ? running - loaded : 0), err);
 }
 
@@ -310,12 +346,12 @@ static bg_status measure_row(session *s, const char *precision, json_t **out, bg
 }
 
 /* A failed row keeps what it had got so far, but nothing half done. */
-static void mark_failed(json_t *run, const bg_error *err)
+static bg_status mark_failed(json_t *run, const bg_error *problem, bg_error *err)
 {
     static const char *const partial[] = {"warmup", "memory", "vs_baseline"};
     for (size_t i = 0; i < sizeof partial / sizeof *partial; i++) json_object_del(run, partial[i]);
-    json_object_set_new(run, "status", json_string("error"));
-    json_object_set_new(run, "error", json_string(err->message));
+    BG_TRY(put(run, "status", json_string("error"), err));
+    return put(run, "error", json_string(problem->message), err);
 }
 
 static bg_status measure_rows(session *s, bg_results *results, bg_error *err)
@@ -332,7 +368,11 @@ static bg_status measure_rows(session *s, bg_results *results, bg_error *err)
                            s->job->precisions[i], i, s->job->n_precisions);
         }
         if (status != BG_OK && run) {
-            mark_failed(run, &problem);
+            bg_status marked = mark_failed(run, &problem, err);
+            if (marked != BG_OK) {
+                json_decref(run);
+                return marked;
+            }
             if (overall == BG_OK)
                 overall = bg_fail(err, BG_ERR_ROW, "%s failed: %.900s", s->job->precisions[i],
                                   problem.message);
@@ -360,6 +400,7 @@ bg_status bg_run_job(const bg_job *job, const char *worker, bg_progress progress
     BG_TRY(describe_model(&s, results, err));
     bg_status status = fit_to_task(&s, &fitted, err);
     if (status == BG_OK) status = check_inputs(&fitted, err);
+    if (status == BG_OK) status = add_bandwidth(&fitted, results, err);
     if (status == BG_OK) status = measure_rows(&s, results, err);
     bg_worker_stop(&s.baseline_worker);
     json_decref(s.baseline);

@@ -31,6 +31,7 @@ typedef struct {
     bg_tokenizer *tokenizer;
     bg_timing *timing;
     int64_t peak_loading;
+    bool peak_resets; /* so that the peak at the end is that of running */
     double last_progress;
 } worker;
 
@@ -156,6 +157,9 @@ static bg_status command_load(worker *w, json_t *request, json_t *run, bg_error 
     w->request = json_incref(request);
     BG_TRY(bg_json_string(request, "precision", "worker", "", &precision, err));
     BG_TRY(bg_job_from_json(json_object_get(request, "job"), &w->job, &w->prompts, err));
+    /* The tokenizer is no part of the model's memory, nor of its growth: it comes first. */
+    if (w->job.perplexity.enabled || w->job.classify.enabled || w->job.generate.enabled)
+        BG_TRY(bg_tokenizer_open(w->job.model, &w->tokenizer, err));
     int64_t before = bg_resident_bytes();
     double start = bg_seconds();
     BG_TRY(load_model(w, precision, err));
@@ -164,7 +168,7 @@ static bg_status command_load(worker *w, json_t *request, json_t *run, bg_error 
      * as growth during inference, either: it comes before the second reading. */
     int64_t loaded = bg_resident_bytes();
     w->peak_loading = bg_peak_resident_bytes();
-    bg_reset_peak();
+    w->peak_resets = bg_reset_peak();
     BG_TRY(describe(w, run, err));
     BG_TRY(set(run, "load_seconds", json_real(seconds), err));
     BG_TRY(set(run, "quantize_seconds", json_real(w->model->quantize_seconds), err));
@@ -237,7 +241,12 @@ static bg_status add_generation(worker *w, const char *prompt, const bg_generati
     const int32_t *ids = g->ids + g->prompt_tokens;
     size_t n = g->n - g->prompt_tokens;
     json_t *tokens = json_array();
-    for (size_t i = 0; tokens && i < n; i++) json_array_append_new(tokens, json_integer(ids[i]));
+    for (size_t i = 0; tokens && i < n; i++)
+        if (json_array_append_new(tokens, json_integer(ids[i])) != 0) {
+            json_decref(tokens);
+            tokens = NULL;
+        }
+    if (!tokens) return bg_fail_memory(err, n * 16, "token ids");
     char *text;
     bg_status status = bg_tokenizer_decode(w->tokenizer, ids, n, true, &text, NULL, err);
     if (status != BG_OK) {
@@ -280,8 +289,6 @@ static bg_status generations(worker *w, json_t *run, bg_error *err)
 static bg_status command_evaluate(worker *w, json_t *run, bg_error *err)
 {
     const bg_job *job = &w->job;
-    if (!job->perplexity.enabled && !job->classify.enabled && !job->generate.enabled) return BG_OK;
-    BG_TRY(bg_tokenizer_open(job->model, &w->tokenizer, err));
     if (job->perplexity.enabled) BG_TRY(perplexities(w, run, err));
     if (job->classify.enabled) BG_TRY(accuracy(w, run, err));
     if (job->generate.enabled) BG_TRY(generations(w, run, err));
@@ -313,8 +320,8 @@ static bg_status command_round(worker *w, json_t *run, bg_error *err)
 
 static bg_status command_finish(worker *w, json_t *run, bg_error *err)
 {
-    int64_t peak = bg_peak_resident_bytes();
-    return set(run, "rss_peak_running", json_integer(peak ? peak : w->peak_loading), err);
+    if (!w->peak_resets) return BG_OK;
+    return set(run, "rss_peak_running", json_integer(bg_peak_resident_bytes()), err);
 }
 
 /* ---- the loop -------------------------------------------------------------------------------- */

@@ -22,11 +22,12 @@ bg_status bg_timing_create(const bg_model *model, int prompt_tokens, int new_tok
         t->prompt_tokens = bg_min_size(t->prompt_tokens, (size_t)c->max_position_embeddings);
     const size_t length = t->prompt_tokens + t->new_tokens, rows = t->prompt_tokens * t->batch;
     if (length > (size_t)c->max_position_embeddings) {
+        int prompt = (int)t->prompt_tokens;
         bg_timing_free(t);
         return bg_fail(err, BG_ERR_USAGE,
                        "%d prompt tokens and %d new ones are more than the %lld positions of this "
                        "model; lower --prompt-tokens or --new-tokens",
-                       prompt_tokens, new_tokens, (long long)c->max_position_embeddings);
+                       prompt, new_tokens, (long long)c->max_position_embeddings);
     }
     t->ids = bg_alloc_array(rows, sizeof *t->ids);
     t->next = bg_calloc(t->batch, sizeof *t->next);
@@ -113,8 +114,10 @@ bg_status bg_timing_warm_up(bg_timing *t, int *rounds, bool *settled, bg_error *
         bg_round round;
         BG_TRY(bg_timing_round(t, &round, err));
         double now = round.prefill + round.decode;
+        double elapsed = bg_seconds() - start;
         *settled = *rounds > 1 && fabs(now - before) < 0.05 * fmin(now, before);
-        if (*settled || *rounds == 10 || (*rounds > 1 && bg_seconds() - start > 5)) return BG_OK;
+        if ((*settled && elapsed > 0.25) || *rounds == 50 || (*rounds > 1 && elapsed > 5))
+            return BG_OK;
         before = now;
     }
 }

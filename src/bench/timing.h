@@ -30,8 +30,8 @@ void bg_timing_free(bg_timing *timing);
 
 bg_status bg_timing_round(bg_timing *timing, bg_round *out, bg_error *err);
 
-/* Rounds whose times are not kept, until two in a row differ by less than 5 % or it has taken ten
- * rounds or five seconds. */
+/* Rounds whose times are not kept, for a quarter of a second at least, until two in a row differ by
+ * less than 5 %; at most fifty rounds or five seconds. */
 bg_status bg_timing_warm_up(bg_timing *timing, int *rounds, bool *settled, bg_error *err);
 
 #endif

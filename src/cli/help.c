@@ -30,6 +30,9 @@ const cli_note cli_exit_codes[] = {
 const cli_note cli_environment[] = {
     {"BITGAUGE_DATA", "The directory that holds models/ and data/ with the embedded models and "
                       "texts, in place of the installed one."},
+    {"BITGAUGE_ISA",
+     "The kernels to use in place of the best that the processor has: scalar, avx2, "
+     "avx512, avx512-vnni or neon (see devices)."},
     {"NO_COLOR", "If set and not empty, the progress bar is drawn without colour."},
     {"TERM", "If unset or \"dumb\", no progress bar is drawn."},
     {"COLUMNS", "Width of the terminal, where the terminal itself does not tell."},

@@ -16,7 +16,7 @@ struct bg_threads {
     pthread_cond_t wake;
     atomic_uint generation; /* one more for each loop; workers wait for it to change */
     atomic_int sleepers;
-    atomic_int busy; /* workers still in the current loop */
+    atomic_uint gate; /* OPEN while the loop takes helpers, plus how many are inside */
     atomic_bool stop;
     /* the current loop */
     bg_loop_body body;
@@ -60,6 +60,10 @@ static void run_ranges(bg_threads *pool, int thread)
  * pool costs nothing. */
 enum { SPINS = 20000 };
 
+/* A worker joins a loop through its gate and only while it is open: one that the system has not yet
+ * scheduled is not waited for, so that a busy machine costs a loop its help and no more. */
+#define OPEN 0x80000000u
+
 static void *worker(void *argument)
 {
     worker_start start = *(worker_start *)argument;
@@ -82,8 +86,12 @@ static void *worker(void *argument)
         }
         seen = now;
         if (atomic_load(&pool->stop)) return NULL;
+        unsigned gate = atomic_load(&pool->gate);
+        while ((gate & OPEN) && !atomic_compare_exchange_weak(&pool->gate, &gate, gate + 1)) {
+        }
+        if (!(gate & OPEN)) continue;
         run_ranges(pool, start.index);
-        atomic_fetch_sub_explicit(&pool->busy, 1, memory_order_release);
+        atomic_fetch_sub_explicit(&pool->gate, 1, memory_order_release);
     }
 }
 
@@ -158,11 +166,12 @@ void bg_parallel_for(bg_threads *pool, size_t n, size_t grain, bg_loop_body body
     pool->n = n;
     pool->grain = grain;
     atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&pool->busy, pool->started, memory_order_relaxed);
+    atomic_store_explicit(&pool->gate, OPEN, memory_order_release);
     next_generation(pool);
     run_ranges(pool, 0);
-    /* The other threads are inside their last range, or have yet to be scheduled. */
-    for (int spin = 0; atomic_load_explicit(&pool->busy, memory_order_acquire) > 0; spin++) {
+    atomic_fetch_and(&pool->gate, ~OPEN);
+    /* Those that joined are inside their last range. */
+    for (int spin = 0; atomic_load_explicit(&pool->gate, memory_order_acquire) > 0; spin++) {
         if (spin < SPINS)
             pause_briefly();
         else

@@ -1,5 +1,6 @@
-/* A pool of threads for parallel loops. Between loops the workers spin for some microseconds, since
- * a decode step starts a loop every few, and then sleep. */
+/* A pool of threads for parallel loops. Between loops the workers spin for a
+ * fraction of a millisecond, since a decode step starts a loop every few microseconds, and then
+ * sleep. */
 #ifndef BG_CORE_THREADS_H
 #define BG_CORE_THREADS_H
 

@@ -6,6 +6,7 @@
 #include "eval/dataset.h"
 #include "tokenizer/tokenizer.h"
 
+#include <math.h>
 #include <string.h>
 
 static bg_status classify_one(bg_run *run, const bg_tokenizer *tokenizer, const bg_example *example,
@@ -28,6 +29,11 @@ static bg_status classify_one(bg_run *run, const bg_tokenizer *tokenizer, const 
     BG_TRY(bg_run_forward(run, ids, &sequence, 1, err));
     BG_TRY(bg_run_classify(run, &sequence, 1, logits, err));
     out->seconds[out->total] = bg_seconds() - start;
+    for (int64_t k = 0; k < c->num_labels; k++)
+        if (!isfinite(logits[k]))
+            return bg_fail(err, BG_ERR_FORMAT,
+                           "the logits are not numbers; the weights hold NaN or infinity, or "
+                           "overflow at this precision");
     int32_t best = 0;
     for (int32_t k = 1; k < c->num_labels; k++)
         if (logits[k] > logits[best]) best = k;

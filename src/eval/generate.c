@@ -33,6 +33,11 @@ static bg_status next_token(generator *g, const int32_t *ids, size_t past, size_
     BG_TRY(bg_run_select(g->run, &last, 1, err));
     BG_TRY(m->backend->ops->logits(m->backend, bg_model_head(m), NULL, g->run->selected, 1,
                                    g->logits, err));
+    for (size_t i = 0; i < vocabulary; i++)
+        if (isnan(g->logits[i]))
+            return bg_fail(err, BG_ERR_FORMAT,
+                           "the logits are not numbers; the weights hold NaN or infinity, or "
+                           "overflow at this precision");
     for (int i = 0; !g->options->stop_at_eos && i < c->n_end_tokens; i++)
         if (c->end_token_ids[i] >= 0 && c->end_token_ids[i] < c->vocab_size)
             g->logits[c->end_token_ids[i]] = -INFINITY;
@@ -47,7 +52,7 @@ static bg_status generate(generator *g, bg_progress progress, bg_generation *out
 {
     size_t past = 0;
     for (int i = 0; i < g->options->max_new_tokens; i++) {
-        int32_t next;
+        int32_t next = 0;
         BG_TRY(next_token(g, out->ids, past, out->n - past, &next, err));
         past = out->n;
         out->ids[out->n++] = next;

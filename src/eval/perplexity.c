@@ -232,5 +232,10 @@ bg_status bg_perplexity_measure(const bg_model *model, const bg_tokenizer *token
                                                          : "at least two tokens");
     bg_free(file.data);
     out->value = exp(out->nll / (double)out->tokens);
+    if (status == BG_OK && !isfinite(out->value))
+        status = bg_fail(err, BG_ERR_FORMAT,
+                         "%s: the perplexity by %s is not a finite number; the weights hold NaN or "
+                         "infinity, or overflow at this precision",
+                         path, bg_protocol_name(o.protocol));
     return status;
 }

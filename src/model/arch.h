@@ -1,5 +1,5 @@
 /* An architecture is data: what it is called, which choices its blocks make, and what its tensors
- * are named. model.c loads and forward.c runs any of them; each file in arch/ fills in one. */
+ * are named. load.c loads and forward.c runs any of them; each file in arch/ fills in one. */
 #ifndef BG_MODEL_ARCH_H
 #define BG_MODEL_ARCH_H
 

@@ -5,8 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Limits far beyond any model, close enough that products of them do not overflow. */
-enum { MAX_SIZE = 1 << 20, MAX_LAYERS = 4096, MAX_VOCABULARY = 1 << 24 };
+/* Limits beyond any model, close enough that products of them do not overflow; the sum of as many
+ * products of two int8 codes still fits 32 bits. */
+enum { MAX_SIZE = 1 << 17, MAX_LAYERS = 4096, MAX_VOCABULARY = 1 << 24 };
 
 /* The integers: where each goes, the keys it may be under, its range. An absent optional one stays
  * -1 and is derived below. */

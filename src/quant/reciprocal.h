@@ -7,7 +7,7 @@
 
 /* 1 / x for x > 0 as an NVIDIA GPU approximates it where x has a mantissa of at most 11 bits, as
  * every value of a binary16 or bfloat16 checkpoint has; correctly rounded for others. x = 0 gives
- * infinity. */
+ * infinity. (The GPU also takes a subnormal x for 0; here it is not.) */
 float bg_gpu_reciprocal(float x);
 
 #endif

@@ -54,7 +54,7 @@ static void test_bad(void)
         {"{" GPT2 ",\"n_inner\":-5}", "n_inner", BG_ERR_FORMAT},
         {"{" GPT2 ",\"n_inner\":1e300}", "n_inner", BG_ERR_FORMAT},
         {"{" GPT2 ",\"num_key_value_heads\":2}", "key-value heads", BG_ERR_FORMAT},
-        {"{" GPT2 ",\"head_dim\":1048576}", "attention heads", BG_ERR_FORMAT},
+        {"{" GPT2 ",\"head_dim\":131072}", "attention heads", BG_ERR_FORMAT},
         {"{" GPT2 ",\"eos_token_id\":[\"a\"]}", "eos_token_id", BG_ERR_FORMAT},
         {"{" GPT2 ",\"tie_word_embeddings\":\"yes\"}", "tie_word_embeddings", BG_ERR_FORMAT},
         {"{\"model_type\":\"gpt2\",\"n_embd\":41,\"n_layer\":2,\"n_head\":5,\"vocab_size\":9,"

@@ -123,10 +123,11 @@ static void activation_silu(float *x, size_t n)
 }
 
 /* Sums in double precision: norms come out alike on every instruction set. In a 16-bit model the
- * scale is one unit in the last place below the rounded one: the GPU's reciprocal square root is
- * off by that much in either direction, down more often than up, and which it is decides, now and
- * then, the code that LLM.int8() gives an activation; down is what the reference run is best
- * matched by. */
+ * scale is one unit in the last place below the rounded one. That choice is fitted: the GPU's
+ * reciprocal square root (on an H200) is off by a unit in either direction, for a sixth of the rows
+ * down and a tenth up, and which it is decides, now and then, the code that LLM.int8() gives an
+ * activation. Of the four prompts whose logits are recorded, three come out the same either way;
+ * one is 0.001 from the record (root mean square) with this choice and 0.033 without it. */
 static void layer_norm(const float *in, const float *weight, const float *bias, float eps,
                        bool half, float *out, size_t n)
 {
@@ -162,12 +163,19 @@ static void rms_norm(const float *in, const float *weight, float eps, float *out
     for (size_t i = 0; i < n; i++) out[i] = in[i] * scale * weight[i];
 }
 
+/* Sixteen maxima side by side: compilers make vectors of them without being told that there is no
+ * NaN. */
 static float largest(const float *x, size_t n)
 {
-    float max = -INFINITY;
-#pragma omp simd reduction(max : max)
-    for (size_t i = 0; i < n; i++) max = x[i] > max ? x[i] : max;
-    return max;
+    enum { LANES = 16 };
+    float max[LANES], most = -INFINITY;
+    for (size_t k = 0; k < LANES; k++) max[k] = -INFINITY;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t k = 0; k < LANES; k++) max[k] = x[i + k] > max[k] ? x[i + k] : max[k];
+    for (; i < n; i++) most = x[i] > most ? x[i] : most;
+    for (size_t k = 0; k < LANES; k++) most = max[k] > most ? max[k] : most;
+    return most;
 }
 
 static void softmax(float *x, size_t n)
@@ -256,12 +264,13 @@ static void quantize_row(const float *values, size_t n, const uint8_t *is_outlie
     for (size_t start = 0; start < n; start += CHUNK) {
         size_t count = n - start < CHUNK ? n - start : CHUNK;
         round_half(values + start, rounded, count);
-#pragma omp simd reduction(max : max)
+#pragma omp simd
         for (size_t i = 0; i < count; i++) {
             float a = fabsf(rounded[i]);
-            a = a < BG_OUTLIER_THRESHOLD ? a : 0;
-            max = a > max ? a : max;
+            rounded[i] = a < BG_OUTLIER_THRESHOLD ? a : 0;
         }
+        float most = largest(rounded, count);
+        max = most > max ? most : max;
     }
     float factor = bg_int8_factor(max);
     for (size_t start = 0; start < n; start += CHUNK) {
@@ -270,9 +279,8 @@ static void quantize_row(const float *values, size_t n, const uint8_t *is_outlie
 #pragma omp simd
         for (size_t i = 0; i < count; i++) {
             float v = rounded[i];
-            int code = (int)rintf(v * factor);
-            codes[start + i] =
-                (int8_t)(fabsf(v) < BG_OUTLIER_THRESHOLD && !is_outlier[start + i] ? code : 0);
+            v = fabsf(v) < BG_OUTLIER_THRESHOLD ? v : 0;
+            codes[start + i] = (int8_t)(is_outlier[start + i] ? 0 : (int)rintf(v * factor));
         }
     }
     *absmax = max;
