@@ -155,12 +155,23 @@ static bg_status replace_parse(const json_t *object, const char *where, bg_step 
     return bg_step_content(object, "content", NULL, where, step, err);
 }
 
+/* What one replacement may make of a text, before bg_steps_apply looks at the whole. */
+enum { MAX_TEXT = 256 << 20 };
+
 static bg_status replace_apply(const bg_step *step, const char *text, size_t size, bg_pieces *out,
                                bg_error *err)
 {
     bg_matches matches = {0};
     bg_status status = bg_pattern_find(&step->pattern, text, size, &matches, err);
     for (size_t i = 0; status == BG_OK && i < matches.n; i++) {
+        if (out->text.size > MAX_TEXT) {
+            status =
+                bg_fail(err, BG_ERR_FORMAT,
+                        "the tokenizer's \"Replace\" makes more than %d bytes of text; its file "
+                        "is damaged, download it again",
+                        MAX_TEXT);
+            break;
+        }
         const bg_match *m = &matches.data[i];
         if (m->match)
             bg_text_append(&out->text, step->content, step->content_size);

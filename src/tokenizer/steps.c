@@ -73,8 +73,20 @@ void bg_steps_free(bg_steps *steps)
     *steps = (bg_steps){0};
 }
 
+/* No language needs this much: a file whose steps blow a text up is damaged or hostile. */
+static bg_status check_growth(size_t before, size_t now, bg_error *err)
+{
+    if (now <= 64 * before + (1 << 20)) return BG_OK;
+    return bg_fail(
+        err, BG_ERR_FORMAT,
+        "the tokenizer's normalizer makes %zu bytes of text into %zu; its file is damaged, "
+        "download it again",
+        before, now);
+}
+
 bg_status bg_steps_apply(const bg_steps *steps, bg_pieces *pieces, bg_pieces *spare, bg_error *err)
 {
+    const size_t before = pieces->text.size;
     for (size_t s = 0; s < steps->n; s++) {
         const bg_step *step = &steps->items[s];
         bg_pieces_clear(spare);
@@ -91,6 +103,7 @@ bg_status bg_steps_apply(const bg_steps *steps, bg_pieces *pieces, bg_pieces *sp
         *spare = *pieces;
         *pieces = done;
         BG_TRY(bg_pieces_check(pieces, err));
+        BG_TRY(check_growth(before, pieces->text.size, err));
     }
     return BG_OK;
 }
