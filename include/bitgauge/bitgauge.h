@@ -121,6 +121,8 @@ typedef struct bg_results bg_results;
 /* Starts empty results, with a description of this machine. NULL when out of memory. */
 BG_API bg_results *bg_results_create(void);
 BG_API void bg_results_free(bg_results *results);
+/* How many rows there are, failed ones included. */
+BG_API size_t bg_results_count(const bg_results *results);
 
 /* Runs `job` and adds its rows to `results`; several jobs may share one results object. Each
  * precision runs in a process of its own, started from the program at `worker` (NULL: the running

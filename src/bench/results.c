@@ -41,8 +41,11 @@ void bg_results_free(bg_results *results)
     bg_free(results);
 }
 
-/* A key in its place: jansson keeps keys in the order they were set, and readers like to find the
- * command near the top. */
+size_t bg_results_count(const bg_results *results)
+{
+    return json_array_size(json_object_get(results->document, "runs"));
+}
+
 static bg_status put(json_t *object, const char *key, json_t *value, bg_error *err)
 {
     if (value && json_object_set_new(object, key, value) == 0) return BG_OK;

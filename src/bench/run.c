@@ -5,12 +5,14 @@
 #include "bench/machine.h"
 #include "bench/results.h"
 #include "bench/stats.h"
+#include "bench/timing.h"
 #include "bench/worker.h"
 #include "checkpoint/checkpoint.h"
 #include "core/alloc.h"
 #include "core/checked.h"
 #include "core/file.h"
 #include "eval/dataset.h"
+#include "eval/perplexity.h"
 #include "model/config.h"
 #include "quant/format.h"
 
@@ -75,6 +77,38 @@ static bg_status describe_model(session *s, bg_results *results, bg_error *err)
     if (s->checkpoint_bytes > 0)
         json_object_set_new(model, "checkpoint_bytes", json_integer(s->checkpoint_bytes));
     return bg_results_add_model(results, model, &s->model, err);
+}
+
+/* Options that this model cannot do, and a tokenizer that is not there: said once, not row by row.
+ */
+static bg_status check_options(const bg_job *job, const bg_config *c, bg_error *err)
+{
+    static const bg_protocol protocols[] = {BG_PROTOCOL_LINES, BG_PROTOCOL_SLIDING,
+                                            BG_PROTOCOL_CHUNKS};
+    const long long context = (long long)c->max_position_embeddings;
+    for (int i = 0; job->perplexity.enabled && i < 3; i++) {
+        bg_perplexity_options options = {protocols[i], job->perplexity.max_length,
+                                         job->perplexity.stride, 0, 0};
+        if (job->perplexity.protocols & protocols[i])
+            BG_TRY(bg_perplexity_complete(c, &options, err));
+    }
+    if (job->classify.enabled && job->classify.max_length > context)
+        return bg_fail(
+            err, BG_ERR_USAGE,
+            "classify: a max length of %d does not fit this model; choose from 3 to %lld",
+            job->classify.max_length, context);
+    if (job->generate.enabled && job->generate.max_new_tokens >= context)
+        return bg_fail(err, BG_ERR_USAGE,
+                       "generate: %d new tokens do not fit the %lld positions of this model; lower "
+                       "--max-new-tokens",
+                       job->generate.max_new_tokens, context);
+    if (job->bench.enabled)
+        BG_TRY(bg_timing_check(c, job->bench.prompt_tokens, job->bench.new_tokens, err));
+    if (!job->perplexity.enabled && !job->classify.enabled && !job->generate.enabled) return BG_OK;
+    bg_tokenizer *tokenizer;
+    BG_TRY(bg_tokenizer_open(job->model, &tokenizer, err));
+    bg_tokenizer_close(tokenizer);
+    return BG_OK;
 }
 
 /* How fast memory can be read bounds how fast tokens can come: beside speeds it belongs into the
@@ -400,6 +434,7 @@ bg_status bg_run_job(const bg_job *job, const char *worker, bg_progress progress
     BG_TRY(describe_model(&s, results, err));
     bg_status status = fit_to_task(&s, &fitted, err);
     if (status == BG_OK) status = check_inputs(&fitted, err);
+    if (status == BG_OK) status = check_options(&fitted, &s.config, err);
     if (status == BG_OK) status = add_bandwidth(&fitted, results, err);
     if (status == BG_OK) status = measure_rows(&s, results, err);
     bg_worker_stop(&s.baseline_worker);

@@ -6,6 +6,7 @@
  *   finish    memory at its peak
  * Each is answered by the keys that it adds to the run (docs/results.md). */
 #include "bench/job.h"
+#include "bench/machine.h"
 #include "bench/memory.h"
 #include "bench/timing.h"
 #include "core/alloc.h"
@@ -135,6 +136,24 @@ static bg_status describe(worker *w, json_t *run, bg_error *err)
                err);
 }
 
+/* Refused before memory is filled: the system would rather swap, or kill, than say no. */
+static bg_status check_memory(const bg_checkpoint *checkpoint, const bg_format *format,
+                              bg_error *err)
+{
+    bg_config config;
+    BG_TRY(bg_config_parse(bg_checkpoint_config(checkpoint), bg_checkpoint_config_path(checkpoint),
+                           &config, err));
+    double wanted = (double)bg_model_estimate(&config, format);
+    double available = (double)bg_available_memory();
+    bg_config_free(&config);
+    if (available <= 0 || wanted <= available) return BG_OK;
+    return bg_fail(
+        err, BG_ERR_MEMORY,
+        "out of memory: the weights take about %.1f GiB at %s, and %.1f GiB are available; "
+        "choose a lower precision or free memory",
+        wanted / (1 << 30), format->name, available / (1 << 30));
+}
+
 static bg_status load_model(worker *w, const char *precision, bg_error *err)
 {
     const bg_format *format = bg_format_by_name(precision);
@@ -144,8 +163,10 @@ static bg_status load_model(worker *w, const char *precision, bg_error *err)
     BG_TRY(w->job.random_weights ? bg_checkpoint_open_config(w->job.model, &checkpoint, err)
                                  : bg_checkpoint_open(w->job.model, &checkpoint, err));
     bg_progress progress = {report_progress, w};
-    bg_status status = bg_model_load(w->backend, checkpoint, w->job.random_weights, format,
-                                     progress, &w->model, err);
+    bg_status status = check_memory(checkpoint, format, err);
+    if (status == BG_OK)
+        status = bg_model_load(w->backend, checkpoint, w->job.random_weights, format, progress,
+                               &w->model, err);
     bg_checkpoint_close(checkpoint);
     return status;
 }
@@ -194,7 +215,7 @@ static bg_status perplexities(worker *w, json_t *run, bg_error *err)
                                          w->job.perplexity.max_tokens};
         bg_perplexity result;
         double start = bg_seconds();
-        BG_TRY(bg_perplexity_complete(w->model, &options, err));
+        BG_TRY(bg_perplexity_complete(&w->model->config, &options, err));
         BG_TRY(bg_perplexity_measure(w->model, w->tokenizer, w->job.perplexity.text, &options,
                                      (bg_progress){report_progress, w}, &result, err));
         json_t *entry = json_pack("{s:s, s:I}", "protocol", bg_protocol_name(protocols[i]),

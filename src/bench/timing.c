@@ -6,29 +6,46 @@
 
 #include <math.h>
 
+/* The prompt's length: what was asked for, or the default as far as the model has positions. */
+static size_t prompt_length(const bg_config *c, int asked, size_t new_tokens)
+{
+    const size_t context = (size_t)c->max_position_embeddings;
+    if (asked > 0) return (size_t)asked;
+    const size_t usual = c->arch->task == BG_TASK_DECODER ? 32 : 128;
+    return bg_min_size(usual, context > new_tokens ? context - new_tokens : 1);
+}
+
+bg_status bg_timing_check(const bg_config *c, int prompt_tokens, int new_tokens, bg_error *err)
+{
+    const bool decoder = c->arch->task == BG_TASK_DECODER;
+    const size_t decoded = decoder ? (size_t)new_tokens : 0;
+    const size_t prompt = prompt_length(c, prompt_tokens, decoded);
+    if (prompt + decoded <= (size_t)c->max_position_embeddings) return BG_OK;
+    if (!decoder)
+        return bg_fail(err, BG_ERR_USAGE,
+                       "sentences of %zu tokens are longer than the %lld positions of this model; "
+                       "lower --prompt-tokens",
+                       prompt, (long long)c->max_position_embeddings);
+    return bg_fail(
+        err, BG_ERR_USAGE,
+        "%zu prompt tokens and %d new ones are more than the %lld positions of this model; "
+        "lower --prompt-tokens or --new-tokens",
+        prompt, new_tokens, (long long)c->max_position_embeddings);
+}
+
 bg_status bg_timing_create(const bg_model *model, int prompt_tokens, int new_tokens, int batch,
                            bg_timing **out, bg_error *err)
 {
     const bg_config *c = &model->config;
-    const bool decoder = c->arch->task == BG_TASK_DECODER;
     *out = NULL;
+    BG_TRY(bg_timing_check(c, prompt_tokens, new_tokens, err));
     bg_timing *t = bg_calloc(1, sizeof *t);
     if (!t) return bg_fail_memory(err, sizeof *t, "a benchmark");
     t->model = model;
     t->batch = (size_t)batch;
-    t->new_tokens = decoder ? (size_t)new_tokens : 0;
-    t->prompt_tokens = (size_t)(prompt_tokens > 0 ? prompt_tokens : decoder ? 32 : 128);
-    if (prompt_tokens <= 0)
-        t->prompt_tokens = bg_min_size(t->prompt_tokens, (size_t)c->max_position_embeddings);
+    t->new_tokens = c->arch->task == BG_TASK_DECODER ? (size_t)new_tokens : 0;
+    t->prompt_tokens = prompt_length(c, prompt_tokens, t->new_tokens);
     const size_t length = t->prompt_tokens + t->new_tokens, rows = t->prompt_tokens * t->batch;
-    if (length > (size_t)c->max_position_embeddings) {
-        int prompt = (int)t->prompt_tokens;
-        bg_timing_free(t);
-        return bg_fail(err, BG_ERR_USAGE,
-                       "%d prompt tokens and %d new ones are more than the %lld positions of this "
-                       "model; lower --prompt-tokens or --new-tokens",
-                       prompt, new_tokens, (long long)c->max_position_embeddings);
-    }
     t->ids = bg_alloc_array(rows, sizeof *t->ids);
     t->next = bg_calloc(t->batch, sizeof *t->next);
     t->last = bg_alloc_array(t->batch, sizeof *t->last);

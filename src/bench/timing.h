@@ -22,6 +22,10 @@ typedef struct {
     double decode;      /* new_tokens further steps; decoders only */
 } bg_round;
 
+/* Refuses more tokens than the model has positions. */
+bg_status bg_timing_check(const bg_config *config, int prompt_tokens, int new_tokens,
+                          bg_error *err);
+
 /* prompt_tokens 0: 32 for a decoder, 128 for a classifier. The prompt is made of ids spread over
  * the vocabulary, the same in every round. */
 bg_status bg_timing_create(const bg_model *model, int prompt_tokens, int new_tokens, int batch,

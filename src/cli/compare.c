@@ -30,7 +30,7 @@ static const cli_option rows[] = {
      "200 lines, all sentences", 0, INT64_MAX},
     {"max-length", 0, CLI_INT, "N", offsetof(cli_settings, max_length),
      "Cut lines and sentences, and make windows, at so many tokens",
-     "128 for lines and sentences, the model's context for windows", 2, 1 << 20},
+     "128 for lines and sentences, the model's context, at most 2048, for windows", 2, 1 << 20},
     {"prompt", 0, CLI_STRINGS, "TEXT...", offsetof(cli_settings, prompts),
      "Prompts to complete, one or more; may be repeated", "four well-known ones", 0, 0},
     {"max-new-tokens", 0, CLI_INT, "N", offsetof(cli_settings, job.generate.max_new_tokens),

@@ -102,7 +102,6 @@ int main(int argc, char **argv)
     /* A closed pipe or a file-size limit is a write error with a sentence, not a silent end. */
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
-    cli_catch_signals();
     bg_status status = dispatch(argc, argv, &err);
     if (status != BG_OK) fprintf(stderr, "bitgauge: %s\n", err.message);
     return (int)status;

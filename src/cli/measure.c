@@ -87,8 +87,7 @@ static bg_status write_reports(const bg_results *results, const report *reports,
     return status;
 }
 
-static bg_status run_jobs(const bg_job *jobs, size_t n_jobs, bg_results *results, bool *any,
-                          bg_error *err)
+static bg_status run_jobs(const bg_job *jobs, size_t n_jobs, bg_results *results, bg_error *err)
 {
     cli_progress progress;
     bg_progress callback = cli_progress_begin(&progress);
@@ -97,7 +96,6 @@ static bg_status run_jobs(const bg_job *jobs, size_t n_jobs, bg_results *results
         bg_error error = {0};
         bg_status status = bg_run_job(&jobs[i], NULL, callback, results, &error);
         cli_progress_end(&progress);
-        if (status == BG_OK || status == BG_ERR_ROW || status == BG_ERR_INTERRUPTED) *any = true;
         if (status == BG_OK) continue;
         if (worst != BG_OK) complain(err); /* only the last is left to main */
         worst = status;
@@ -124,10 +122,11 @@ bg_status cli_measure(const cli_settings *settings, const bg_job *jobs, size_t n
     if (settings->command_line)
         status = bg_results_set_command(results, settings->command_line, err);
     if (status == BG_OK) {
-        bool any = false;
-        status = run_jobs(jobs, n_jobs, results, &any, err);
+        cli_catch_signals();
+        status = run_jobs(jobs, n_jobs, results, err);
         bg_error error = {0};
-        if (any && write_reports(results, reports, CLI_COUNT(reports), &error) != BG_OK) {
+        if (bg_results_count(results) > 0 &&
+            write_reports(results, reports, CLI_COUNT(reports), &error) != BG_OK) {
             /* An interruption stays one; otherwise a lost report weighs more than a failed row. */
             if (status == BG_OK || status == BG_ERR_ROW) {
                 if (status == BG_ERR_ROW) complain(err);

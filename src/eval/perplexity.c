@@ -181,9 +181,9 @@ static bg_status score_windows(scorer *s, const bg_tokenizer *tokenizer, const t
     return status;
 }
 
-bg_status bg_perplexity_complete(const bg_model *model, bg_perplexity_options *o, bg_error *err)
+bg_status bg_perplexity_complete(const bg_config *config, bg_perplexity_options *o, bg_error *err)
 {
-    const int64_t context = model->config.max_position_embeddings;
+    const int64_t context = config->max_position_embeddings;
     if (o->max_length == 0)
         o->max_length = o->protocol == BG_PROTOCOL_LINES && context > 128 ? 128
                         : context < 2048                                  ? context
@@ -213,7 +213,7 @@ bg_status bg_perplexity_measure(const bg_model *model, const bg_tokenizer *token
                        "perplexity needs a model that predicts the next token; %s is not one (use "
                        "`bitgauge classify`)",
                        model->config.architecture);
-    BG_TRY(bg_perplexity_complete(model, &o, err));
+    BG_TRY(bg_perplexity_complete(&model->config, &o, err));
     text_file file;
     BG_TRY(read_text(path, &file, err));
     scorer s;

@@ -24,7 +24,7 @@ const char *bg_protocol_name(bg_protocol protocol);
 
 /* Fills in lengths that are 0: for lines 128 tokens, for the others the model's context, at most
  * 2048, and half of it for the stride. Refuses what does not fit the model. */
-bg_status bg_perplexity_complete(const bg_model *model, bg_perplexity_options *options,
+bg_status bg_perplexity_complete(const bg_config *config, bg_perplexity_options *options,
                                  bg_error *err);
 
 /* Scores the text of a file:

@@ -197,7 +197,7 @@ static bg_status prepare(bg_run *run, const int32_t *ids, const bg_sequence *seq
         if (ids[i] < 0 || ids[i] >= c->vocab_size)
             return bg_fail(err, BG_ERR_FORMAT,
                            "token id %d is outside the model's vocabulary of %lld; tokenizer and "
-                           "model do not belong together",
+                           "model do not belong together, download both again",
                            ids[i], (long long)c->vocab_size);
     *n_rows = rows;
     return BG_OK;

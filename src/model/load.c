@@ -219,10 +219,29 @@ static void find_prefix(loader *l)
     l->prefix = arch->prefixes[0];
 }
 
+/* A checkpoint with more layers than its configuration says would run as another model. */
+static bg_status check_no_further_layer(const loader *l, bg_error *err)
+{
+    const bg_config *c = &l->model->config;
+    char name[256];
+    for (bg_role role = BG_ROLE_LAYER_FIRST; role < BG_ROLE_COUNT; role++) {
+        if (!c->arch->tensors[role].name) continue;
+        full_name(l, role, (int)c->num_hidden_layers, ".weight", name);
+        if (bg_checkpoint_find(l->checkpoint, name))
+            return bg_fail(err, BG_ERR_FORMAT,
+                           "%s: there is a tensor \"%s\", but config.json says that there are %lld "
+                           "layers; one of the two is wrong",
+                           bg_checkpoint_directory(l->checkpoint), name,
+                           (long long)c->num_hidden_layers);
+    }
+    return BG_OK;
+}
+
 static bg_status load_all(loader *l, bg_error *err)
 {
     bg_model *model = l->model;
     const int layers = (int)model->config.num_hidden_layers;
+    BG_TRY(check_no_further_layer(l, err));
     for (bg_role role = 0; role < BG_ROLE_LAYER_FIRST; role++) {
         if (role == BG_ROLE_HEAD && l->model->config.tie_word_embeddings) continue;
         BG_TRY(load_role(l, role, 0, &model->parameters[role], err));
@@ -247,6 +266,22 @@ static uint64_t count_values(const loader *l)
         total += role < BG_ROLE_LAYER_FIRST ? n : n * (uint64_t)c->num_hidden_layers;
     }
     return total;
+}
+
+size_t bg_model_estimate(const bg_config *config, const bg_format *precision)
+{
+    double total = 0;
+    for (bg_role role = 0; role < BG_ROLE_COUNT; role++) {
+        if (!config->arch->tensors[role].name ||
+            (role == BG_ROLE_HEAD && config->tie_word_embeddings))
+            continue;
+        double values = (double)dimension(config, bg_roles[role].rows) *
+                        (double)dimension(config, bg_roles[role].cols);
+        double bits = bg_roles[role].quantized || precision->bits > 16 ? precision->bits : 16;
+        total += values * bits / 8 *
+                 (role < BG_ROLE_LAYER_FIRST ? 1 : (double)config->num_hidden_layers);
+    }
+    return total < 0x1p62 ? (size_t)total : SIZE_MAX;
 }
 
 /* The matrices that stay unquantized have the type of the run in 32- and 16-bit modes. Beside

@@ -36,6 +36,9 @@ bg_status bg_model_load(bg_backend *backend, const bg_checkpoint *checkpoint, bo
                         bg_error *err);
 void bg_model_free(bg_model *model);
 
+/* About how many bytes the weights of a model come to at a precision, scales not counted. */
+size_t bg_model_estimate(const bg_config *config, const bg_format *precision);
+
 /* The output head of a decoder: its own matrix, or the token embedding. */
 const bg_weight *bg_model_head(const bg_model *model);
 

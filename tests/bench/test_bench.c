@@ -88,6 +88,14 @@ static void test_job_travels(void)
     job.bench.runs = 0;
     CHECK(bg_job_check(&job, &err) == BG_ERR_USAGE, "no runs");
     job.bench.runs = 1;
+    job.bench.runs = 1;
+    static const char *const not_utf8[] = {"a\xff"};
+    const char *const *prompts_before = job.generate.prompts;
+    job.generate.prompts = not_utf8;
+    job.generate.n_prompts = 1;
+    CHECK(bg_job_check(&job, &err) == BG_ERR_USAGE && strstr(err.message, "UTF-8"), "%s",
+          err.message);
+    job.generate.prompts = prompts_before;
     job.generate.temperature = NAN;
     CHECK(bg_job_check(&job, &err) == BG_ERR_USAGE, "a temperature that is no number");
 }

@@ -280,6 +280,7 @@ static void test_misfits(void)
         "\"n_inner\": 56", "\"n_inner\": 64",
         "\"transformer.h.0.mlp.c_fc.weight\" has the shape (40, 56), but config.json asks for "
         "(40, 64)");
+    check_misfit("\"n_layer\": 2", "\"n_layer\": 1", "\"transformer.h.1.ln_1.weight\", but");
     check_misfit("\"vocab_size\": 97", "\"vocab_size\": 98", "\"transformer.wte.weight\"");
 }
 
