@@ -71,8 +71,8 @@ typedef struct bg_arch {
     bg_norm_kind norm;
     bool norm_first; /* norms before attention and MLP, not after the residual */
     bool causal;
-    bool
-        classifier_quantized; /* transformers spares a model's last module, which here is another */
+    /* transformers spares a model's last module; where that is not the classifier, it is quantized. */
+    bool classifier_quantized;
     bool linear_transposed;   /* matrices are stored (in, out), as GPT-2's Conv1D */
     int position_offset;      /* position p has row p + offset of the table */
     const char *default_activation;
