@@ -71,10 +71,11 @@ typedef struct bg_arch {
     bg_norm_kind norm;
     bool norm_first; /* norms before attention and MLP, not after the residual */
     bool causal;
-    /* transformers spares a model's last module; where that is not the classifier, it is quantized. */
+    /* transformers spares a model's last module; where that is not the classifier, it is quantized.
+     */
     bool classifier_quantized;
-    bool linear_transposed;   /* matrices are stored (in, out), as GPT-2's Conv1D */
-    int position_offset;      /* position p has row p + offset of the table */
+    bool linear_transposed; /* matrices are stored (in, out), as GPT-2's Conv1D */
+    int position_offset;    /* position p has row p + offset of the table */
     const char *default_activation;
     double default_norm_eps;
     const char *prefixes[3]; /* tried in turn on the token embedding's name */
