@@ -90,10 +90,8 @@ static void lay_out(bg_timing *t, size_t past, size_t rows)
 /* The id after each sequence's last token, to t->next. */
 static bg_status choose(bg_timing *t, bg_error *err)
 {
-    bg_backend *backend = t->model->backend;
     BG_TRY(bg_run_select(t->run, t->last, t->batch, err));
-    return backend->ops->argmax(backend, bg_model_head(t->model), NULL, t->run->selected, t->batch,
-                                t->next, err);
+    return bg_run_argmax(t->run, t->batch, t->next, err);
 }
 
 bg_status bg_timing_round(bg_timing *t, bg_round *out, bg_error *err)

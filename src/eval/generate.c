@@ -25,14 +25,12 @@ static bool is_end(const bg_config *c, int64_t id)
 static bg_status next_token(generator *g, const int32_t *ids, size_t past, size_t n, int32_t *next,
                             bg_error *err)
 {
-    const bg_model *m = g->run->model;
-    const bg_config *c = &m->config;
+    const bg_config *c = &g->run->model->config;
     bg_sequence sequence = {0, n, 0, past, past + n};
     BG_TRY(bg_run_forward(g->run, ids + past, &sequence, 1, err));
     size_t last = n - 1, vocabulary = (size_t)c->vocab_size;
     BG_TRY(bg_run_select(g->run, &last, 1, err));
-    BG_TRY(m->backend->ops->logits(m->backend, bg_model_head(m), NULL, g->run->selected, 1,
-                                   g->logits, err));
+    BG_TRY(bg_run_logits(g->run, 1, g->logits, err));
     for (size_t i = 0; i < vocabulary; i++)
         if (isnan(g->logits[i]))
             return bg_fail(err, BG_ERR_FORMAT,

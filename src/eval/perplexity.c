@@ -51,7 +51,6 @@ static bg_status scorer_init(scorer *s, const bg_model *model, size_t max_length
 /* Runs `n` tokens and adds the log-likelihoods of those from `first` on, each given all before. */
 static bg_status score_window(scorer *s, const int32_t *ids, size_t n, size_t first)
 {
-    const bg_model *m = s->run->model;
     if (first < 1) first = 1;
     if (n <= first) return BG_OK;
     bg_sequence sequence = {0, n, 0, 0, n};
@@ -59,8 +58,7 @@ static bg_status score_window(scorer *s, const int32_t *ids, size_t n, size_t fi
     size_t count = n - first;
     for (size_t i = 0; i < count; i++) s->rows[i] = first - 1 + i;
     BG_TRY(bg_run_select(s->run, s->rows, count, s->err));
-    BG_TRY(m->backend->ops->score(m->backend, bg_model_head(m), NULL, s->run->selected, count,
-                                  ids + first, s->nll, s->err));
+    BG_TRY(bg_run_score(s->run, count, ids + first, s->nll, s->err));
     for (size_t i = 0; i < count; i++) s->out->nll += s->nll[i];
     s->out->tokens += (int64_t)count;
     return BG_OK;

@@ -230,6 +230,34 @@ bg_status bg_run_select(bg_run *run, const size_t *rows, size_t n, bg_error *err
     return backend->ops->gather(backend, run->hidden, rows, n, run->selected, err);
 }
 
+/* The output head: a matrix of its own, or the token embedding. */
+static const bg_parameter *head(const bg_model *model)
+{
+    const bg_parameter *own = &model->parameters[BG_ROLE_HEAD];
+    return own->weight ? own : &model->parameters[BG_ROLE_TOKEN_EMBEDDING];
+}
+
+bg_status bg_run_logits(bg_run *run, size_t n, float *logits, bg_error *err)
+{
+    const bg_model *m = run->model;
+    return m->backend->ops->logits(m->backend, head(m)->weight, head(m)->bias, run->selected, n,
+                                   logits, err);
+}
+
+bg_status bg_run_argmax(bg_run *run, size_t n, int32_t *ids, bg_error *err)
+{
+    const bg_model *m = run->model;
+    return m->backend->ops->argmax(m->backend, head(m)->weight, head(m)->bias, run->selected, n,
+                                   ids, err);
+}
+
+bg_status bg_run_score(bg_run *run, size_t n, const int32_t *targets, double *nll, bg_error *err)
+{
+    const bg_model *m = run->model;
+    return m->backend->ops->score(m->backend, head(m)->weight, head(m)->bias, run->selected, n,
+                                  targets, nll, err);
+}
+
 bg_status bg_run_classify(bg_run *run, const bg_sequence *sequences, size_t n_sequences,
                           float *logits, bg_error *err)
 {

@@ -348,9 +348,3 @@ void bg_model_free(bg_model *model)
     bg_config_free(&model->config);
     bg_free(model);
 }
-
-const bg_weight *bg_model_head(const bg_model *model)
-{
-    const bg_weight *own = model->parameters[BG_ROLE_HEAD].weight;
-    return own ? own : model->parameters[BG_ROLE_TOKEN_EMBEDDING].weight;
-}

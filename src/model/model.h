@@ -39,9 +39,6 @@ void bg_model_free(bg_model *model);
 /* About how many bytes the weights of a model come to at a precision, scales not counted. */
 size_t bg_model_estimate(const bg_config *config, const bg_format *precision);
 
-/* The output head of a decoder: its own matrix, or the token embedding. */
-const bg_weight *bg_model_head(const bg_model *model);
-
 /* ---- running --------------------------------------------------------------------------------- */
 
 /* Room for running up to max_rows tokens at once, of up to n_slots sequences that grow to
@@ -70,6 +67,12 @@ bg_status bg_run_forward(bg_run *run, const int32_t *ids, const bg_sequence *seq
 
 /* Copies rows of run->hidden, for the head, to run->selected. */
 bg_status bg_run_select(bg_run *run, const size_t *rows, size_t n, bg_error *err);
+
+/* What the output head says of the first n selected rows: their logits (n, vocab_size); the id of
+ * each one's largest logit, the lowest on a tie; and -log softmax(logits)[targets[i]] of each. */
+bg_status bg_run_logits(bg_run *run, size_t n, float *logits, bg_error *err);
+bg_status bg_run_argmax(bg_run *run, size_t n, int32_t *ids, bg_error *err);
+bg_status bg_run_score(bg_run *run, size_t n, const int32_t *targets, double *nll, bg_error *err);
 
 /* Classifier: logits (n_sequences, num_labels) of the sequences last run, from their first rows. */
 bg_status bg_run_classify(bg_run *run, const bg_sequence *sequences, size_t n_sequences,

@@ -40,11 +40,10 @@ static bg_model *load(const char *directory, const char *precision)
 /* Logits of the rows [first, first + n) of a run. */
 static void logits_of(bg_run *run, size_t first, size_t n, float *logits)
 {
-    const bg_model *m = run->model;
     size_t *rows = bg_alloc_array(n, sizeof *rows);
     for (size_t i = 0; i < n; i++) rows[i] = first + i;
     OK(bg_run_select(run, rows, n, &err));
-    OK(backend->ops->logits(backend, bg_model_head(m), NULL, run->selected, n, logits, &err));
+    OK(bg_run_logits(run, n, logits, &err));
     bg_free(rows);
 }
 
