@@ -3,6 +3,7 @@
 #include "core/alloc.h"
 #include "core/file.h"
 
+#include <limits.h>
 #include <math.h>
 
 /* jansson does not always say that it was memory it lacked. */
@@ -22,20 +23,38 @@ void bg_json_init(void)
     json_set_alloc_funcs(json_alloc, bg_free);
 }
 
-bg_status bg_json_parse(const char *text, size_t size, const char *where, json_t **out,
-                        bg_error *err)
+static bg_status parse(const char *text, size_t size, const char *where, size_t line, size_t flags,
+                       size_t *used, json_t **out, bg_error *err)
 {
     json_error_t problem;
     bg_json_init();
     memory_failed = false;
-    *out = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &problem);
-    if (*out) return BG_OK;
+    *out = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | flags, &problem);
+    if (*out) {
+        *used = (size_t)problem.position;
+        return BG_OK;
+    }
     if (memory_failed || json_error_code(&problem) == json_error_out_of_memory)
         return bg_fail_memory(err, size, where);
     return bg_fail(err, BG_ERR_FORMAT,
-                   "%s: not valid JSON at line %d, column %d (%s); the file is damaged or no JSON "
+                   "%s: not valid JSON at line %zu, column %d (%s); the file is damaged or no JSON "
                    "at all: download it again or correct it",
-                   where, problem.line, problem.column, problem.text);
+                   where, line + (size_t)problem.line - 1, problem.column, problem.text);
+}
+
+bg_status bg_json_parse(const char *text, size_t size, const char *where, json_t **out,
+                        bg_error *err)
+{
+    size_t used;
+    return parse(text, size, where, 1, 0, &used, out, err);
+}
+
+bg_status bg_json_parse_next(const char *text, size_t size, const char *where, size_t line,
+                             size_t *used, json_t **out, bg_error *err)
+{
+    /* jansson counts in int. */
+    return parse(text, size < INT_MAX ? size : INT_MAX, where, line,
+                 JSON_DISABLE_EOF_CHECK | JSON_ALLOW_NUL, used, out, err);
 }
 
 bg_status bg_json_load(const char *path, size_t limit, json_t **out, bg_error *err)

@@ -19,6 +19,11 @@ void bg_json_init(void);
 bg_status bg_json_parse(const char *text, size_t size, const char *where, json_t **out,
                         bg_error *err);
 
+/* Parses the value that `text` begins with, as one of several: *used is how many bytes it took. The
+ * text begins in the source's line `line`, which errors name. Strings may hold NUL. */
+bg_status bg_json_parse_next(const char *text, size_t size, const char *where, size_t line,
+                             size_t *used, json_t **out, bg_error *err);
+
 /* Parses a file of at most `limit` bytes. */
 bg_status bg_json_load(const char *path, size_t limit, json_t **out, bg_error *err);
 
