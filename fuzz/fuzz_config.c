@@ -17,7 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         bg_config config;
         if (json_is_object(json)) {
             status = bg_config_parse(json, "fuzz", &config, &err);
-            if (status == BG_OK) bg_config_free(&config);
+            bg_config_free(&config);
         }
         json_decref(json);
     }

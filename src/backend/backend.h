@@ -51,37 +51,60 @@ typedef enum {
     BG_ACTIVATION_NONE,
     BG_ACTIVATION_RELU,
     BG_ACTIVATION_GELU,      /* x/2 (1 + erf(x/sqrt 2)) */
-    BG_ACTIVATION_GELU_TANH, /* its tanh approximation, "gelu_new" */
+    BG_ACTIVATION_GELU_TANH, /* its tanh approximation */
+    BG_ACTIVATION_GELU_NEW,  /* the same, but in a 16-bit model rounded at every step */
     BG_ACTIVATION_SILU,
+    BG_ACTIVATION_TANH,
     BG_ACTIVATION_COUNT,
 } bg_activation;
 
 typedef enum {
-    BG_NORM_LAYER, /* (x - mean) / sqrt(variance + eps) * weight + bias */
-    BG_NORM_RMS,   /* x / sqrt(mean of squares + eps) * weight */
+    BG_NORM_LAYER,      /* (x - mean) / sqrt(variance + eps) * weight + bias */
+    BG_NORM_RMS,        /* x / sqrt(mean of squares + eps) * weight */
+    BG_NORM_RMS_OFFSET, /* ... * (1 + weight), as Gemma's */
 } bg_norm_kind;
 
-/* One row of the sum that makes an embedding: table[ids[i]]. */
+/* A norm, as far as it is the same for every layer. */
+typedef struct {
+    bg_norm_kind kind;
+    const bg_weight *weight, *bias; /* (1, n); bias may be NULL */
+    float eps;
+} bg_norm;
+
+/* One row of the sum that makes an embedding: scale * table[ids[i]]. */
 typedef struct {
     const bg_weight *table; /* (n, hidden) */
     const int32_t *ids;     /* (n_rows), host memory, each in [0, table->rows) */
+    float scale;
 } bg_lookup;
 
 /* One sequence of a batch. Its new tokens are `rows` consecutive rows of the activations. */
 typedef struct {
     size_t first_row, rows;
-    size_t slot; /* of the cache */
-    size_t past; /* positions that the slot holds already */
-    size_t keys; /* positions, counted from 0, that may be attended to; the rest is padding */
+    size_t slot;   /* of the cache */
+    size_t past;   /* positions that the slot holds already */
+    size_t keys;   /* positions, counted from 0, that may be attended to; the rest is padding */
+    size_t prefix; /* positions that every token sees, though they come after it */
 } bg_sequence;
 
+/* softmax(scale * Q K^T + bias + mask) V. New queries and keys are first normed head by head, then
+ * turned to their positions, where those are given; then keys and values are written to the cache
+ * behind `past`, and attention goes over the cache. */
 typedef struct {
-    const bg_act *qkv; /* queries, keys and values side by side: */
+    bg_act *qkv; /* queries, keys and values side by side; queries and keys may be changed: */
     size_t query_col, key_col, value_col;
     size_t n_heads, n_kv_heads, head_dim; /* n_heads is a multiple of n_kv_heads */
-    float scale;                          /* of the scores */
+    bool stored;                  /* there are queries only: bg_backend_ops.store wrote the keys */
+    bg_norm query_norm, key_norm; /* over head_dim; weight NULL: none */
+    const bg_weight *rope; /* (positions, d): d/2 cosines, then sines, of the angle that the pair
+                              (x[i], x[i + d/2]) of a head turns by; NULL: none */
+    float scale;           /* of the scores */
+    /* (n_heads, 2 D + 1): what the score of a key gets that lies `distance` behind the query, from
+     * column D + distance; distances beyond D count as D. NULL: nothing. */
+    const bg_weight *position_bias;
     bool causal;
-    bg_cache *cache; /* new keys and values are written behind `past`, then attended to */
+    size_t window; /* a query sees so many keys, its own the last; 0: all. Causal only */
+    bg_cache *cache;
     size_t layer;
     const bg_sequence *sequences;
     size_t n_sequences;
@@ -94,6 +117,7 @@ typedef struct {
     const bg_act *in;        /* (rows, in) */
     size_t n_rows;
     bg_activation activation; /* applied after the bias */
+    const bg_act *multiplier; /* (rows, out) multiplies that, or NULL; may be `out` */
     const bg_act *residual;   /* (rows, out) added last, or NULL; may be `out` */
     bg_act *out;              /* columns [out_col, out_col + out features) are written */
     size_t out_col;
@@ -121,6 +145,9 @@ typedef struct {
     bg_status (*act_create)(bg_backend *backend, size_t rows, size_t cols, bool half, bg_act **out,
                             bg_error *err);
     void (*act_free)(bg_backend *backend, bg_act *act);
+    /* Copies host floats (n_rows, cols) to the first n_rows. */
+    bg_status (*act_write)(bg_backend *backend, bg_act *act, size_t n_rows, const float *values,
+                           bg_error *err);
     /* Copies the first n_rows to host floats (n_rows, cols). */
     bg_status (*act_read)(bg_backend *backend, const bg_act *act, size_t n_rows, float *values,
                           bg_error *err);
@@ -132,15 +159,21 @@ typedef struct {
 
     bg_status (*embed)(bg_backend *backend, const bg_lookup *lookups, size_t n_lookups,
                        size_t n_rows, bg_act *out, bg_error *err);
-    /* `out` may be `in`; bias may be NULL. */
-    bg_status (*norm)(bg_backend *backend, bg_norm_kind kind, const bg_weight *weight,
-                      const bg_weight *bias, float eps, const bg_act *in, size_t n_rows,
+    /* `out` may be `in`. */
+    bg_status (*norm)(bg_backend *backend, const bg_norm *norm, const bg_act *in, size_t n_rows,
                       bg_act *out, bg_error *err);
     bg_status (*linear)(bg_backend *backend, const bg_linear *args, bg_error *err);
     bg_status (*attention)(bg_backend *backend, const bg_attention *args, bg_error *err);
-    /* out row i = in row rows[i]; `out` is not `in`. */
-    bg_status (*gather)(bg_backend *backend, const bg_act *in, const size_t *rows, size_t n_rows,
-                        bg_act *out, bg_error *err);
+    /* Writes the keys and values of each sequence's rows of `kv` to a layer of the cache, behind
+     * `past`, as they are. */
+    bg_status (*store)(bg_backend *backend, bg_cache *cache, size_t layer, const bg_act *kv,
+                       size_t key_col, size_t value_col, const bg_sequence *sequences,
+                       size_t n_sequences, bg_error *err);
+    /* out row out_rows[i] = scale * in row in_rows[i]; NULL rows are 0, 1, ...; `out` is not `in`.
+     */
+    bg_status (*copy_rows)(bg_backend *backend, const bg_act *in, const size_t *in_rows,
+                           bg_act *out, const size_t *out_rows, size_t n_rows, float scale,
+                           bg_error *err);
 
     /* Logits of rows of `in` under an output head, (n_rows, head->rows), into host memory. */
     bg_status (*logits)(bg_backend *backend, const bg_weight *head, const bg_weight *bias,

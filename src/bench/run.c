@@ -54,8 +54,7 @@ static bg_status describe_model(session *s, bg_results *results, bg_error *err)
     bg_checkpoint *checkpoint;
     BG_TRY(s->job->random_weights ? bg_checkpoint_open_config(s->job->model, &checkpoint, err)
                                   : bg_checkpoint_open(s->job->model, &checkpoint, err));
-    bg_status status = bg_config_parse(bg_checkpoint_config(checkpoint),
-                                       bg_checkpoint_config_path(checkpoint), &s->config, err);
+    bg_status status = bg_config_load(checkpoint, &s->config, err);
     bg_dtype dtype = s->config.dtype;
     if (bg_checkpoint_count(checkpoint) > 0) dtype = bg_checkpoint_tensor(checkpoint, 0)->dtype;
     s->checkpoint_bytes = (int64_t)bg_checkpoint_file_bytes(checkpoint);

@@ -141,8 +141,11 @@ static bg_status check_memory(const bg_checkpoint *checkpoint, const bg_format *
                               bg_error *err)
 {
     bg_config config;
-    BG_TRY(bg_config_parse(bg_checkpoint_config(checkpoint), bg_checkpoint_config_path(checkpoint),
-                           &config, err));
+    bg_status status = bg_config_load(checkpoint, &config, err);
+    if (status != BG_OK) {
+        bg_config_free(&config);
+        return status;
+    }
     double wanted = (double)bg_model_estimate(&config, format);
     double available = (double)bg_available_memory();
     bg_config_free(&config);

@@ -82,7 +82,8 @@ void bg_timing_free(bg_timing *t)
 static void lay_out(bg_timing *t, size_t past, size_t rows)
 {
     for (size_t i = 0; i < t->batch; i++) {
-        t->sequences[i] = (bg_sequence){i * rows, rows, i, past, past + rows};
+        t->sequences[i] = (bg_sequence){
+            .first_row = i * rows, .rows = rows, .slot = i, .past = past, .keys = past + rows};
         t->last[i] = i * rows + rows - 1;
     }
 }

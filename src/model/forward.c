@@ -2,109 +2,47 @@
 #include "core/alloc.h"
 #include "core/checked.h"
 #include "model/model.h"
+#include "model/pass.h"
 
 #include <math.h>
+#include <string.h>
 
-static bg_status create_acts(bg_run *run, bg_error *err)
+static bg_norm norm_of(const bg_model *m, const bg_parameter *parameter)
 {
-    const bg_model *m = run->model;
-    const bg_config *c = &m->config;
-    const size_t hidden = (size_t)c->hidden_size;
-    const size_t attended = (size_t)(c->num_attention_heads * c->head_dim);
-    const size_t key_value = (size_t)(c->num_key_value_heads * c->head_dim);
-    const struct {
-        bg_act **act;
-        size_t rows, cols;
-    } wanted[] = {
-        {&run->hidden, run->max_rows, hidden},
-        {&run->normed, run->max_rows, hidden},
-        {&run->qkv, run->max_rows, attended + 2 * key_value},
-        {&run->attended, run->max_rows, attended},
-        {&run->inner, run->max_rows, (size_t)c->intermediate_size},
-        {&run->selected, run->max_selected, hidden},
-        {&run->labels, run->max_selected, (size_t)c->num_labels},
-    };
-    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
-        BG_TRY(m->backend->ops->act_create(m->backend, wanted[i].rows, wanted[i].cols,
-                                           m->precision == BG_FORMAT_INT8, wanted[i].act, err));
-    return BG_OK;
+    return (bg_norm){m->config.arch->norm, parameter->weight, parameter->bias,
+                     (float)m->config.norm_eps};
 }
 
-bg_status bg_run_create(const bg_model *model, size_t max_rows, size_t n_slots, size_t max_length,
-                        size_t max_selected, bg_run **out, bg_error *err)
+static bg_status norm(const bg_pass *p, const bg_parameter *parameter, const bg_act *in,
+                      bg_act *out)
 {
-    const bg_config *c = &model->config;
-    *out = NULL;
-    bg_run *run = bg_calloc(1, sizeof *run);
-    if (!run) return bg_fail_memory(err, sizeof *run, "a run");
-    run->model = model;
-    run->max_rows = max_rows;
-    run->max_selected = max_selected;
-    run->positions = bg_alloc_array(max_rows, sizeof *run->positions);
-    bg_status status = BG_OK;
-    if (!run->positions) status = bg_fail_memory(err, 4 * max_rows, "positions");
-    if (status == BG_OK) status = create_acts(run, err);
-    /* An encoder looks back at nothing: its layers share one layer of cache. */
-    size_t layers = c->arch->causal ? (size_t)c->num_hidden_layers : 1;
-    if (status == BG_OK)
-        status = model->backend->ops->cache_create(model->backend, layers, n_slots, max_length,
-                                                   (size_t)c->num_key_value_heads,
-                                                   (size_t)c->head_dim, &run->cache, err);
-    if (status != BG_OK) {
-        bg_run_free(run);
-        return status;
-    }
-    *out = run;
-    return BG_OK;
+    const bg_model *m = p->run->model;
+    const bg_norm args = norm_of(m, parameter);
+    return m->backend->ops->norm(m->backend, &args, in, p->n_rows, out, p->err);
 }
 
-void bg_run_free(bg_run *run)
+static bg_status linear(const bg_pass *p, const bg_parameter *parameter, bg_linear args)
 {
-    if (!run) return;
-    bg_backend *backend = run->model->backend;
-    bg_act *const acts[] = {run->hidden, run->normed,   run->qkv,   run->attended,
-                            run->inner,  run->selected, run->labels};
-    for (size_t i = 0; i < sizeof acts / sizeof *acts; i++)
-        backend->ops->act_free(backend, acts[i]);
-    backend->ops->cache_free(backend, run->cache);
-    bg_free(run->positions);
-    bg_free(run);
+    const bg_model *m = p->run->model;
+    args.weight = parameter->weight;
+    args.bias = parameter->bias;
+    args.n_rows = p->n_rows;
+    return m->backend->ops->linear(m->backend, &args, p->err);
+}
+
+bg_status bg_pass_linear(const bg_pass *p, const bg_parameter *parameter, const bg_act *in,
+                         bg_activation activation, const bg_act *residual, bg_act *out,
+                         size_t out_col)
+{
+    return linear(p, parameter,
+                  (bg_linear){.in = in,
+                              .activation = activation,
+                              .residual = residual,
+                              .out = out,
+                              .out_col = out_col});
 }
 
 /* ---- one block ------------------------------------------------------------------------------- */
-
-typedef struct {
-    bg_run *run;
-    size_t n_rows;
-    const bg_sequence *sequences;
-    size_t n_sequences;
-    size_t layer;
-    bg_error *err;
-} pass;
-
-static bg_status norm(const pass *p, const bg_parameter *parameter, const bg_act *in, bg_act *out)
-{
-    const bg_model *m = p->run->model;
-    return m->backend->ops->norm(m->backend, m->config.arch->norm, parameter->weight,
-                                 parameter->bias, (float)m->config.norm_eps, in, p->n_rows, out,
-                                 p->err);
-}
-
-static bg_status linear(const pass *p, const bg_parameter *parameter, const bg_act *in,
-                        bg_activation activation, const bg_act *residual, bg_act *out,
-                        size_t out_col)
-{
-    const bg_model *m = p->run->model;
-    const bg_linear args = {.weight = parameter->weight,
-                            .bias = parameter->bias,
-                            .in = in,
-                            .n_rows = p->n_rows,
-                            .activation = activation,
-                            .residual = residual,
-                            .out = out,
-                            .out_col = out_col};
-    return m->backend->ops->linear(m->backend, &args, p->err);
-}
 
 static float attention_scale(const bg_config *c, size_t layer)
 {
@@ -114,7 +52,7 @@ static float attention_scale(const bg_config *c, size_t layer)
 }
 
 /* Queries, keys and values of `in`, and attention over them, to run->attended. */
-static bg_status attend(const pass *p, const bg_parameter *layer, const bg_act *in)
+static bg_status attend(const bg_pass *p, const bg_parameter *layer, const bg_act *in)
 {
     bg_run *run = p->run;
     const bg_model *m = run->model;
@@ -130,16 +68,22 @@ static bg_status attend(const pass *p, const bg_parameter *layer, const bg_act *
                  {BG_ROLE_VALUE, query + key_value}};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (layer[parts[i].role].weight)
-            BG_TRY(linear(p, &layer[parts[i].role], in, BG_ACTIVATION_NONE, NULL, run->qkv,
-                          parts[i].col));
+            BG_TRY(bg_pass_linear(p, &layer[parts[i].role], in, BG_ACTIVATION_NONE, NULL, run->qkv,
+                                  parts[i].col));
     const bg_attention args = {.qkv = run->qkv,
                                .key_col = query,
                                .value_col = query + key_value,
                                .n_heads = (size_t)c->num_attention_heads,
                                .n_kv_heads = (size_t)c->num_key_value_heads,
                                .head_dim = (size_t)c->head_dim,
+                               .query_norm = norm_of(m, &layer[BG_ROLE_QUERY_NORM]),
+                               .key_norm = norm_of(m, &layer[BG_ROLE_KEY_NORM]),
+                               .rope = run->rope,
                                .scale = attention_scale(c, p->layer),
+                               .position_bias = m->parameters[BG_ROLE_POSITION_BIAS].weight,
                                .causal = c->arch->causal,
+                               .window =
+                                   bg_config_slides(c, p->layer) ? (size_t)c->sliding_window : 0,
                                .cache = run->cache,
                                .layer = c->arch->causal ? p->layer : 0,
                                .sequences = p->sequences,
@@ -148,135 +92,281 @@ static bg_status attend(const pass *p, const bg_parameter *layer, const bg_act *
     return m->backend->ops->attention(m->backend, &args, p->err);
 }
 
-/* x += attention(norm(x)); x += mlp(norm(x)), or with the norms last: x = norm(x + attention(x)),
- * x = norm(x + mlp(x)). */
-static bg_status block(const pass *p)
+/* Attention of `in` to the encoder's states, which bg_run_encode stored, to run->attended. */
+static bg_status attend_to_source(const bg_pass *p, const bg_parameter *layer, const bg_act *in)
+{
+    bg_run *run = p->run;
+    const bg_model *m = run->model;
+    const bg_config *c = &m->config;
+    for (size_t i = 0; i < p->n_sequences; i++) {
+        const bg_sequence *s = &p->sequences[i];
+        run->sources[i] = (bg_sequence){.first_row = s->first_row,
+                                        .rows = s->rows,
+                                        .slot = s->slot,
+                                        .keys = run->source_keys[s->slot]};
+    }
+    BG_TRY(
+        bg_pass_linear(p, &layer[BG_ROLE_CROSS_QUERY], in, BG_ACTIVATION_NONE, NULL, run->qkv, 0));
+    const bg_attention args = {.qkv = run->qkv,
+                               .n_heads = (size_t)c->num_attention_heads,
+                               .n_kv_heads = (size_t)c->num_key_value_heads,
+                               .head_dim = (size_t)c->head_dim,
+                               .stored = true,
+                               .scale = attention_scale(c, p->layer),
+                               .cache = run->cross_cache,
+                               .layer = p->layer,
+                               .sequences = run->sources,
+                               .n_sequences = p->n_sequences,
+                               .out = run->attended};
+    return m->backend->ops->attention(m->backend, &args, p->err);
+}
+
+/* x += down(activation(up(in))), or down(activation(gate(in)) * up(in)). */
+static bg_status mlp(const bg_pass *p, const bg_parameter *layer, const bg_act *in)
+{
+    bg_run *run = p->run;
+    const bool gated = layer[BG_ROLE_MLP_GATE].weight;
+    const bg_activation activation = run->model->config.activation;
+    BG_TRY(bg_pass_linear(p, &layer[BG_ROLE_MLP_UP], in, gated ? BG_ACTIVATION_NONE : activation,
+                          NULL, run->inner, 0));
+    if (gated)
+        BG_TRY(linear(
+            p, &layer[BG_ROLE_MLP_GATE],
+            (bg_linear){
+                .in = in, .activation = activation, .multiplier = run->inner, .out = run->inner}));
+    return bg_pass_linear(p, &layer[BG_ROLE_MLP_DOWN], run->inner, BG_ACTIVATION_NONE, run->hidden,
+                          run->hidden, 0);
+}
+
+static bg_status block(const bg_pass *p)
 {
     bg_run *run = p->run;
     const bg_model *m = run->model;
     const bg_parameter *layer = m->layers[p->layer];
-    const bool first = m->config.arch->norm_first;
-    bg_act *x = run->hidden, *in = first ? run->normed : x;
+    const bg_block_kind kind = m->config.block;
+    const bool after = kind == BG_BLOCK_POST_NORM;
+    bg_act *x = run->hidden, *in = after ? x : run->normed;
 
-    if (first) BG_TRY(norm(p, &layer[BG_ROLE_ATTENTION_NORM], x, in));
+    if (!after) BG_TRY(norm(p, &layer[BG_ROLE_ATTENTION_NORM], x, in));
     BG_TRY(attend(p, layer, in));
-    BG_TRY(linear(p, &layer[BG_ROLE_ATTENTION_OUTPUT], run->attended, BG_ACTIVATION_NONE, x, x, 0));
-    if (!first) BG_TRY(norm(p, &layer[BG_ROLE_ATTENTION_NORM], x, x));
+    BG_TRY(bg_pass_linear(p, &layer[BG_ROLE_ATTENTION_OUTPUT], run->attended, BG_ACTIVATION_NONE, x,
+                          x, 0));
+    if (after) BG_TRY(norm(p, &layer[BG_ROLE_ATTENTION_NORM], x, x));
 
-    if (first) BG_TRY(norm(p, &layer[BG_ROLE_MLP_NORM], x, in));
-    BG_TRY(linear(p, &layer[BG_ROLE_MLP_UP], in, m->config.activation, NULL, run->inner, 0));
-    BG_TRY(linear(p, &layer[BG_ROLE_MLP_DOWN], run->inner, BG_ACTIVATION_NONE, x, x, 0));
-    if (!first) BG_TRY(norm(p, &layer[BG_ROLE_MLP_NORM], x, x));
+    if (layer[BG_ROLE_CROSS_QUERY].weight) {
+        BG_TRY(norm(p, &layer[BG_ROLE_CROSS_NORM], x, in));
+        BG_TRY(attend_to_source(p, layer, in));
+        BG_TRY(bg_pass_linear(p, &layer[BG_ROLE_CROSS_OUTPUT], run->attended, BG_ACTIVATION_NONE, x,
+                              x, 0));
+    }
+
+    if (kind == BG_BLOCK_PRE_NORM) BG_TRY(norm(p, &layer[BG_ROLE_MLP_NORM], x, in));
+    BG_TRY(mlp(p, layer, in));
+    if (after) BG_TRY(norm(p, &layer[BG_ROLE_MLP_NORM], x, x));
     return BG_OK;
 }
 
-/* ---- the whole pass -------------------------------------------------------------------------- */
+/* Every block, and the last norm, on what is in run->hidden. */
+static bg_status blocks(bg_pass *p)
+{
+    bg_run *run = p->run;
+    const bg_model *m = run->model;
+    if (m->parameters[BG_ROLE_EMBEDDING_NORM].weight)
+        BG_TRY(norm(p, &m->parameters[BG_ROLE_EMBEDDING_NORM], run->hidden, run->hidden));
+    for (; p->layer < (size_t)m->config.num_hidden_layers; p->layer++) BG_TRY(block(p));
+    if (m->parameters[BG_ROLE_FINAL_NORM].weight)
+        BG_TRY(norm(p, &m->parameters[BG_ROLE_FINAL_NORM], run->hidden, run->hidden));
+    return BG_OK;
+}
+
+/* ---- tokens ---------------------------------------------------------------------------------- */
 
 /* Checks the batch, fills run->positions; *n_rows is its size. */
-static bg_status prepare(bg_run *run, const int32_t *ids, const bg_sequence *sequences,
-                         size_t n_sequences, size_t *n_rows, bg_error *err)
+static bg_status prepare(bg_run *run, const bg_sequence *sequences, size_t n_sequences,
+                         size_t *n_rows, bg_error *err)
 {
     const bg_config *c = &run->model->config;
     size_t rows = 0;
+    if (n_sequences > run->n_slots)
+        return bg_fail(err, BG_ERR_INTERNAL, "forward: %zu sequences for %zu slots", n_sequences,
+                       run->n_slots);
     for (size_t i = 0; i < n_sequences; i++) {
         const bg_sequence *s = &sequences[i];
-        size_t end = s->past + s->rows;
         if (s->first_row != rows || s->rows == 0 || s->rows > run->max_rows - rows ||
-            s->slot >= run->cache->n_slots || s->keys == 0)
-            return bg_fail(err, BG_ERR_INTERNAL, "forward: sequence %zu does not fit the run", i);
-        if (end > (size_t)c->max_position_embeddings)
+            s->slot >= run->n_slots)
+            return bg_fail(err, BG_ERR_INTERNAL, "forward: the batch is not laid out as it must");
+        if (s->past + s->rows > (size_t)c->max_position_embeddings)
             return bg_fail(err, BG_ERR_USAGE,
-                           "a sequence of %zu tokens is longer than the %lld positions of this "
-                           "model; use a shorter prompt or text, or fewer new tokens",
-                           end, (long long)c->max_position_embeddings);
+                           "%zu tokens are more than the %lld positions of this model; use shorter "
+                           "texts",
+                           s->past + s->rows, (long long)c->max_position_embeddings);
         for (size_t k = 0; k < s->rows; k++)
             run->positions[rows + k] = (int32_t)(s->past + k) + c->arch->position_offset;
         rows += s->rows;
     }
-    for (size_t i = 0; i < rows; i++)
-        if (ids[i] < 0 || ids[i] >= c->vocab_size)
+    *n_rows = rows;
+    return BG_OK;
+}
+
+/* run->ids: the tokens, but for image tokens, which stand for features and may have no embedding.
+ */
+static bg_status check_ids(bg_run *run, const int32_t *ids, size_t n, size_t *n_images,
+                           bg_error *err)
+{
+    const bg_config *c = &run->model->config;
+    *n_images = 0;
+    for (size_t i = 0; i < n; i++) {
+        run->ids[i] = ids[i];
+        if (c->image_token_id >= 0 && ids[i] == c->image_token_id) {
+            run->ids[i] = 0;
+            run->feature_rows[(*n_images)++] = i;
+        } else if (ids[i] < 0 || ids[i] >= c->vocab_size) {
             return bg_fail(err, BG_ERR_FORMAT,
                            "token id %d is outside the model's vocabulary of %lld; tokenizer and "
                            "model do not belong together, download both again",
                            ids[i], (long long)c->vocab_size);
-    *n_rows = rows;
+        }
+    }
+    if (*n_images > run->n_features - run->used_features)
+        return bg_fail(err, BG_ERR_USAGE,
+                       "the prompt has %zu image tokens for the %zu patches of its images; give an "
+                       "image for each place",
+                       *n_images, run->n_features - run->used_features);
     return BG_OK;
+}
+
+/* The sum of the embeddings of each token, its position and its type, to run->hidden. */
+static bg_status embed(const bg_pass *p)
+{
+    bg_run *run = p->run;
+    const bg_model *m = run->model;
+    const bg_parameter *parameters = m->parameters;
+    const bg_parameter *in = &parameters[BG_ROLE_PROJECT_IN];
+    const bg_lookup tokens = {parameters[BG_ROLE_TOKEN_EMBEDDING].weight, run->ids,
+                              (float)m->config.embedding_scale};
+    const bg_lookup others[] = {{parameters[BG_ROLE_POSITION_EMBEDDING].weight, run->positions, 1},
+                                {parameters[BG_ROLE_TYPE_EMBEDDING].weight, run->zeros, 1}};
+    bg_lookup lookups[3];
+    size_t n = 0;
+    if (!in->weight) lookups[n++] = tokens;
+    for (size_t i = 0; i < 2; i++)
+        if (others[i].table) lookups[n++] = others[i];
+    BG_TRY(m->backend->ops->embed(m->backend, lookups, n, p->n_rows, run->hidden, p->err));
+    if (!in->weight) return BG_OK;
+    BG_TRY(m->backend->ops->embed(m->backend, &tokens, 1, p->n_rows, run->embedded, p->err));
+    return bg_pass_linear(p, in, run->embedded, BG_ACTIVATION_NONE, run->hidden, run->hidden, 0);
 }
 
 bg_status bg_run_forward(bg_run *run, const int32_t *ids, const bg_sequence *sequences,
                          size_t n_sequences, bg_error *err)
 {
+    bg_backend *backend = run->model->backend;
+    bg_pass p = {run, 0, sequences, n_sequences, 0, err};
+    size_t n_images;
+    BG_TRY(prepare(run, sequences, n_sequences, &p.n_rows, err));
+    BG_TRY(check_ids(run, ids, p.n_rows, &n_images, err));
+    BG_TRY(embed(&p));
+    if (n_images > 0) {
+        size_t *from = bg_alloc_array(n_images, sizeof *from);
+        if (!from) return bg_fail_memory(err, n_images * sizeof *from, "an image");
+        for (size_t i = 0; i < n_images; i++) from[i] = run->used_features + i;
+        bg_status status =
+            backend->ops->copy_rows(backend, run->encoder->features, from, run->hidden,
+                                    run->feature_rows, n_images, 1, err);
+        bg_free(from);
+        BG_TRY(status);
+        run->used_features += n_images;
+    }
+    return blocks(&p);
+}
+
+/* ---- what an encoder reads ------------------------------------------------------------------- */
+
+bg_status bg_run_encode(bg_run *run, const int32_t *ids, const bg_sequence *sequences,
+                        size_t n_sequences, bg_error *err)
+{
     const bg_model *m = run->model;
-    pass p = {run, 0, sequences, n_sequences, 0, err};
-    BG_TRY(prepare(run, ids, sequences, n_sequences, &p.n_rows, err));
-    bg_lookup lookups[2] = {{m->parameters[BG_ROLE_TOKEN_EMBEDDING].weight, ids},
-                            {m->parameters[BG_ROLE_POSITION_EMBEDDING].weight, run->positions}};
-    BG_TRY(m->backend->ops->embed(m->backend, lookups, lookups[1].table ? 2 : 1, p.n_rows,
-                                  run->hidden, err));
-    if (m->parameters[BG_ROLE_EMBEDDING_NORM].weight)
-        BG_TRY(norm(&p, &m->parameters[BG_ROLE_EMBEDDING_NORM], run->hidden, run->hidden));
-    for (; p.layer < (size_t)m->config.num_hidden_layers; p.layer++) BG_TRY(block(&p));
-    if (m->parameters[BG_ROLE_FINAL_NORM].weight)
-        BG_TRY(norm(&p, &m->parameters[BG_ROLE_FINAL_NORM], run->hidden, run->hidden));
+    const bg_config *c = &m->config;
+    if (!c->arch->cross_attention)
+        return bg_fail(err, BG_ERR_INTERNAL, "encode: %s has no encoder", c->architecture);
+    BG_TRY(bg_run_forward(run->encoder, ids, sequences, n_sequences, err));
+    const size_t key_value = (size_t)(c->num_key_value_heads * c->head_dim);
+    bg_pass p = {.run = run, .err = err};
+    for (size_t i = 0; i < n_sequences; i++) p.n_rows += sequences[i].rows;
+    for (size_t layer = 0; layer < (size_t)c->num_hidden_layers; layer++) {
+        const bg_parameter *parameters = m->layers[layer];
+        BG_TRY(bg_pass_linear(&p, &parameters[BG_ROLE_CROSS_KEY], run->encoder->hidden,
+                              BG_ACTIVATION_NONE, NULL, run->cross_kv, 0));
+        BG_TRY(bg_pass_linear(&p, &parameters[BG_ROLE_CROSS_VALUE], run->encoder->hidden,
+                              BG_ACTIVATION_NONE, NULL, run->cross_kv, key_value));
+        BG_TRY(m->backend->ops->store(m->backend, run->cross_cache, layer, run->cross_kv, 0,
+                                      key_value, sequences, n_sequences, err));
+    }
+    for (size_t i = 0; i < n_sequences; i++)
+        run->source_keys[sequences[i].slot] = sequences[i].keys;
     return BG_OK;
 }
 
-bg_status bg_run_select(bg_run *run, const size_t *rows, size_t n, bg_error *err)
+/* Row r of `rows` is patch r of the images, in reading order: its values channel by channel, as the
+ * weights of the convolution lie. */
+static void cut_patches(const bg_config *c, const float *pixels, size_t n, float *rows)
 {
-    if (n > run->max_selected)
-        return bg_fail(err, BG_ERR_INTERNAL, "forward: %zu rows selected of at most %zu", n,
-                       run->max_selected);
-    bg_backend *backend = run->model->backend;
-    return backend->ops->gather(backend, run->hidden, rows, n, run->selected, err);
+    const size_t size = (size_t)c->image_size, patch = (size_t)c->patch_size, side = size / patch;
+    for (size_t image = 0; image < n; image++)
+        for (size_t row = 0; row < side; row++)
+            for (size_t col = 0; col < side; col++)
+                for (size_t channel = 0; channel < (size_t)c->num_channels; channel++)
+                    for (size_t y = 0; y < patch; y++, rows += patch) {
+                        const size_t plane = image * (size_t)c->num_channels + channel;
+                        const size_t line = plane * size + row * patch + y;
+                        memcpy(rows, pixels + line * size + col * patch, patch * sizeof *rows);
+                    }
 }
 
-/* The output head: a matrix of its own, or the token embedding. */
-static const bg_parameter *head(const bg_model *model)
-{
-    const bg_parameter *own = &model->parameters[BG_ROLE_HEAD];
-    return own->weight ? own : &model->parameters[BG_ROLE_TOKEN_EMBEDDING];
-}
-
-bg_status bg_run_logits(bg_run *run, size_t n, float *logits, bg_error *err)
+/* Patches and their positions to states of the vision tower, projected to run->features. */
+static bg_status look(bg_run *run, const float *pixels, size_t n, bg_error *err)
 {
     const bg_model *m = run->model;
-    return m->backend->ops->logits(m->backend, head(m)->weight, head(m)->bias, run->selected, n,
-                                   logits, err);
+    const bg_parameter *parameters = m->parameters;
+    const size_t patches = bg_config_patches(&m->config);
+    bg_sequence *sequences = bg_calloc(n, sizeof *sequences);
+    if (!sequences) return bg_fail_memory(err, n * sizeof *sequences, "an image");
+    for (size_t i = 0; i < n; i++)
+        sequences[i] =
+            (bg_sequence){.first_row = i * patches, .rows = patches, .slot = i, .keys = patches};
+    bg_pass p = {.run = run, .sequences = sequences, .n_sequences = n, .err = err};
+    cut_patches(&m->config, pixels, n, run->patches);
+    const bg_lookup positions = {parameters[BG_ROLE_POSITION_EMBEDDING].weight, run->positions, 1};
+    bg_status status = prepare(run, sequences, n, &p.n_rows, err);
+    if (status == BG_OK)
+        status = m->backend->ops->embed(m->backend, &positions, 1, p.n_rows, run->hidden, err);
+    if (status == BG_OK)
+        status = m->backend->ops->act_write(m->backend, run->embedded, p.n_rows, run->patches, err);
+    if (status == BG_OK)
+        status = bg_pass_linear(&p, &parameters[BG_ROLE_PATCH_EMBEDDING], run->embedded,
+                                BG_ACTIVATION_NONE, run->hidden, run->hidden, 0);
+    if (status == BG_OK) status = blocks(&p);
+    if (status == BG_OK)
+        status = bg_pass_linear(&p, &parameters[BG_ROLE_PROJECTOR], run->hidden, BG_ACTIVATION_NONE,
+                                NULL, run->features, 0);
+    bg_free(sequences);
+    return status;
 }
 
-bg_status bg_run_argmax(bg_run *run, size_t n, int32_t *ids, bg_error *err)
+bg_status bg_run_look(bg_run *run, const float *pixels, size_t n, bg_error *err)
 {
     const bg_model *m = run->model;
-    return m->backend->ops->argmax(m->backend, head(m)->weight, head(m)->bias, run->selected, n,
-                                   ids, err);
-}
-
-bg_status bg_run_score(bg_run *run, size_t n, const int32_t *targets, double *nll, bg_error *err)
-{
-    const bg_model *m = run->model;
-    return m->backend->ops->score(m->backend, head(m)->weight, head(m)->bias, run->selected, n,
-                                  targets, nll, err);
-}
-
-bg_status bg_run_classify(bg_run *run, const bg_sequence *sequences, size_t n_sequences,
-                          float *logits, bg_error *err)
-{
-    const bg_model *m = run->model;
-    bg_backend *backend = m->backend;
-    size_t *rows = bg_alloc_array(n_sequences, sizeof *rows);
-    if (!rows) return bg_fail_memory(err, n_sequences * sizeof *rows, "a batch");
-    for (size_t i = 0; i < n_sequences; i++) rows[i] = sequences[i].first_row;
-    bg_status status = bg_run_select(run, rows, n_sequences, err);
-    bg_free(rows);
-    if (status != BG_OK) return status;
-    pass p = {.run = run, .n_rows = n_sequences, .err = err};
-    const bg_parameter *pre = &m->parameters[BG_ROLE_PRE_CLASSIFIER];
-    bg_act *state = run->selected;
-    if (pre->weight) {
-        BG_TRY(linear(&p, pre, state, BG_ACTIVATION_RELU, NULL, run->normed, 0));
-        state = run->normed;
-    }
-    BG_TRY(linear(&p, &m->parameters[BG_ROLE_CLASSIFIER], state, BG_ACTIVATION_NONE, NULL,
-                  run->labels, 0));
-    return backend->ops->act_read(backend, run->labels, n_sequences, logits, err);
+    if (!m->encoder || m->config.arch->cross_attention)
+        return bg_fail(err, BG_ERR_UNSUPPORTED, "%s does not look at images; leave them out",
+                       m->config.architecture);
+    const size_t patches = bg_config_patches(&m->encoder->config);
+    if (n > run->n_slots)
+        return bg_fail(err, BG_ERR_INTERNAL, "look: %zu images for %zu slots", n, run->n_slots);
+    if (!run->encoder)
+        BG_TRY(bg_run_create(m->encoder, run->n_slots * patches, run->n_slots, patches, 1,
+                             &run->encoder, err));
+    BG_TRY(look(run->encoder, pixels, n, err));
+    run->n_features = n * patches;
+    run->used_features = 0;
+    return BG_OK;
 }

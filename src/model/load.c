@@ -8,6 +8,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct {
@@ -26,21 +27,38 @@ static size_t dimension(const bg_config *c, bg_dim dim)
     const size_t key_value = (size_t)(c->num_key_value_heads * c->head_dim);
     const size_t sizes[BG_DIM_COUNT] = {
         [BG_DIM_HIDDEN] = (size_t)c->hidden_size,
+        [BG_DIM_EMBEDDING] = (size_t)c->embedding_size,
         [BG_DIM_QUERY] = query,
         [BG_DIM_KEY_VALUE] = key_value,
         [BG_DIM_QKV] = query + 2 * key_value,
+        [BG_DIM_HEADS] = (size_t)c->num_attention_heads,
+        [BG_DIM_HEAD] = (size_t)c->head_dim,
         [BG_DIM_INTERMEDIATE] = (size_t)c->intermediate_size,
         [BG_DIM_VOCABULARY] = (size_t)c->vocab_size,
         [BG_DIM_POSITIONS] = (size_t)(c->max_position_embeddings + c->arch->position_offset),
+        [BG_DIM_TYPES] = (size_t)c->type_vocab_size,
+        [BG_DIM_BUCKETS] = (size_t)c->relative_attention_num_buckets,
+        [BG_DIM_PATCH] = (size_t)(c->num_channels * c->patch_size * c->patch_size),
+        [BG_DIM_PROJECTION] = (size_t)c->projection_dim,
         [BG_DIM_LABELS] = (size_t)c->num_labels,
         [BG_DIM_ONE] = 1,
     };
     return sizes[dim];
 }
 
+/* Whether a model of this configuration has a role's matrix, and whether in a file of its own. */
+static bool has_role(const bg_config *c, bg_role role)
+{
+    const bg_tensor_name *t = &c->arch->tensors[role];
+    return t->name && (t->only == BG_NO || c->holds[t->only]) &&
+           !(role == BG_ROLE_HEAD && c->tie_word_embeddings);
+}
+
 static void full_name(const loader *l, bg_role role, int layer, const char *suffix, char name[256])
 {
-    const char *pattern = l->model->config.arch->tensors[role].name;
+    const bg_config *c = &l->model->config;
+    const bg_tensor_name *t = &c->arch->tensors[role];
+    const char *pattern = t->ungated && !c->holds[BG_IF_GATED] ? t->ungated : t->name;
     const char *prefix = pattern[0] == '/' ? "" : l->prefix;
     char *at = name + snprintf(name, 128, "%s", prefix);
     if (pattern[0] == '/') pattern++;
@@ -49,6 +67,23 @@ static void full_name(const loader *l, bg_role role, int layer, const char *suff
         snprintf(at, 120, "%.*s%d%s%s", (int)(mark - pattern), pattern, layer, mark + 2, suffix);
     else
         snprintf(at, 120, "%s%s", pattern, suffix);
+}
+
+/* A tensor by its name or by one that older files give it: converted from TensorFlow, a norm's
+ * weight is "gamma" and its bias "beta"; and for a while what stands beside a model's parts had the
+ * prefix "model.". */
+static const bg_tensor *find_tensor(const loader *l, const char *name)
+{
+    const bg_tensor *t = bg_checkpoint_find(l->checkpoint, name);
+    char other[264];
+    const char *dot = strrchr(name, '.');
+    if (t || !dot) return t;
+    snprintf(other, sizeof other, "%.*s.%s", (int)(dot - name), name,
+             strcmp(dot, ".weight") == 0 ? "gamma" : "beta");
+    t = bg_checkpoint_find(l->checkpoint, other);
+    if (t) return t;
+    snprintf(other, sizeof other, "model.%s", name);
+    return bg_checkpoint_find(l->checkpoint, other);
 }
 
 /* xorshift64*, and two uniform numbers to one normal one (Box and Muller). */
@@ -80,6 +115,17 @@ static bg_status draw_random(loader *l, bool vector, bool bias, size_t n, void *
     return BG_OK;
 }
 
+/* A convolution's (out, channels, height, width) is a matrix (out, the rest). */
+static bool has_shape(const bg_tensor *t, bool vector, const bg_source *s)
+{
+    if (vector) return t->rank == 1 && (size_t)t->shape[0] == s->cols;
+    if (t->rank == 4)
+        return (size_t)t->shape[0] == s->rows &&
+               t->bytes == s->rows * s->cols * bg_dtypes[t->dtype].size;
+    return t->rank == 2 && (size_t)t->shape[s->transposed ? 1 : 0] == s->rows &&
+           (size_t)t->shape[s->transposed ? 0 : 1] == s->cols;
+}
+
 static bg_status find_source(loader *l, const char *name, bool vector, bool bias, bg_source *source,
                              void **owned, const bg_tensor **tensor, bg_error *err)
 {
@@ -93,7 +139,7 @@ static bg_status find_source(loader *l, const char *name, bool vector, bool bias
         source->data = *owned;
         return BG_OK;
     }
-    const bg_tensor *t = bg_checkpoint_find(l->checkpoint, name);
+    const bg_tensor *t = find_tensor(l, name);
     char expected[64];
     if (vector)
         snprintf(expected, sizeof expected, "(%zu)", cols);
@@ -105,10 +151,7 @@ static bg_status find_source(loader *l, const char *name, bool vector, bool bias
                        "%s: tensor \"%s\", of shape %s, is missing; the checkpoint is not complete "
                        "or of another architecture than its config.json says",
                        bg_checkpoint_directory(l->checkpoint), name, expected);
-    bool same = vector ? t->rank == 1 && (size_t)t->shape[0] == cols
-                       : t->rank == 2 && (size_t)t->shape[source->transposed ? 1 : 0] == rows &&
-                             (size_t)t->shape[source->transposed ? 0 : 1] == cols;
-    if (!same) {
+    if (!has_shape(t, vector, source)) {
         char shape[BG_MAX_RANK * 21 + 1] = "";
         for (int i = 0; i < t->rank; i++) {
             size_t used = strlen(shape);
@@ -134,16 +177,17 @@ static bg_status add_vector(loader *l, bg_source *source, bg_weight **out, bg_er
     if (l->model->other == BG_FORMAT_F32 || !bg_widen[source->dtype])
         return backend->ops->weight_create(backend, source, BG_FORMAT_F32, out, err);
     bg_packed rounded;
-    BG_TRY(bg_packed_alloc(l->model->other, 1, source->cols, &rounded, err));
+    const size_t n = source->rows * source->cols;
+    BG_TRY(bg_packed_alloc(l->model->other, 1, n, &rounded, err));
     bg_source half = *source;
     half.data = rounded.codes;
     half.dtype = l->model->other == BG_FORMAT_F16 ? BG_F16 : BG_BF16;
-    float *values = bg_alloc_array(source->cols, sizeof *values);
+    float *values = bg_alloc_array(n, sizeof *values);
     bg_status status = BG_OK;
-    if (!values) status = bg_fail_memory(err, source->cols * sizeof *values, source->name);
+    if (!values) status = bg_fail_memory(err, n * sizeof *values, source->name);
     if (status == BG_OK) {
-        bg_widen[source->dtype](source->data, 0, source->cols, values);
-        bg_formats[l->model->other].encode(&rounded, values, 0, source->cols);
+        bg_widen[source->dtype](source->data, 0, n, values);
+        bg_formats[l->model->other].encode(&rounded, values, 0, n);
         status = backend->ops->weight_create(backend, &half, BG_FORMAT_F32, out, err);
     }
     bg_free(values);
@@ -154,8 +198,59 @@ static bg_status add_vector(loader *l, bg_source *source, bg_weight **out, bg_er
 /* Whether a role's matrix is in the precision of the run, and not in `other`. */
 static bool is_quantized(const bg_model *model, bg_role role)
 {
-    if (role == BG_ROLE_CLASSIFIER) return model->config.arch->classifier_quantized;
+    const bg_arch *arch = model->config.arch;
+    if (role == BG_ROLE_CLASSIFIER) return arch->classifier_quantized;
+    if (role >= BG_ROLE_LAYER_FIRST && (arch->spared >> (role - BG_ROLE_LAYER_FIRST) & 1))
+        return false;
     return bg_roles[role].quantized;
+}
+
+/* T5's relative position buckets (Raffel et al. 2019, section 2.1): distances up to a quarter (in
+ * both directions) or half of the buckets have one each, those up to max_distance share the rest on
+ * a logarithmic scale. */
+static int64_t bucket_of(const bg_config *c, int64_t distance)
+{
+    int64_t buckets = c->relative_attention_num_buckets, base = 0;
+    if (!c->arch->causal) {
+        buckets /= 2;
+        if (distance > 0) base = buckets;
+        distance = llabs(distance);
+    } else {
+        distance = distance < 0 ? -distance : 0;
+    }
+    const int64_t exact = buckets / 2;
+    if (distance < exact) return base + distance;
+    /* In floats, as where the weights were trained: the border of two buckets is a matter of
+     * rounding. */
+    float place = logf((float)distance / (float)exact) /
+                  (float)log((double)c->relative_attention_max_distance / (double)exact) *
+                  (float)(buckets - exact);
+    int64_t shared = exact + (int64_t)place;
+    return base + (shared < buckets - 1 ? shared : buckets - 1);
+}
+
+/* From (buckets, heads) to what bg_attention.position_bias is: (heads, 2 max_distance + 1). */
+static bg_status add_position_bias(loader *l, const bg_source *source, bg_weight **out,
+                                   bg_error *err)
+{
+    const bg_config *c = &l->model->config;
+    const size_t heads = source->cols, most = (size_t)c->relative_attention_max_distance;
+    bg_source wide = *source;
+    wide.rows = heads;
+    wide.cols = 2 * most + 1;
+    wide.dtype = BG_F32;
+    float *values = bg_alloc_array(wide.rows * wide.cols, sizeof *values);
+    if (!values) return bg_fail_memory(err, wide.rows * wide.cols * 4, source->name);
+    for (size_t head = 0; head < heads; head++)
+        for (size_t i = 0; i < wide.cols; i++) {
+            size_t bucket = (size_t)bucket_of(c, (int64_t)i - (int64_t)most);
+            bg_widen[source->dtype](source->data, bucket * heads + head, 1,
+                                    &values[head * wide.cols + i]);
+        }
+    wide.data = values;
+    bg_status status = add_vector(l, &wide, out, err);
+    bg_free(values);
+    return status;
 }
 
 static bg_status load_tensor(loader *l, bg_role role, int layer, bool bias, bg_weight **out,
@@ -179,6 +274,8 @@ static bg_status load_tensor(loader *l, bg_role role, int layer, bool bias, bg_w
     bg_status status;
     if (vector)
         status = add_vector(l, &source, out, err);
+    else if (role == BG_ROLE_POSITION_BIAS && bg_widen[source.dtype])
+        status = add_position_bias(l, &source, out, err);
     else
         status = model->backend->ops->weight_create(
             model->backend, &source, is_quantized(model, role) ? model->precision : model->other,
@@ -199,21 +296,23 @@ static bg_status load_tensor(loader *l, bg_role role, int layer, bool bias, bg_w
 
 static bg_status load_role(loader *l, bg_role role, int layer, bg_parameter *out, bg_error *err)
 {
-    const bg_tensor_name *t = &l->model->config.arch->tensors[role];
-    if (!t->name) return BG_OK;
+    const bg_config *c = &l->model->config;
+    if (!has_role(c, role)) return BG_OK;
     BG_TRY(load_tensor(l, role, layer, false, &out->weight, err));
-    if (t->bias) BG_TRY(load_tensor(l, role, layer, true, &out->bias, err));
+    if (c->holds[c->arch->tensors[role].bias])
+        BG_TRY(load_tensor(l, role, layer, true, &out->bias, err));
     return BG_OK;
 }
 
 static void find_prefix(loader *l)
 {
     const bg_arch *arch = l->model->config.arch;
-    l->prefix = arch->prefixes[0];
-    for (int i = 0; i < 3 && arch->prefixes[i]; i++) {
+    bg_role first = 0;
+    while (!arch->tensors[first].name) first++;
+    for (int i = 0; i < 4 && arch->prefixes[i]; i++) {
         char name[256];
         l->prefix = arch->prefixes[i];
-        full_name(l, BG_ROLE_TOKEN_EMBEDDING, 0, ".weight", name);
+        full_name(l, first, 0, ".weight", name);
         if (bg_checkpoint_find(l->checkpoint, name)) return;
     }
     l->prefix = arch->prefixes[0];
@@ -225,7 +324,7 @@ static bg_status check_no_further_layer(const loader *l, bg_error *err)
     const bg_config *c = &l->model->config;
     char name[256];
     for (bg_role role = BG_ROLE_LAYER_FIRST; role < BG_ROLE_COUNT; role++) {
-        if (!c->arch->tensors[role].name) continue;
+        if (!has_role(c, role)) continue;
         full_name(l, role, (int)c->num_hidden_layers, ".weight", name);
         if (bg_checkpoint_find(l->checkpoint, name))
             return bg_fail(err, BG_ERR_FORMAT,
@@ -237,50 +336,46 @@ static bg_status check_no_further_layer(const loader *l, bg_error *err)
     return BG_OK;
 }
 
-static bg_status load_all(loader *l, bg_error *err)
+/* All of one model, without its encoder. */
+static bg_status load_stack(loader *l, bg_error *err)
 {
     bg_model *model = l->model;
-    const int layers = (int)model->config.num_hidden_layers;
+    bg_config *c = &model->config;
+    find_prefix(l);
     BG_TRY(check_no_further_layer(l, err));
-    for (bg_role role = 0; role < BG_ROLE_LAYER_FIRST; role++) {
-        if (role == BG_ROLE_HEAD && l->model->config.tie_word_embeddings) continue;
-        BG_TRY(load_role(l, role, 0, &model->parameters[role], err));
+    char head[256];
+    if (c->arch->head_if_present && c->tie_word_embeddings) {
+        full_name(l, BG_ROLE_HEAD, 0, ".weight", head);
+        c->tie_word_embeddings = !bg_checkpoint_find(l->checkpoint, head);
     }
-    for (int layer = 0; layer < layers; layer++)
+    for (bg_role role = 0; role < BG_ROLE_LAYER_FIRST; role++)
+        BG_TRY(load_role(l, role, 0, &model->parameters[role], err));
+    for (int layer = 0; layer < (int)c->num_hidden_layers; layer++)
         for (bg_role role = BG_ROLE_LAYER_FIRST; role < BG_ROLE_COUNT; role++)
             BG_TRY(load_role(l, role, layer, &model->layers[layer][role], err));
     return BG_OK;
 }
 
-/* Values in the whole model, for the progress bar. */
-static uint64_t count_values(const loader *l)
+/* Bytes of all matrices, or with `precision` NULL, how many values they have. */
+static double count(const bg_config *c, const bg_format *precision)
 {
-    const bg_config *c = &l->model->config;
-    uint64_t total = 0;
+    double total = c->encoder ? count(c->encoder, precision) : 0;
     for (bg_role role = 0; role < BG_ROLE_COUNT; role++) {
-        if (!c->arch->tensors[role].name ||
-            (role == BG_ROLE_HEAD && l->model->config.tie_word_embeddings))
-            continue;
-        uint64_t n =
-            (uint64_t)dimension(c, bg_roles[role].rows) * dimension(c, bg_roles[role].cols);
-        total += role < BG_ROLE_LAYER_FIRST ? n : n * (uint64_t)c->num_hidden_layers;
+        if (!has_role(c, role)) continue;
+        double values =
+            (double)dimension(c, bg_roles[role].rows) * (double)dimension(c, bg_roles[role].cols);
+        if (role >= BG_ROLE_LAYER_FIRST) values *= (double)c->num_hidden_layers;
+        if (precision)
+            values *=
+                (bg_roles[role].quantized || precision->bits > 16 ? precision->bits : 16) / 8.0;
+        total += values;
     }
     return total;
 }
 
 size_t bg_model_estimate(const bg_config *config, const bg_format *precision)
 {
-    double total = 0;
-    for (bg_role role = 0; role < BG_ROLE_COUNT; role++) {
-        if (!config->arch->tensors[role].name ||
-            (role == BG_ROLE_HEAD && config->tie_word_embeddings))
-            continue;
-        double values = (double)dimension(config, bg_roles[role].rows) *
-                        (double)dimension(config, bg_roles[role].cols);
-        double bits = bg_roles[role].quantized || precision->bits > 16 ? precision->bits : 16;
-        total += values * bits / 8 *
-                 (role < BG_ROLE_LAYER_FIRST ? 1 : (double)config->num_hidden_layers);
-    }
+    double total = count(config, precision);
     return total < 0x1p62 ? (size_t)total : SIZE_MAX;
 }
 
@@ -296,31 +391,60 @@ static bg_format_id other_format(const bg_format *precision, const bg_config *co
     return dtype == BG_BF16 ? BG_FORMAT_BF16 : BG_FORMAT_F16;
 }
 
+static bg_status create(bg_backend *backend, const bg_checkpoint *checkpoint,
+                        const bg_format *precision, bg_config *config, bg_model **out,
+                        bg_error *err)
+{
+    bg_model *model = bg_calloc(1, sizeof *model);
+    if (!model) return bg_fail_memory(err, sizeof *model, "a model");
+    *out = model;
+    model->backend = backend;
+    model->config = *config;
+    model->precision = (bg_format_id)(precision - bg_formats);
+    model->other = other_format(precision, config, checkpoint);
+    model->layers = bg_calloc((size_t)config->num_hidden_layers, sizeof *model->layers);
+    if (!model->layers) return bg_fail_memory(err, sizeof *model->layers, "the layers");
+    if (!config->encoder) return BG_OK;
+    return create(backend, checkpoint, precision, config->encoder, &model->encoder, err);
+}
+
+static bg_status load_all(loader *l, bg_model *model, bg_error *err)
+{
+    l->model = model;
+    BG_TRY(load_stack(l, err));
+    bg_model *encoder = model->encoder;
+    if (!encoder) return BG_OK;
+    BG_TRY(load_all(l, encoder, err));
+    model->n_parameters += encoder->n_parameters;
+    model->weights_bytes += encoder->weights_bytes;
+    model->quantized_bytes += encoder->quantized_bytes;
+    model->quantize_seconds += encoder->quantize_seconds;
+    /* A text encoder reads with the decoder's embeddings. */
+    if (model->config.arch->cross_attention)
+        encoder->parameters[BG_ROLE_TOKEN_EMBEDDING] = model->parameters[BG_ROLE_TOKEN_EMBEDDING];
+    return BG_OK;
+}
+
 bg_status bg_model_load(bg_backend *backend, const bg_checkpoint *checkpoint, bool random_weights,
                         const bg_format *precision, bg_progress progress, bg_model **out,
                         bg_error *err)
 {
     *out = NULL;
-    bg_model *model = bg_calloc(1, sizeof *model);
-    if (!model) return bg_fail_memory(err, sizeof *model, "a model");
-    model->backend = backend;
-    bg_status status = bg_config_parse(bg_checkpoint_config(checkpoint),
-                                       bg_checkpoint_config_path(checkpoint), &model->config, err);
-    if (status == BG_OK) {
-        model->precision = (bg_format_id)(precision - bg_formats);
-        model->other = other_format(precision, &model->config, checkpoint);
-        model->layers = bg_calloc((size_t)model->config.num_hidden_layers, sizeof *model->layers);
-        if (!model->layers) status = bg_fail_memory(err, sizeof *model->layers, "the layers");
+    bg_config config;
+    bg_model *model = NULL;
+    bg_status status = bg_config_load(checkpoint, &config, err);
+    if (status == BG_OK) status = create(backend, checkpoint, precision, &config, &model, err);
+    if (!model) {
+        bg_config_free(&config);
+        return status;
     }
     if (status == BG_OK) {
-        loader l = {.model = model,
-                    .checkpoint = checkpoint,
+        loader l = {.checkpoint = checkpoint,
                     .random_weights = random_weights,
                     .random_state = 0x9E3779B97F4A7C15ULL,
-                    .progress = progress};
-        find_prefix(&l);
-        l.total = count_values(&l);
-        status = load_all(&l, err);
+                    .progress = progress,
+                    .total = (uint64_t)count(&config, NULL)};
+        status = load_all(&l, model, err);
     }
     if (status != BG_OK) {
         bg_model_free(model);
@@ -339,6 +463,11 @@ static void free_parameter(bg_model *model, bg_parameter *p)
 void bg_model_free(bg_model *model)
 {
     if (!model) return;
+    if (model->encoder) {
+        if (model->config.arch->cross_attention)
+            model->encoder->parameters[BG_ROLE_TOKEN_EMBEDDING] = (bg_parameter){0};
+        bg_model_free(model->encoder);
+    }
     for (int role = 0; role < BG_ROLE_LAYER_FIRST; role++)
         free_parameter(model, &model->parameters[role]);
     for (int64_t i = 0; model->layers && i < model->config.num_hidden_layers; i++)

@@ -13,14 +13,18 @@ typedef struct {
     bg_weight *weight, *bias;
 } bg_parameter;
 
-typedef struct {
+typedef struct bg_model {
     bg_config config;
     bg_backend *backend; /* borrowed */
     bg_format_id precision;
     bg_format_id other; /* format of the matrices that are not quantized: embeddings, heads */
+    /* What reads the source text, or the image; NULL where there is none. Its config is a copy of
+     * *config.encoder. */
+    struct bg_model *encoder;
     bg_parameter parameters[BG_ROLE_LAYER_FIRST];
     bg_parameter (*layers)[BG_ROLE_COUNT]; /* (num_hidden_layers); only layer roles are used */
 
+    /* Of this model and its encoder: */
     int64_t n_parameters;
     size_t weights_bytes;    /* everything, scales included */
     size_t quantized_bytes;  /* of it, the matrices in `precision` */
@@ -42,22 +46,49 @@ size_t bg_model_estimate(const bg_config *config, const bg_format *precision);
 /* ---- running --------------------------------------------------------------------------------- */
 
 /* Room for running up to max_rows tokens at once, of up to n_slots sequences that grow to
- * max_length. */
-typedef struct {
+ * max_length. With an encoder, as much again for what it reads. */
+typedef struct bg_run {
     const bg_model *model;
-    size_t max_rows;
+    size_t max_rows, n_slots;
+    struct bg_run *encoder; /* NULL where the model has none */
+    bg_act *embedded;       /* tokens before PROJECT_IN, or an image's patches */
     bg_act *hidden, *normed, *qkv, *attended, *inner;
+    bg_act *gathered; /* rows of hidden picked for PROJECT_OUT */
     bg_act *selected; /* rows picked for the head, at most max_selected */
     bg_act *labels;
     size_t max_selected;
     bg_cache *cache;
+    bg_weight *rope;    /* cosines and sines for every position */
+    int32_t *ids;       /* (max_rows) with image tokens replaced */
     int32_t *positions; /* (max_rows) */
+    int32_t *zeros;     /* (max_rows) */
+    /* Attention to an encoder: its states as keys and values, and what of them a slot sees. */
+    bg_act *cross_kv;
+    bg_cache *cross_cache;
+    size_t *source_keys;  /* (n_slots) */
+    bg_sequence *sources; /* (n_slots) */
+    /* An image's states, as wide as hidden, and how many there are and are used. */
+    bg_act *features;
+    size_t n_features, used_features;
+    size_t *feature_rows; /* (max_rows) where they go */
+    float *patches;       /* (encoder's max_rows, patch values) */
 } bg_run;
 
-/* max_selected: how many rows bg_run_select may pick. */
+/* max_selected: how many rows bg_run_select may pick. For a model that looks at images, n_slots is
+ * also the number of images at once. */
 bg_status bg_run_create(const bg_model *model, size_t max_rows, size_t n_slots, size_t max_length,
                         size_t max_selected, bg_run **out, bg_error *err);
 void bg_run_free(bg_run *run);
+
+/* Encoder-decoders: runs source tokens through the encoder; what each sequence's slot holds in the
+ * decoder then attends to them. Before bg_run_forward. */
+bg_status bg_run_encode(bg_run *run, const int32_t *ids, const bg_sequence *sequences,
+                        size_t n_sequences, bg_error *err);
+
+/* Models that look at images: runs `pixels` (n, channels, size, size) through the vision tower. The
+ * image tokens among the ids of the next bg_run_forward then stand for the images' patches, one
+ * after the other. */
+bg_status bg_run_look(bg_run *run, const float *pixels, size_t n, bg_error *err);
 
 /* Runs the tokens `ids` (the rows of all sequences, one after the other) through every layer; the
  * states after the last norm are then in run->hidden. Sequences' first_row must be consecutive. Ids

@@ -114,7 +114,13 @@ static void check_linear(bg_format_id id, size_t n_rows, size_t rows, size_t col
     OK(backend->ops->weight_create(backend, &bias, BG_FORMAT_F32, &bias_weight, &err));
     bg_act *in = act_of(x, n_rows, cols), *residual = act_of(r, n_rows, rows);
     bg_act *out = in_place ? residual : act_of(NULL, n_rows, rows);
-    bg_linear args = {weight, bias_weight, in, n_rows, BG_ACTIVATION_RELU, residual, out, 0};
+    bg_linear args = {.weight = weight,
+                      .bias = bias_weight,
+                      .in = in,
+                      .n_rows = n_rows,
+                      .activation = BG_ACTIVATION_RELU,
+                      .residual = residual,
+                      .out = out};
     OK(backend->ops->linear(backend, &args, &err));
     /* int8 quantizes the activations, too: half a code of each of `cols` products. */
     double tolerance = id == BG_FORMAT_INT8 ? 0.25 * 0.5 / 127 * sqrt((double)cols) * 3 : 2e-5;
@@ -160,7 +166,8 @@ static void test_attention_in_steps(void)
     bg_act *rest = act_of(x + 60 * COLS, N - 60, COLS), *out_rest = act_of(NULL, N - 60, HEADS * D);
     bg_cache *cache;
     OK(backend->ops->cache_create(backend, 2, 2, N, KV, D, &cache, &err));
-    bg_sequence whole = {0, N, 0, 0, N}, first = {0, 60, 1, 0, 60}, second = {0, N - 60, 1, 60, N};
+    bg_sequence whole = {0, N, 0, 0, N, 0}, first = {0, 60, 1, 0, 60, 0},
+                second = {0, N - 60, 1, 60, N, 0};
     bg_attention args = {.qkv = all,
                          .key_col = HEADS * D,
                          .value_col = (HEADS + KV) * D,

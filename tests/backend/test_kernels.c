@@ -163,7 +163,7 @@ static void test_elementwise(void)
     for (int t = 0; bg_cpu_kernel_tables[t]; t++) {
         const bg_cpu_kernels *k = bg_cpu_kernel_tables[t];
         if (!k->supported()) continue;
-        double worst[5] = {0}, sum = 0, total = 0, product = 0;
+        double worst[BG_ACTIVATION_COUNT] = {0}, sum = 0, total = 0, product = 0;
         for (int f = 0; f < BG_ACTIVATION_COUNT; f++) {
             for (int i = 0; i < N; i++) x[i] = y[i] = noise() * 12;
             k->activation[f](y, N);
@@ -171,8 +171,9 @@ static void test_elementwise(void)
                 double v = x[i], e = v;
                 if (f == BG_ACTIVATION_RELU) e = fmax(v, 0);
                 if (f == BG_ACTIVATION_GELU) e = v / 2 * (1 + erf(v / sqrt(2)));
-                if (f == BG_ACTIVATION_GELU_TANH)
+                if (f == BG_ACTIVATION_GELU_TANH || f == BG_ACTIVATION_GELU_NEW)
                     e = v / 2 * (1 + tanh(sqrt(2 / M_PI) * (v + 0.044715 * v * v * v)));
+                if (f == BG_ACTIVATION_TANH) e = tanh(v);
                 if (f == BG_ACTIVATION_SILU) e = v / (1 + exp(-v));
                 worst[f] = fmax(worst[f], fabs(y[i] - e) / fmax(1, fabs(v)));
             }
@@ -201,7 +202,7 @@ static void test_elementwise(void)
         for (int i = 0; i < N; i++)
             error = fmax(error, fabs(y[i] - ((x[i] - mean) / sqrt(variance + 1e-5) * w[i] + b[i])));
         CHECK(error < 2e-6, "%s layer_norm %g", k->isa, error);
-        k->rms_norm(x, w, 1e-6f, y, N);
+        k->rms_norm(x, w, 1e-6f, false, false, y, N);
         error = 0;
         for (int i = 0; i < N; i++)
             error = fmax(error, fabs(y[i] - x[i] / sqrt(squares + 1e-6) * w[i]));

@@ -28,7 +28,7 @@ static void test_good(void)
           err.message);
     CHECK(c.hidden_size == 40 && c.head_dim == 8 && c.intermediate_size == 160, "derived sizes");
     CHECK(c.n_end_tokens == 2 && c.end_token_ids[1] == 4, "end tokens");
-    CHECK(c.activation == BG_ACTIVATION_GELU_TANH && c.norm_eps == 1e-5, "defaults");
+    CHECK(c.activation == BG_ACTIVATION_GELU_NEW && c.norm_eps == 1e-5, "defaults");
     CHECK(parse("{\"model_type\":\"distilbert\",\"dim\":12,\"n_layers\":1,\"n_heads\":3,"
                 "\"vocab_size\":9,\"max_position_embeddings\":8,\"hidden_dim\":20,"
                 "\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}",
@@ -47,7 +47,7 @@ static void test_bad(void)
         {"{\"architectures\":[\"MambaForCausalLM\"]}", "MambaForCausalLM", BG_ERR_UNSUPPORTED},
         {"{\"architectures\":[7],\"model_type\":3}", "model_type", BG_ERR_FORMAT},
         {"[]", "object", BG_ERR_FORMAT},
-        {"{\"architectures\":[\"GPT2LMHeadModel\"]}", "hidden_size", BG_ERR_FORMAT},
+        {"{\"architectures\":[\"GPT2LMHeadModel\"]}", "n_embd", BG_ERR_FORMAT},
         {"{" GPT2 ",\"n_embd \":1,\"activation_function\":\"mish\"}", "mish", BG_ERR_UNSUPPORTED},
         {"{" GPT2 ",\"layer_norm_epsilon\":-1}", "epsilon", BG_ERR_FORMAT},
         {"{" GPT2 ",\"layer_norm_epsilon\":\"x\"}", "layer_norm_epsilon", BG_ERR_FORMAT},

@@ -69,7 +69,7 @@ static void test_decoder(void)
             snprintf(name, sizeof name, "prompt.%d.ids", prompt);
             const bg_tensor *ids = find(file, name);
             size_t n = ids->bytes / 4;
-            bg_sequence sequence = {0, n, 0, 0, n};
+            bg_sequence sequence = {0, n, 0, 0, n, 0};
             int32_t tokens[32];
             memcpy(tokens, ids->data, ids->bytes);
             OK(bg_run_forward(run, tokens, &sequence, 1, &err));
@@ -120,7 +120,7 @@ static void test_classifier(void)
             double worst = 0;
             for (int k = 0; k < 32; k++) {
                 size_t n = (size_t)lengths[k];
-                bg_sequence sequence = {0, padded ? 128 : n, 0, 0, n};
+                bg_sequence sequence = {0, padded ? 128 : n, 0, 0, n, 0};
                 float got[2];
                 OK(bg_run_forward(run, ids[k], &sequence, 1, &err));
                 OK(bg_run_classify(run, &sequence, 1, got, &err));
@@ -159,7 +159,7 @@ static void check_tiny(const char *directory, const char *precision, const char 
         for (size_t i = 0; i < batch; i++) {
             int32_t valid;
             memcpy(&valid, (const char *)lengths->data + 4 * i, 4);
-            sequences[i] = (bg_sequence){i * length, length, i, 0, (size_t)valid};
+            sequences[i] = (bg_sequence){i * length, length, i, 0, (size_t)valid, 0};
         }
         int32_t tokens[256];
         memcpy(tokens, ids->data, ids->bytes);
@@ -219,10 +219,10 @@ static void test_cache(void)
     for (int i = 0; i < N; i++) ids[i] = i * 331 % 8192;
     OK(bg_run_create(model, N, 2, N, N, &run, &err));
     OK(bg_run_create(model, 4, 2, N, 4, &steps, &err));
-    bg_sequence whole = {0, N, 0, 0, N};
+    bg_sequence whole = {0, N, 0, 0, N, 0};
     OK(bg_run_forward(run, ids, &whole, 1, &err));
     for (int i = 0; i < N; i++) {
-        bg_sequence step = {0, 1, 1, (size_t)i, (size_t)i + 1};
+        bg_sequence step = {0, 1, 1, (size_t)i, (size_t)i + 1, 0};
         OK(bg_run_forward(steps, ids + i, &step, 1, &err));
         float a[8192], b[8192];
         logits_of(run, (size_t)i, 1, a);
@@ -309,7 +309,7 @@ static void test_random_and_out_of_memory(void)
                                          (bg_progress){0}, &model, &err);
         if (!status) status = bg_run_create(model, 4, 1, 8, 1, &run, &err);
         int32_t ids[4] = {1, 2, 3, 4};
-        bg_sequence sequence = {0, 4, 0, 0, 4};
+        bg_sequence sequence = {0, 4, 0, 0, 4, 0};
         if (!status) status = bg_run_forward(run, ids, &sequence, 1, &err);
         bg_alloc_fail_after(-1);
         bg_run_free(run);

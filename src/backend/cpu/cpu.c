@@ -92,6 +92,17 @@ static void cpu_act_free(bg_backend *backend, bg_act *act)
     bg_free(act);
 }
 
+static bg_status cpu_act_write(bg_backend *backend, bg_act *act, size_t n_rows, const float *values,
+                               bg_error *err)
+{
+    (void)err;
+    const size_t n = n_rows * act->cols;
+    memcpy(cpu_values(act), values, n * sizeof(float));
+    if (act->half)
+        ((cpu_backend *)backend)->kernels->round_half(cpu_values(act), cpu_values(act), n);
+    return BG_OK;
+}
+
 static bg_status cpu_act_read(bg_backend *backend, const bg_act *act, size_t n_rows, float *values,
                               bg_error *err)
 {
@@ -155,9 +166,11 @@ static void embed_rows(void *context, size_t begin, size_t end, int thread)
         for (size_t k = 0; k < a->n_lookups; k++) {
             const bg_packed *table = cpu_packed(a->lookups[k].table);
             size_t id = (size_t)a->lookups[k].ids[i];
-            float *into = k ? row : out;
-            a->cpu->kernels->format[table->format].decode(table, into, id, id + 1);
-            if (k) a->cpu->kernels->axpy(1, row, out, a->cols);
+            const bool plain = k == 0 && a->lookups[k].scale == 1;
+            a->cpu->kernels->format[table->format].decode(table, plain ? out : row, id, id + 1);
+            if (plain) continue;
+            if (k == 0) memset(out, 0, a->cols * sizeof(float));
+            a->cpu->kernels->axpy(a->lookups[k].scale, row, out, a->cols);
         }
         if (a->half) a->cpu->kernels->round_half(out, out, a->cols);
     }
@@ -174,50 +187,61 @@ static bg_status cpu_embed(bg_backend *backend, const bg_lookup *lookups, size_t
 }
 
 typedef struct {
-    const bg_cpu_kernels *kernels;
-    bg_norm_kind kind;
-    const float *weight, *bias, *in;
-    float eps, *out;
+    cpu_backend *cpu;
+    const bg_norm *norm;
+    const float *in;
+    float *out;
     size_t cols;
     bool half;
 } norm_loop;
+
+void cpu_norm_row(const cpu_backend *cpu, const bg_norm *norm, bool half, const float *in,
+                  float *out, size_t n)
+{
+    const float *weight = cpu_vector(norm->weight), *bias = cpu_vector(norm->bias);
+    if (norm->kind == BG_NORM_LAYER)
+        cpu->kernels->layer_norm(in, weight, bias, norm->eps, half, out, n);
+    else
+        cpu->kernels->rms_norm(in, weight, norm->eps, norm->kind == BG_NORM_RMS_OFFSET, half, out,
+                               n);
+}
 
 static void norm_rows(void *context, size_t begin, size_t end, int thread)
 {
     (void)thread;
     const norm_loop *a = context;
-    for (size_t i = begin; i < end; i++) {
-        const float *in = a->in + i * a->cols;
-        float *out = a->out + i * a->cols;
-        if (a->kind == BG_NORM_LAYER)
-            a->kernels->layer_norm(in, a->weight, a->bias, a->eps, a->half, out, a->cols);
-        else
-            a->kernels->rms_norm(in, a->weight, a->eps, out, a->cols);
-        if (a->half && a->kind != BG_NORM_LAYER) a->kernels->round_half(out, out, a->cols);
-    }
+    for (size_t i = begin; i < end; i++)
+        cpu_norm_row(a->cpu, a->norm, a->half, a->in + i * a->cols, a->out + i * a->cols, a->cols);
 }
 
-static bg_status cpu_norm(bg_backend *backend, bg_norm_kind kind, const bg_weight *weight,
-                          const bg_weight *bias, float eps, const bg_act *in, size_t n_rows,
+static bg_status cpu_norm(bg_backend *backend, const bg_norm *norm, const bg_act *in, size_t n_rows,
                           bg_act *out, bg_error *err)
 {
     (void)err;
     cpu_backend *cpu = (cpu_backend *)backend;
-    norm_loop loop = {cpu->kernels,     kind,           cpu_vector(weight),
-                      cpu_vector(bias), cpu_values(in), eps,
-                      cpu_values(out),  in->cols,       out->half};
+    norm_loop loop = {cpu, norm, cpu_values(in), cpu_values(out), in->cols, out->half};
     bg_parallel_for(cpu->threads, n_rows, 8, norm_rows, &loop);
     return BG_OK;
 }
 
-static bg_status cpu_gather(bg_backend *backend, const bg_act *in, const size_t *rows,
-                            size_t n_rows, bg_act *out, bg_error *err)
+static bg_status cpu_copy_rows(bg_backend *backend, const bg_act *in, const size_t *in_rows,
+                               bg_act *out, const size_t *out_rows, size_t n_rows, float scale,
+                               bg_error *err)
 {
-    (void)backend;
     (void)err;
-    for (size_t i = 0; i < n_rows; i++)
-        memcpy(cpu_values(out) + i * in->cols, cpu_values(in) + rows[i] * in->cols,
-               in->cols * sizeof(float));
+    const bg_cpu_kernels *kernels = ((cpu_backend *)backend)->kernels;
+    const size_t cols = in->cols;
+    for (size_t i = 0; i < n_rows; i++) {
+        const float *from = cpu_values(in) + (in_rows ? in_rows[i] : i) * cols;
+        float *to = cpu_values(out) + (out_rows ? out_rows[i] : i) * cols;
+        if (scale == 1) {
+            memcpy(to, from, cols * sizeof(float));
+            continue;
+        }
+        memset(to, 0, cols * sizeof(float));
+        kernels->axpy(scale, from, to, cols);
+        if (out->half) kernels->round_half(to, to, cols);
+    }
     return BG_OK;
 }
 
@@ -239,6 +263,7 @@ static const bg_backend_ops ops = {
     .weight_free = cpu_weight_free,
     .act_create = cpu_act_create,
     .act_free = cpu_act_free,
+    .act_write = cpu_act_write,
     .act_read = cpu_act_read,
     .cache_create = cpu_cache_create,
     .cache_free = cpu_cache_free,
@@ -246,7 +271,8 @@ static const bg_backend_ops ops = {
     .norm = cpu_norm,
     .linear = cpu_linear,
     .attention = cpu_attention,
-    .gather = cpu_gather,
+    .store = cpu_store,
+    .copy_rows = cpu_copy_rows,
     .logits = cpu_logits,
     .argmax = cpu_argmax,
     .score = cpu_score,

@@ -71,7 +71,13 @@ void cpu_weight_free(bg_backend *backend, bg_weight *weight);
 bg_status cpu_act_create(bg_backend *backend, size_t rows, size_t cols, bool half, bg_act **out,
                          bg_error *err);
 bg_status cpu_linear(bg_backend *backend, const bg_linear *args, bg_error *err);
+/* One row of cpu_norm; `out` may be `in`. */
+void cpu_norm_row(const cpu_backend *cpu, const bg_norm *norm, bool half, const float *in,
+                  float *out, size_t n);
 bg_status cpu_attention(bg_backend *backend, const bg_attention *args, bg_error *err);
+bg_status cpu_store(bg_backend *backend, bg_cache *cache, size_t layer, const bg_act *kv,
+                    size_t key_col, size_t value_col, const bg_sequence *sequences,
+                    size_t n_sequences, bg_error *err);
 bg_status cpu_logits(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
                      const bg_act *in, size_t n_rows, float *logits, bg_error *err);
 bg_status cpu_argmax(bg_backend *backend, const bg_weight *head, const bg_weight *bias,

@@ -116,6 +116,12 @@ static void gelu_tanh_half(float *x, size_t n)
     }
 }
 
+static void activation_tanh(float *x, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) x[i] = fast_tanh(x[i]);
+}
+
 static void activation_silu(float *x, size_t n)
 {
 #pragma omp simd
@@ -153,14 +159,63 @@ static void layer_norm(const float *in, const float *weight, const float *bias, 
     if (half) round_half(out, out, n);
 }
 
-static void rms_norm(const float *in, const float *weight, float eps, float *out, size_t n)
+/* In a 16-bit model what is normed is rounded before it is multiplied, but not where the weights
+ * are offsets from 1: those are Gemma's, which multiplies in fp32. */
+static void rms_norm(const float *in, const float *weight, float eps, bool offset, bool half,
+                     float *out, size_t n)
 {
-    float squares = 0;
+    double squares = 0;
 #pragma omp simd reduction(+ : squares)
-    for (size_t i = 0; i < n; i++) squares += in[i] * in[i];
-    float scale = 1.0f / sqrtf(squares / (float)n + eps);
+    for (size_t i = 0; i < n; i++) squares += (double)in[i] * (double)in[i];
+    float mean = (float)(squares / (double)n) + eps, scale = (float)(1 / sqrt((double)mean));
+    const float one = offset ? 1.0f : 0.0f;
 #pragma omp simd
-    for (size_t i = 0; i < n; i++) out[i] = in[i] * scale * weight[i];
+    for (size_t i = 0; i < n; i++) out[i] = in[i] * scale;
+    if (half && !offset) round_half(out, out, n);
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) out[i] *= weight[i] + one;
+    if (half) round_half(out, out, n);
+}
+
+/* transformers' apply_rotary_pos_emb: x cos + rotate_half(x) sin, in a 16-bit model rounded at each
+ * of the three operations. */
+static void rotate(float *x, const float *cosines, const float *sines, bool half, size_t n)
+{
+    enum { CHUNK = 64 };
+    float a[CHUNK], b[CHUNK], c[CHUNK], d[CHUNK];
+    for (size_t start = 0; start < n; start += CHUNK) {
+        size_t count = n - start < CHUNK ? n - start : CHUNK;
+        float *u = x + start, *v = x + n + start;
+        const float *cosine = cosines + start, *sine = sines + start;
+#pragma omp simd
+        for (size_t i = 0; i < count; i++) {
+            a[i] = u[i] * cosine[i];
+            b[i] = -v[i] * sine[i];
+            c[i] = v[i] * cosine[i];
+            d[i] = u[i] * sine[i];
+        }
+        if (half) {
+            round_half(a, a, count);
+            round_half(b, b, count);
+            round_half(c, c, count);
+            round_half(d, d, count);
+        }
+#pragma omp simd
+        for (size_t i = 0; i < count; i++) {
+            u[i] = a[i] + b[i];
+            v[i] = c[i] + d[i];
+        }
+        if (half) {
+            round_half(u, u, count);
+            round_half(v, v, count);
+        }
+    }
+}
+
+static void multiply(const float *x, float *y, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) y[i] *= x[i];
 }
 
 /* Sixteen maxima side by side: compilers make vectors of them without being told that there is no
@@ -295,14 +350,14 @@ static void mark_outliers(const float *values, size_t n, uint8_t *is_outlier)
 /* The rows of a kernel table that these functions fill. */
 #define ELEMENTWISE_KERNELS                                                                        \
     .dot = dot, .dot_exact = dot_exact, .axpy = axpy, .layer_norm = layer_norm,                    \
-    .rms_norm = rms_norm, .softmax = softmax, .log_sum_exp = log_sum_exp,                          \
-    .quantize_row = quantize_row, .mark_outliers = mark_outliers, .finish_int8 = finish_int8,      \
-    .round_half = round_half, .exp_half = exp_half, .gelu_tanh_half = gelu_tanh_half,              \
-    .activation = {[BG_ACTIVATION_NONE] = activation_none,                                         \
-                   [BG_ACTIVATION_RELU] = activation_relu,                                         \
-                   [BG_ACTIVATION_GELU] = activation_gelu,                                         \
-                   [BG_ACTIVATION_GELU_TANH] = activation_gelu_tanh,                               \
-                   [BG_ACTIVATION_SILU] = activation_silu}
+    .rms_norm = rms_norm, .rotate = rotate, .multiply = multiply, .softmax = softmax,              \
+    .log_sum_exp = log_sum_exp, .quantize_row = quantize_row, .mark_outliers = mark_outliers,      \
+    .finish_int8 = finish_int8, .round_half = round_half, .exp_half = exp_half,                    \
+    .gelu_tanh_half = gelu_tanh_half,                                                              \
+    .activation = {                                                                                \
+        [BG_ACTIVATION_NONE] = activation_none, [BG_ACTIVATION_RELU] = activation_relu,            \
+        [BG_ACTIVATION_GELU] = activation_gelu, [BG_ACTIVATION_GELU_TANH] = activation_gelu_tanh, [BG_ACTIVATION_GELU_NEW] = activation_gelu_tanh,  \
+        [BG_ACTIVATION_SILU] = activation_silu, [BG_ACTIVATION_TANH] = activation_tanh}
 
 /* Formats that need no decoder of their own: rows are decoded by the format's scalar one. */
 static void decode_reference(const bg_packed *w, float *values, size_t begin, size_t end)

@@ -54,6 +54,8 @@ typedef struct {
 
     /* out[i] = in[i] rounded to binary16; out may be in. */
     void (*round_half)(const float *in, float *out, size_t n);
+    /* y[i] *= x[i] */
+    void (*multiply)(const float *x, float *y, size_t n);
     /* gelu_tanh of values in binary16, each step rounded to it: PyTorch's "gelu_new". */
     void (*gelu_tanh_half)(float *x, size_t n);
 
@@ -69,7 +71,11 @@ typedef struct {
      */
     void (*layer_norm)(const float *in, const float *weight, const float *bias, float eps,
                        bool half, float *out, size_t n);
-    void (*rms_norm)(const float *in, const float *weight, float eps, float *out, size_t n);
+    /* `offset`: weights are 1 + weight, and in a 16-bit model nothing is rounded before the end. */
+    void (*rms_norm)(const float *in, const float *weight, float eps, bool offset, bool half,
+                     float *out, size_t n);
+    /* Turns the pairs (x[i], x[i + n]), i < n, by angles of the given cosines and sines. */
+    void (*rotate)(float *x, const float *cosines, const float *sines, bool half, size_t n);
     /* x = softmax(x) in place. */
     void (*softmax)(float *x, size_t n);
     /* x = exp(x - max) rounded to binary16; returns the sum of what was not yet rounded. */

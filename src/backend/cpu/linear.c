@@ -47,14 +47,15 @@ static void add_outliers(const linear_loop *a, float *product, size_t stride, si
         }
 }
 
-/* Bias, activation and residual for rows [begin, end) of w, that is, these columns of y, while they
- * are in cache. Where the residual is what y holds already, the product lies elsewhere and is added
- * to it; else it lies in y. */
+/* Bias, activation, multiplier and residual for rows [begin, end) of w, that is, these columns of
+ * y, while they are in cache. Where the residual or multiplier is what y holds already, the product
+ * lies elsewhere until it is done; else it lies in y. */
 static void epilogue(const linear_loop *a, float *product, size_t stride, size_t begin, size_t end)
 {
     const bg_cpu_kernels *k = a->cpu->kernels;
     const float *bias = cpu_vector(a->args->bias);
     const float *residual = a->args->residual ? cpu_values(a->args->residual) : NULL;
+    const float *multiplier = a->args->multiplier ? cpu_values(a->args->multiplier) : NULL;
     const bg_activation activation = a->args->activation;
     const bool half = a->args->out->half;
     const size_t n = end - begin;
@@ -70,12 +71,19 @@ static void epilogue(const linear_loop *a, float *product, size_t stride, size_t
     for (size_t m = 0; m < a->args->n_rows; m++) {
         float *p = product + m * stride, *y = a->y + m * a->stride + begin;
         if (half && a->n_outliers) k->round_half(p, p, n);
-        if (half && activation == BG_ACTIVATION_GELU_TANH)
+        if (half && activation == BG_ACTIVATION_GELU_NEW)
             k->gelu_tanh_half(p, n);
         else
             k->activation[activation](p, n);
         if (half && activation != BG_ACTIVATION_NONE) k->round_half(p, p, n);
-        if (p != y)
+        if (multiplier) {
+            const float *f = multiplier + m * a->args->multiplier->cols + begin;
+            k->multiply(f, p, n);
+            if (half) k->round_half(p, p, n);
+        }
+        if (p != y && !residual)
+            memcpy(y, p, n * sizeof *y);
+        else if (p != y)
             k->axpy(1, p, y, n);
         else if (residual)
             k->axpy(1, residual + m * a->args->residual->cols + begin, y, n);
@@ -83,9 +91,10 @@ static void epilogue(const linear_loop *a, float *product, size_t stride, size_t
     }
 }
 
-static bool adds_in_place(const linear_loop *a)
+static bool in_place(const linear_loop *a)
 {
-    return a->args->residual && a->args->residual == a->args->out;
+    const bg_act *out = a->args->out;
+    return a->args->residual == out || a->args->multiplier == out;
 }
 
 static void matvec_rows(void *context, size_t begin, size_t end, int thread)
@@ -94,7 +103,7 @@ static void matvec_rows(void *context, size_t begin, size_t end, int thread)
     const bg_cpu_kernels *k = a->cpu->kernels;
     const size_t cols = a->w->cols;
     float *own = a->cpu->own[thread].data;
-    float *y = adds_in_place(a) ? own : a->y + begin;
+    float *y = in_place(a) ? own : a->y + begin;
     if (a->direct) {
         k->format[a->w->format].matvec(a->w, &a->input, y, begin, end);
     } else {
@@ -112,11 +121,11 @@ static void matmul_rows(void *context, size_t begin, size_t end, int thread)
     const linear_loop *a = context;
     const bg_packed *w = a->w;
     const size_t cols = w->cols, n_rows = a->args->n_rows;
-    const bool in_place = adds_in_place(a);
+    const bool apart = in_place(a);
     float *own = a->cpu->own[thread].data;
-    float *product = in_place ? own : a->y + begin;
-    size_t stride = in_place ? end - begin : a->stride;
-    if (in_place) own += n_rows * a->panel;
+    float *product = apart ? own : a->y + begin;
+    size_t stride = apart ? end - begin : a->stride;
+    if (apart) own += n_rows * a->panel;
 
     if (w->format == BG_FORMAT_INT8) {
         a->cpu->kernels->matmul_int8(w, a->codes, a->absmax, n_rows, product, stride, begin, end);

@@ -1,0 +1,22 @@
+/* One pass of a batch through a model; shared by the files that run it. */
+#ifndef BG_MODEL_PASS_H
+#define BG_MODEL_PASS_H
+
+#include "model/model.h"
+
+typedef struct {
+    bg_run *run;
+    size_t n_rows;
+    const bg_sequence *sequences;
+    size_t n_sequences;
+    size_t layer;
+    bg_error *err;
+} bg_pass;
+
+/* out[:, out_col:] = activation(in W^T + bias) + residual, for the pass's rows; a residual may be
+ * NULL. */
+bg_status bg_pass_linear(const bg_pass *p, const bg_parameter *parameter, const bg_act *in,
+                         bg_activation activation, const bg_act *residual, bg_act *out,
+                         size_t out_col);
+
+#endif
