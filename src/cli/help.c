@@ -33,6 +33,11 @@ const cli_note cli_environment[] = {
     {"BITGAUGE_ISA",
      "The kernels to use in place of the best that the processor has: scalar, avx2, "
      "avx512, avx512-vnni or neon (see devices)."},
+    {"HF_HOME, HF_HUB_CACHE", "Where models from the Hub are kept (default: "
+                              "~/.cache/huggingface, and hub in it)."},
+    {"HF_TOKEN", "The token for gated and private models; else the file token in HF_HOME."},
+    {"HF_ENDPOINT", "The Hub to ask, in place of https://huggingface.co."},
+    {"HF_HUB_OFFLINE", "If 1, nothing is downloaded: models come from the cache."},
     {"NO_COLOR", "If set and not empty, the progress bar is drawn without colour."},
     {"TERM", "If unset or \"dumb\", no progress bar is drawn."},
     {"COLUMNS", "Width of the terminal, where the terminal itself does not tell."},

@@ -13,8 +13,8 @@
 
 const cli_command *const cli_commands[] = {
     &cli_compare, &cli_perplexity, &cli_classify, &cli_generate, &cli_bench,
-    &cli_inspect, &cli_tokenize,   &cli_devices,  &cli_help,     &cli_version,
-    &cli_man,     &cli_worker,     NULL,
+    &cli_inspect, &cli_tokenize,   &cli_pull,     &cli_devices,  &cli_help,
+    &cli_version, &cli_man,        &cli_worker,   NULL,
 };
 
 const cli_command *cli_find_command(const char *name)

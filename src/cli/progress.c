@@ -74,20 +74,34 @@ static void format_seconds(char *out, size_t size, double seconds)
         snprintf(out, size, "%lu:%02lu", whole / 60, whole % 60);
 }
 
+/* "12.3 of 548.1 MB, 5.2 MB/s, ", or nothing where it is not bytes that are counted. */
+static void format_bytes(char *out, size_t size, const cli_progress *progress, uint64_t done,
+                         uint64_t total, double elapsed)
+{
+    *out = '\0';
+    if (strncmp(progress->stage, BG_STAGE_DOWNLOADING, strlen(BG_STAGE_DOWNLOADING)) != 0) return;
+    double new_bytes = done > progress->first ? (double)(done - progress->first) : 0;
+    snprintf(out, size, "%.1f of %.1f MB, %.1f MB/s, ", (double)done / 1e6, (double)total / 1e6,
+             new_bytes / 1e6 / elapsed);
+}
+
 /* "nf4: perplexity, lines  [########........]  50 %  12 s left" in at most `width` columns. */
 static void draw(const cli_progress *progress, uint64_t done, uint64_t total, double elapsed,
                  int width)
 {
     enum { LONGEST_BAR = 40, SHORTEST_BAR = 8 };
-    char right[64], time[32], stage[256];
+    char right[128], bytes[80], time[32], stage[256];
     if (done > total) done = total;
-    double share = total ? (double)done / (double)total : 0;
-    if (!total || share < 0.01) {
+    const double share = total ? (double)done / (double)total : 0;
+    const uint64_t first = progress->first < done ? progress->first : 0;
+    const double pace = total ? (double)(done - first) / (double)total : 0;
+    format_bytes(bytes, sizeof bytes, progress, done, total, elapsed);
+    if (!total || pace < 0.01) {
         format_seconds(time, sizeof time, elapsed);
-        snprintf(right, sizeof right, "%s", time);
+        snprintf(right, sizeof right, "%s%s", bytes, time);
     } else {
-        format_seconds(time, sizeof time, elapsed * (1 - share) / share);
-        snprintf(right, sizeof right, "%3d %%  %s left", (int)(100 * share), time);
+        format_seconds(time, sizeof time, elapsed * (1 - share) / pace);
+        snprintf(right, sizeof right, "%s%3d %%  %s left", bytes, (int)(100 * share), time);
     }
     int room = width - 1 - (int)strlen(right) - 2; /* the last column stays free: no line break */
     if (room < 1) return;
@@ -115,12 +129,18 @@ static bool on_progress(void *context, const char *stage, uint64_t done, uint64_
         clear(progress);
         return false;
     }
+    if (strncmp(stage, BG_STAGE_NOTE, strlen(BG_STAGE_NOTE)) == 0) {
+        clear(progress);
+        fprintf(stderr, "bitgauge: %s\n", stage);
+        return true;
+    }
     if (!progress->terminal) return true;
     double now = bg_seconds();
     if (strncmp(progress->stage, stage, sizeof progress->stage - 1) != 0) {
         clear(progress);
         snprintf(progress->stage, sizeof progress->stage, "%s", stage);
         progress->began = now;
+        progress->first = done;
     }
     if (now - progress->began < 1 || now - progress->drew < 1.0 / PER_SECOND) return true;
     int width = cli_terminal_width(STDERR_FILENO);

@@ -12,6 +12,7 @@ typedef struct {
     bool drawn; /* a line is on the screen and has to be cleared */
     char stage[160];
     double began, drew; /* seconds on the monotonic clock */
+    uint64_t first;     /* what was done when the stage began */
 } cli_progress;
 
 /* From now on the first SIGINT or SIGTERM interrupts the job, and a second one ends the program. */

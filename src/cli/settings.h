@@ -57,7 +57,7 @@ extern const cli_group cli_report_options;    /* --json --html --csv --md */
 #define CLI_COUNT(table) (sizeof(table) / sizeof *(table))
 
 extern const cli_command cli_compare, cli_perplexity, cli_classify, cli_generate, cli_bench,
-    cli_inspect, cli_tokenize, cli_devices, cli_help, cli_version, cli_man, cli_worker;
+    cli_inspect, cli_tokenize, cli_pull, cli_devices, cli_help, cli_version, cli_man, cli_worker;
 
 /* All subcommands in the order of --help; ends with NULL. */
 extern const cli_command *const cli_commands[];

@@ -14,7 +14,7 @@ CLASSIFIER = "models/demo-classifier"
 TEXT = "data/demo-text.txt"
 REVIEWS = "data/demo-reviews.tsv"
 COMMANDS = ["compare", "perplexity", "classify", "generate", "bench", "inspect", "tokenize",
-            "devices", "help", "version"]
+            "pull", "devices", "help", "version"]
 PRECISIONS = ["fp32", "fp16", "bf16", "int8", "nf4", "nf4-dq", "fp4", "fp4-dq"]
 
 # Exit codes, as include/bitgauge/bitgauge.h lists them.
