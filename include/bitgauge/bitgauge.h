@@ -58,6 +58,12 @@ typedef struct {
     void *context;
 } bg_progress;
 
+/* Two stages are more than a name. One that begins with BG_STAGE_DOWNLOADING counts bytes. One that
+ * begins with BG_STAGE_NOTE is a remark that the user should read, such as that a cached model
+ * stands in for the Hub; it is told once. */
+#define BG_STAGE_DOWNLOADING "downloading "
+#define BG_STAGE_NOTE        "note: "
+
 /* ---- jobs ------------------------------------------------------------------------------------ */
 
 /* How a text becomes a perplexity; docs/results.md defines each exactly. */
@@ -151,6 +157,22 @@ BG_API bg_status bg_results_write(const bg_results *results, bg_report_format fo
 /* What a worker process does: reads commands from `in`, writes events to `out`, one JSON value a
  * line (docs/worker.md). The program calls it for its hidden subcommand "worker". */
 BG_API bg_status bg_worker_main(int in, int out, bg_error *err);
+
+/* ---- the Hub --------------------------------------------------------------------------------- */
+
+/* Everywhere in this header a model may be named by a path or, where there is no such path, by its
+ * name on the Hugging Face Hub: "NAME", "ORG/NAME", "ORG/NAME@REVISION". docs/hub.md says where it is
+ * kept and which variables of the environment matter. */
+
+/* Finds a model by its path or its name, downloading what is missing: *directory is the path, or the
+ * directory with the model's files; released with bg_string_free. `config_only`: the configuration
+ * and the tokenizer, without weights. */
+BG_API bg_status bg_find_model(const char *model, bool config_only, bg_progress progress,
+                               char **directory, bg_error *err);
+
+/* The same for a name on the Hub, whatever paths there are. */
+BG_API bg_status bg_pull(const char *name, bool config_only, bg_progress progress, char **directory,
+                         bg_error *err);
 
 /* ---- looking --------------------------------------------------------------------------------- */
 
