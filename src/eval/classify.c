@@ -24,7 +24,7 @@ static bg_status classify_one(bg_run *run, const bg_tokenizer *tokenizer, const 
     size_t rows = pad ? max_length : n;
     int32_t padding = c->pad_token_id >= 0 ? (int32_t)c->pad_token_id : 0;
     for (size_t i = n; i < rows; i++) ids[i] = padding;
-    bg_sequence sequence = {0, rows, 0, 0, n};
+    bg_sequence sequence = {.rows = rows, .keys = n};
     double start = bg_seconds();
     BG_TRY(bg_run_forward(run, ids, &sequence, 1, err));
     BG_TRY(bg_run_classify(run, &sequence, 1, logits, err));

@@ -12,6 +12,7 @@ typedef struct {
     float *logits;         /* (vocab_size) */
     bg_candidate *scratch; /* (vocab_size), when sampling */
     bg_random random;
+    size_t prefix; /* tokens of the prompt that all see each other */
 } generator;
 
 static bool is_end(const bg_config *c, int64_t id)
@@ -26,7 +27,7 @@ static bg_status next_token(generator *g, const int32_t *ids, size_t past, size_
                             bg_error *err)
 {
     const bg_config *c = &g->run->model->config;
-    bg_sequence sequence = {0, n, 0, past, past + n};
+    bg_sequence sequence = {.rows = n, .past = past, .keys = past + n, .prefix = g->prefix};
     BG_TRY(bg_run_forward(g->run, ids + past, &sequence, 1, err));
     size_t last = n - 1, vocabulary = (size_t)c->vocab_size;
     BG_TRY(bg_run_select(g->run, &last, 1, err));
@@ -95,6 +96,7 @@ bg_status bg_generate(const bg_model *model, const int32_t *prompt, size_t n_pro
     if (status == BG_OK) status = bg_run_create(model, n_prompt, 1, most, 1, &g.run, err);
     if (status == BG_OK) {
         memcpy(out->ids, prompt, n_prompt * sizeof *prompt);
+        g.prefix = c->arch->prefix_attention ? n_prompt : 0;
         out->n = out->prompt_tokens = n_prompt;
         status = generate(&g, progress, out, err);
     }

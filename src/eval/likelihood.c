@@ -129,7 +129,8 @@ static size_t add_sequence(scorer *s, const bg_request *request, size_t slot, si
 {
     size_t first = s->rows, rows = end - begin;
     memcpy(s->ids + first, request->ids + begin, rows * sizeof *s->ids);
-    s->sequences[s->n_sequences++] = (bg_sequence){first, rows, slot, begin, end, 0};
+    s->sequences[s->n_sequences++] =
+        (bg_sequence){.first_row = first, .rows = rows, .slot = slot, .past = begin, .keys = end};
     s->rows += rows;
     return first;
 }

@@ -53,7 +53,7 @@ static bg_status score_window(scorer *s, const int32_t *ids, size_t n, size_t fi
 {
     if (first < 1) first = 1;
     if (n <= first) return BG_OK;
-    bg_sequence sequence = {0, n, 0, 0, n};
+    bg_sequence sequence = {.rows = n, .keys = n};
     BG_TRY(bg_run_forward(s->run, ids, &sequence, 1, s->err));
     size_t count = n - first;
     for (size_t i = 0; i < count; i++) s->rows[i] = first - 1 + i;
