@@ -6,7 +6,7 @@
  *     EXIF gives are ignored;
  *   - 16 bits become 8 by dropping the low byte; only gray without alpha is clipped at 255 instead,
  *     as Pillow does it;
- *   - CMYK is taken as inverted where an Adobe marker is there.
+ *   - CMYK is taken as inverted, the way of Adobe's programs.
  * Unlike Pillow, image data that ends early or does not decode is refused, never filled up. */
 #ifndef BG_IMAGE_IMAGE_H
 #define BG_IMAGE_IMAGE_H

@@ -101,13 +101,11 @@ static unsigned scale_255(unsigned a, unsigned b)
     return (product + (product >> 8)) >> 8;
 }
 
-static void cmyk_to_rgb(const uint8_t *cmyk, size_t width, bool inverted, uint8_t *rgb)
+/* The samples are inverted, 255 for no ink, as in everything that Adobe's programs write. */
+static void cmyk_to_rgb(const uint8_t *cmyk, size_t width, uint8_t *rgb)
 {
-    for (size_t x = 0; x < width; x++, cmyk += 4, rgb += 3) {
-        unsigned flip = inverted ? 255 : 0;
-        unsigned white = 255 - (cmyk[3] ^ flip);
-        for (int c = 0; c < 3; c++) rgb[c] = (uint8_t)(white - scale_255(cmyk[c] ^ flip, white));
-    }
+    for (size_t x = 0; x < width; x++, cmyk += 4, rgb += 3)
+        for (int c = 0; c < 3; c++) rgb[c] = (uint8_t)(cmyk[3] - scale_255(255 - cmyk[c], cmyk[3]));
 }
 
 /* Everything that may jump. False after a failure. */
@@ -137,7 +135,7 @@ static bool decode(jpeg_reader *reader)
         uint8_t *rgb = reader->image->rgb + 3 * reader->image->width * jpeg->output_scanline;
         JSAMPROW row = four ? reader->cmyk : rgb;
         jpeg_read_scanlines(jpeg, &row, 1);
-        if (four) cmyk_to_rgb(reader->cmyk, reader->image->width, jpeg->saw_Adobe_marker, rgb);
+        if (four) cmyk_to_rgb(reader->cmyk, reader->image->width, rgb);
     }
     /* What follows the pixels does not matter, not even that it is there. */
     return true;

@@ -1,6 +1,7 @@
 /* Resizing as Pillow's Image.resize does it, to the bit: the filter widens with the reduction
- * (antialiasing), weights are rounded to 22 bits, and the two passes, first along rows, then along
- * columns, each round to 8 bits. Nearest picks the pixel under the new one's centre. */
+ * (antialiasing), weights are rounded to 22 bits, and each of the two passes, along rows and along
+ * columns, rounds to 8 bits. Nearest picks the pixel under the new one's centre. The order of the
+ * passes is Pillow 13's; older versions begin with the rows even where an image is very tall. */
 #ifndef BG_IMAGE_RESIZE_H
 #define BG_IMAGE_RESIZE_H
 
