@@ -1,5 +1,6 @@
 #include "checkpoint/checkpoint.h"
 
+#include "checkpoint/pytorch.h"
 #include "checkpoint/safetensors.h"
 #include "core/alloc.h"
 #include "core/checked.h"
@@ -10,8 +11,17 @@
 #include <string.h>
 #include <sys/random.h>
 
-static const char single_name[] = "model.safetensors";
-static const char index_name[] = "model.safetensors.index.json";
+/* The files in which a directory may hold its weights: one, or an index of several. The first that
+ * is there is taken. */
+static const struct {
+    const char *name;
+    bool index;
+} weight_files[] = {
+    {"model.safetensors", false},
+    {"model.safetensors.index.json", true},
+    {"pytorch_model.bin", false},
+    {"pytorch_model.bin.index.json", true},
+};
 
 enum {
     MAX_CONFIG_BYTES = 10 * 1024 * 1024,
@@ -23,6 +33,8 @@ typedef struct {
     bg_mapping map;
     char *names;
     json_t *metadata;
+    void *copies; /* tensors that are not in the file as they are */
+    size_t copies_size;
 } tensor_file;
 
 struct bg_checkpoint {
@@ -66,13 +78,21 @@ static bg_status index_names(bg_checkpoint *c, bg_error *err)
     c->n_slots = n_slots;
     if (getrandom(&c->seed, sizeof c->seed, GRND_NONBLOCK) < 0) c->seed = (uintptr_t)c;
     for (size_t i = 0; i < c->count; i++) {
-        size_t slot = find_slot(c, c->tensors[i].name);
-        if (c->slots[slot])
+        const bg_tensor *t = &c->tensors[i];
+        size_t slot = find_slot(c, t->name);
+        if (c->slots[slot]) {
+            const bg_tensor *other = &c->tensors[c->slots[slot] - 1];
+            if (other->file_index == t->file_index)
+                return bg_fail(err, BG_ERR_FORMAT,
+                               "%s: tensor \"%.200s\" is there twice; the file is damaged: "
+                               "download it again",
+                               t->file, t->name);
             return bg_fail(
                 err, BG_ERR_FORMAT,
                 "%s: tensor \"%.200s\" is also in %s; the shards do not belong together: "
                 "download the model again into an empty directory",
-                c->tensors[i].file, c->tensors[i].name, c->tensors[c->slots[slot] - 1].file);
+                t->file, t->name, other->file);
+        }
         c->slots[slot] = (uint32_t)(i + 1);
     }
     return BG_OK;
@@ -80,28 +100,51 @@ static bg_status index_names(bg_checkpoint *c, bg_error *err)
 
 /* ---- tensor files ---------------------------------------------------------------------------- */
 
+/* Whichever of the formats it is; its tensors go to the caller, the rest to the file. */
+static bg_status parse(tensor_file *file, bg_tensor **tensors, size_t *count, bg_error *err)
+{
+    const bg_mapping *map = &file->map;
+    if (bg_pytorch_detect(map->data, map->size)) {
+        bg_pytorch parsed;
+        BG_TRY(bg_pytorch_parse(map->data, map->size, map->path, &parsed, err));
+        file->names = parsed.names;
+        file->copies = parsed.copies;
+        file->copies_size = parsed.copies_size;
+        *tensors = parsed.tensors;
+        *count = parsed.count;
+    } else {
+        bg_safetensors parsed;
+        BG_TRY(bg_safetensors_parse(map->data, map->size, map->path, &parsed, err));
+        file->names = parsed.names;
+        file->metadata = parsed.metadata;
+        *tensors = parsed.tensors;
+        *count = parsed.count;
+    }
+    /* The pages of headers, read once. */
+    bg_mapping_release(map, 0, map->size);
+    return BG_OK;
+}
+
 /* Maps and parses one more file; c->files has room for it. */
 static bg_status add_file(bg_checkpoint *c, const char *path, bg_error *err)
 {
     tensor_file *file = &c->files[c->n_files];
+    bg_tensor *parsed, *tensors = NULL;
+    size_t count;
     BG_TRY(bg_map_file(path, &file->map, err));
     size_t index = c->n_files++;
-    bg_safetensors parsed;
-    BG_TRY(bg_safetensors_parse(file->map.data, file->map.size, file->map.path, &parsed, err));
-    file->names = parsed.names;
-    file->metadata = parsed.metadata;
-    size_t total = c->count + parsed.count;
-    bg_tensor *tensors = NULL;
+    BG_TRY(parse(file, &parsed, &count, err));
+    size_t total = c->count + count;
     if (total <= BG_SAFETENSORS_MAX_TENSORS)
         tensors = bg_realloc_array(c->tensors, total, sizeof *tensors);
     if (tensors) {
         c->tensors = tensors;
-        for (size_t i = 0; i < parsed.count; i++) {
-            tensors[c->count] = parsed.tensors[i];
+        for (size_t i = 0; i < count; i++) {
+            tensors[c->count] = parsed[i];
             tensors[c->count++].file_index = index;
         }
     }
-    bg_free(parsed.tensors);
+    bg_free(parsed);
     if (total > BG_SAFETENSORS_MAX_TENSORS)
         return bg_fail(err, BG_ERR_UNSUPPORTED,
                        "%s: with this file the model has %zu tensors, more than %d; use a smaller "
@@ -114,15 +157,6 @@ static bg_status make_room(bg_checkpoint *c, size_t n_files, bg_error *err)
 {
     c->files = bg_calloc(n_files, sizeof *c->files);
     return c->files ? BG_OK : bg_fail_memory(err, n_files * sizeof *c->files, "files");
-}
-
-static bg_status add_file_of_directory(bg_checkpoint *c, const char *name, bg_error *err)
-{
-    char *path = bg_path_join(c->directory, name);
-    if (!path) return bg_fail_memory(err, strlen(name), "a file name");
-    bg_status status = add_file(c, path, err);
-    bg_free(path);
-    return status;
 }
 
 /* ---- shards ---------------------------------------------------------------------------------- */
@@ -250,16 +284,25 @@ static int has_file(const char *directory, const char *name)
     return exists;
 }
 
+/* The first of weight_files that is there, or -1; -2 when out of memory. */
+static int find_weights(const char *directory)
+{
+    for (size_t i = 0; i < sizeof weight_files / sizeof *weight_files; i++) {
+        int exists = has_file(directory, weight_files[i].name);
+        if (exists) return exists < 0 ? -2 : (int)i;
+    }
+    return -1;
+}
+
 bool bg_checkpoint_has_weights(const char *directory)
 {
-    return has_file(directory, single_name) > 0 || has_file(directory, index_name) > 0;
+    return find_weights(directory) >= 0;
 }
 
 /* Files that hold weights in a layout that this version does not read. */
 static const char *const other_weights[] = {
-    "pytorch_model.bin",         "pytorch_model.bin.index.json", "tf_model.h5",
-    "flax_model.msgpack",        "consolidated.00.pth",          "model.onnx",
-    "adapter_model.safetensors",
+    "tf_model.h5", "flax_model.msgpack",        "consolidated.00.pth",
+    "model.onnx",  "adapter_model.safetensors", "adapter_model.bin",
 };
 
 static bg_status fail_no_weights(const char *directory, bg_error *err)
@@ -269,29 +312,31 @@ static bg_status fail_no_weights(const char *directory, bg_error *err)
         if (exists < 0) return bg_fail_memory(err, strlen(directory), "a file name");
         if (exists)
             return bg_fail(err, BG_ERR_UNSUPPORTED,
-                           "%s: the weights are in %s, and this version reads safetensors alone; "
-                           "convert them with the Python package transformers (from_pretrained, "
-                           "then save_pretrained, which writes %s)",
-                           directory, other_weights[i], single_name);
+                           "%s: the weights are in %s, and this version reads safetensors and "
+                           "PyTorch's .bin alone; convert them with the Python package "
+                           "transformers (from_pretrained, then save_pretrained, which writes %s)",
+                           directory, other_weights[i], weight_files[0].name);
     }
     return bg_fail(err, BG_ERR_FILE,
-                   "%s: there are no weights (neither %s nor %s); download the model's files into "
-                   "this directory",
-                   directory, single_name, index_name);
+                   "%s: there are no weights (neither %s nor %s, nor an index of either's shards); "
+                   "download the model's files into this directory",
+                   directory, weight_files[0].name, weight_files[2].name);
 }
 
 static bg_status open_weights(bg_checkpoint *c, bg_error *err)
 {
-    int exists = has_file(c->directory, single_name);
-    if (exists > 0) {
-        BG_TRY(make_room(c, 1, err));
-        BG_TRY(add_file_of_directory(c, single_name, err));
-        return index_names(c, err);
-    }
-    char *path = exists < 0 ? NULL : bg_path_join(c->directory, index_name);
+    int found = find_weights(c->directory);
+    if (found == -1) return fail_no_weights(c->directory, err);
+    char *path = found < 0 ? NULL : bg_path_join(c->directory, weight_files[found].name);
     if (!path) return bg_fail_memory(err, strlen(c->directory), "a file name");
-    bg_status status =
-        bg_file_exists(path) ? open_sharded(c, path, err) : fail_no_weights(c->directory, err);
+    bg_status status;
+    if (weight_files[found].index) {
+        status = open_sharded(c, path, err);
+    } else {
+        status = make_room(c, 1, err);
+        if (status == BG_OK) status = add_file(c, path, err);
+        if (status == BG_OK) status = index_names(c, err);
+    }
     bg_free(path);
     return status;
 }
@@ -299,7 +344,8 @@ static bg_status open_weights(bg_checkpoint *c, bg_error *err)
 static bg_status open_config(bg_checkpoint *c, bg_error *err)
 {
     static const char layout[] = "a model in the Hugging Face layout is a directory with "
-                                 "config.json, model.safetensors and tokenizer.json";
+                                 "config.json, the weights (model.safetensors or "
+                                 "pytorch_model.bin) and tokenizer.json";
     const char *directory = c->directory;
     if (bg_file_exists(directory))
         return bg_fail(err, BG_ERR_FILE, "%s: is a file, not a directory; %s", directory, layout);
@@ -376,6 +422,7 @@ void bg_checkpoint_close(bg_checkpoint *c)
     for (size_t i = 0; i < c->n_files; i++) {
         bg_unmap(&c->files[i].map);
         bg_free(c->files[i].names);
+        bg_free_aligned(c->files[i].copies, c->files[i].copies_size);
         json_decref(c->files[i].metadata);
     }
     bg_free(c->files);
@@ -451,5 +498,7 @@ size_t bg_checkpoint_file_bytes(const bg_checkpoint *c)
 void bg_checkpoint_release(const bg_checkpoint *c, const bg_tensor *tensor)
 {
     const bg_mapping *map = &c->files[tensor->file_index].map;
-    bg_mapping_release(map, (size_t)((const uint8_t *)tensor->data - map->data), tensor->bytes);
+    uintptr_t from = (uintptr_t)tensor->data, start = (uintptr_t)map->data;
+    if (from < start || from - start >= map->size) return; /* a copy */
+    bg_mapping_release(map, from - start, tensor->bytes);
 }

@@ -1,9 +1,11 @@
 /* A model's files: config.json and the tensors, mapped read-only.
  *
  * Layouts: one model.safetensors, or shards listed in model.safetensors.index.json
- * (https://huggingface.co/docs/safetensors). Every offset, shape and name in them is checked before
- * it is used: when bg_checkpoint_open returns BG_OK, every tensor lies inside its file, no two
- * overlap, and bytes == product(shape) * element size. */
+ * (https://huggingface.co/docs/safetensors); where neither is there, pytorch_model.bin as
+ * torch.save writes it, or pytorch_model.bin.index.json. Every offset, shape and name in them is
+ * checked before it is used: when bg_checkpoint_open returns BG_OK, every tensor lies inside its
+ * file (or is a copy of elements inside it), bytes == product(shape) * element size, and no two in
+ * a safetensors file overlap. */
 #ifndef BG_CHECKPOINT_CHECKPOINT_H
 #define BG_CHECKPOINT_CHECKPOINT_H
 
@@ -19,7 +21,7 @@ enum { BG_MAX_RANK = 8 };
 
 /* One tensor; all memory belongs to the checkpoint. `data` need not be aligned for its type. */
 typedef struct {
-    const char *name;
+    const char *name; /* UTF-8 */
     bg_dtype dtype;
     int rank;
     int64_t shape[BG_MAX_RANK]; /* outermost first, row-major */
@@ -61,7 +63,7 @@ const bg_tensor *bg_checkpoint_find(const bg_checkpoint *checkpoint, const char 
 size_t bg_checkpoint_file_count(const bg_checkpoint *checkpoint);
 const char *bg_checkpoint_file_path(const bg_checkpoint *checkpoint, size_t index);
 size_t bg_checkpoint_file_size(const bg_checkpoint *checkpoint, size_t index);
-/* What the file says of itself: an object of strings, or NULL. Borrowed. */
+/* What a safetensors file says of itself: an object of strings, or NULL. Borrowed. */
 const json_t *bg_checkpoint_file_metadata(const bg_checkpoint *checkpoint, size_t index);
 
 /* Sum of the tensor files' sizes. */

@@ -215,13 +215,8 @@ static const struct {
     {"version https://git-lfs",
      "is a Git LFS pointer, not the file itself; run \"git lfs pull\", or "
      "download the file from its page"},
-    {"PK\x03\x04",
-     "is a PyTorch (zip) checkpoint, and this version reads safetensors alone; convert "
-     "it with save_pretrained of the Python package transformers"},
-    {"\x80\x02", "is a Python pickle, and this version reads safetensors alone; convert it with "
-                 "save_pretrained of the Python package transformers"},
-    {"GGUF", "is a GGUF file, and this version reads safetensors alone; give the original model"},
-    {"\x89HDF", "is an HDF5 file, and this version reads safetensors alone; convert it with "
+    {"GGUF", "is a GGUF file, which this version does not read; give the original model"},
+    {"\x89HDF", "is an HDF5 file, which this version does not read; convert it with "
                 "save_pretrained of the Python package transformers"},
     {"<!DOCTYPE", "is a web page, not a checkpoint; download the file itself"},
     {"<html", "is a web page, not a checkpoint; download the file itself"},
@@ -245,8 +240,7 @@ bg_status bg_safetensors_parse(const uint8_t *data, size_t size, const char *pat
 {
     *out = (bg_safetensors){0};
     if (size < 8)
-        return bg_fail(err, BG_ERR_FORMAT,
-                       "%s: %zu bytes cannot hold a safetensors header length of 8" AGAIN, path,
+        return bg_fail(err, BG_ERR_FORMAT, "%s: %zu bytes are too few for a checkpoint" AGAIN, path,
                        size);
     uint64_t length = read_u64(data);
     if (length > BG_SAFETENSORS_MAX_HEADER) return bad_length(data, size, path, err);

@@ -171,8 +171,10 @@ static void test_bad_directory(void)
     check_refused(BG_ERR_FILE, "config.json", "not there");
     files_text("config.json", config);
     check_refused(BG_ERR_FILE, files_directory, "no weights");
+    files_text("tf_model.h5", "\x89HDF");
+    check_refused(BG_ERR_UNSUPPORTED, "tf_model.h5", "convert");
     files_text("pytorch_model.bin", "PK");
-    check_refused(BG_ERR_UNSUPPORTED, "pytorch_model.bin", "safetensors alone");
+    check_refused(BG_ERR_FORMAT, "pytorch_model.bin", "2 bytes");
     files_text("model.safetensors", "version https://git-lfs.github.com/spec/v1\n");
     check_refused(BG_ERR_UNSUPPORTED, "model.safetensors", "git lfs pull");
     files_safetensors("model.safetensors", "{}", 0);
@@ -188,7 +190,7 @@ static void test_bad_directory(void)
     /* named pipes are not waited for */
     files_remove("model.safetensors");
     CHECK(mkfifo(files_path("model.safetensors"), 0600) == 0, "mkfifo");
-    check_refused(BG_ERR_UNSUPPORTED, "pytorch_model.bin", "safetensors");
+    check_refused(BG_ERR_FORMAT, "pytorch_model.bin", "2 bytes");
     CHECK(bg_checkpoint_open_file(files_path("model.safetensors"), &c, &err) == BG_ERR_FILE,
           "a pipe was opened");
     CHECK(strstr(err.message, "not a regular file"), "%s", err.message);

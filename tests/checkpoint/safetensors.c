@@ -273,8 +273,6 @@ static void test_other_formats(void)
         const char *bytes;
         const char *says;
     } cases[] = {
-        {"PK\x03\x04\x14\x01\x01\x01 archive/data.pkl", "PyTorch"},
-        {"\x80\x02}q\x01(X\x05\x01", "pickle"},
         {"GGUF\x03\x01\x01\x01 general", "GGUF"},
         {"version https://git-lfs.github.com/spec/v1\noid sha256:", "git lfs pull"},
         {"<!DOCTYPE html><html>", "web page"},
