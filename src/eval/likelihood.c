@@ -157,6 +157,22 @@ static bg_status pick(scorer *s, bg_request *request, size_t first_row, size_t b
     return BG_OK;
 }
 
+/* Encoder-decoder models: reads the sources of the units, each into its slot. */
+static bg_status run_sources(scorer *s, const unit *units, size_t n, bg_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        const bg_request_group *group = units[i].group;
+        if (group->n_source == 0) return BG_OK;
+        memcpy(s->ids + s->rows, group->source, group->n_source * sizeof *s->ids);
+        s->sequences[s->n_sequences++] = (bg_sequence){
+            .first_row = s->rows, .rows = group->n_source, .slot = i, .keys = group->n_source};
+        s->rows += group->n_source;
+    }
+    bg_status status = bg_run_encode(s->run, s->ids, s->sequences, s->n_sequences, err);
+    s->n_sequences = s->rows = 0;
+    return status;
+}
+
 static bg_status run_prefixes(scorer *s, unit *units, size_t n, bg_error *err)
 {
     for (size_t i = 0; i < n; i++)
@@ -194,6 +210,7 @@ static bg_status run_batch(scorer *s, unit *units, size_t n, bg_error *err)
             units[i].requests[k]->greedy = s->greedy;
         }
     }
+    BG_TRY(run_sources(s, units, n, err));
     BG_TRY(run_prefixes(s, units, n, err));
     for (size_t k = 0; k < most; k++) BG_TRY(run_rests(s, units, n, k, err));
     for (size_t i = 0; i < n; i++)

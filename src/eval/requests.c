@@ -12,11 +12,14 @@ bg_status bg_request_rules_init(const bg_config *config, const bg_tokenizer *tok
 {
     *out = (bg_request_rules){.tokenizer = tokenizer, .start = -1, .prefix = -1};
     const bg_task task = config->arch->task;
-    if (task != BG_TASK_DECODER)
+    if (task != BG_TASK_DECODER && task != BG_TASK_SEQ2SEQ)
         return bg_fail(err, BG_ERR_UNSUPPORTED,
                        "a task needs a model that predicts the next token; %s is not one",
                        config->architecture);
+    out->seq2seq = task == BG_TASK_SEQ2SEQ;
+    out->start = (int32_t)config->decoder_start_token_id;
     out->max_length = (size_t)config->max_position_embeddings;
+    if (config->arch->unbounded_positions) out->max_length = BG_UNBOUNDED_LENGTH;
     out->prefix = bg_tokenizer_special(tokenizer, BG_TOKEN_BOS);
     if (out->prefix < 0) out->prefix = bg_tokenizer_special(tokenizer, BG_TOKEN_EOS);
     if (out->prefix < 0) return BG_OK;
@@ -89,6 +92,33 @@ static bg_status decoder_request(const bg_request_rules *rules, const char *whol
     return status;
 }
 
+/* A request of an encoder-decoder model's decoder. */
+static bg_status continuation_request(const bg_request_rules *rules, const char *text, size_t size,
+                                      bg_request *out, bg_error *err)
+{
+    tokens own = {0}, start = {.n = 1};
+    int32_t first = rules->start;
+    BG_TRY(bg_tokenizer_encode(rules->tokenizer, text, size, false, &own.ids, &own.n, err));
+    start.ids = &first;
+    bg_status status = join(rules, start, own, 0, own.n, out, err);
+    bg_ids_free(own.ids);
+    return status;
+}
+
+/* The encoder's tokens: the end of the context, as much of it as fits. */
+static bg_status set_source(const bg_request_rules *rules, tokens context, bg_request_group *out,
+                            bg_error *err)
+{
+    if (context.n == 0) context = (tokens){(int32_t *)&rules->prefix, rules->prefix >= 0};
+    size_t n = bg_min_size(context.n, rules->max_length);
+    if (n == 0) return bg_fail(err, BG_ERR_FORMAT, "a context has no tokens; remove this line");
+    out->source = bg_alloc_array(n, sizeof *out->source);
+    if (!out->source) return bg_fail_memory(err, n * sizeof *out->source, "token ids");
+    memcpy(out->source, context.ids + context.n - n, n * sizeof *out->source);
+    out->n_source = n;
+    return BG_OK;
+}
+
 bg_status bg_requests_make(const bg_request_rules *rules, const bg_document *d,
                            bg_request_group *out, bg_error *err)
 {
@@ -99,13 +129,18 @@ bg_status bg_requests_make(const bg_request_rules *rules, const bg_document *d,
     bg_text whole = {0};
     bg_status status = BG_OK;
     if (context_size > 0) status = encode(rules, d->text.data, context_size, true, &context, err);
+    if (status == BG_OK && rules->seq2seq) status = set_source(rules, context, out, err);
     for (size_t i = 0; i < d->n_choices && status == BG_OK; i++) {
+        size_t skip = rules->seq2seq ? context_size : 0;
         whole.size = 0;
-        bg_text_append(&whole, d->text.data, d->context_size);
+        bg_text_append(&whole, d->text.data + skip, d->context_size - skip);
         bg_text_append(&whole, d->text.data + d->choices[i].begin, d->choices[i].size);
+        bg_request *request = &out->requests[i];
         status = whole.failed ? bg_fail_memory(err, whole.size, "a text")
-                              : decoder_request(rules, whole.data, whole.size, context_size,
-                                                context, &out->requests[i], err);
+                 : rules->seq2seq
+                     ? continuation_request(rules, whole.data, whole.size, request, err)
+                     : decoder_request(rules, whole.data, whole.size, context_size, context,
+                                       request, err);
         if (status == BG_OK) out->n++;
     }
     bg_text_free(&whole);

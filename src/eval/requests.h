@@ -14,6 +14,9 @@
 #include "eval/likelihood.h"
 #include "model/config.h"
 
+/* Tokens that a model without a limit of positions is given: T5 was trained with as many. */
+enum { BG_UNBOUNDED_LENGTH = 512 };
+
 typedef struct {
     const bg_tokenizer *tokenizer;
     bool seq2seq;

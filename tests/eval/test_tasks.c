@@ -22,8 +22,8 @@ static bool load_set(const bg_model *model, const bg_tokenizer *tokenizer, const
 {
     char path[128];
     data_path(path, sizeof path, task->name, kind);
-    bg_status status = bg_task_set_load(&model->config, tokenizer, task, path, 0, (bg_progress){0},
-                                        set, &err);
+    bg_status status =
+        bg_task_set_load(&model->config, tokenizer, task, path, 0, (bg_progress){0}, set, &err);
     CHECK(status == BG_OK, "%s: %s", task->name, err.message);
     return status == BG_OK;
 }
@@ -115,12 +115,24 @@ static void test_gpt2(void)
     check_model("mini-gpt2", "models/demo-decoder");
 }
 
+static void test_llama(void)
+{
+    check_model("mini-llama", "../shared/models/mini-llama");
+}
+
+static void test_phi(void)
+{
+    check_model("mini-phi", "../shared/models/mini-phi");
+}
+
 int main(void)
 {
     OK(bg_backend_open("cpu", 2, &backend, &err));
     OK(bg_json_load(FIXTURES "reference.json", 1 << 20, &expected, &err));
     if (!expected) return 1;
     RUN(test_gpt2);
+    RUN(test_llama);
+    RUN(test_phi);
     json_decref(expected);
     backend->ops->free(backend);
     return test_finish();
