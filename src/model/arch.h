@@ -82,7 +82,10 @@ typedef enum {
 
 typedef struct {
     bg_dim rows, cols;
-    bool quantized; /* transformers quantizes it: linear layers, but for the output heads */
+    /* transformers quantizes it: linear layers, but for output heads. That a classifier is
+     * quantized is no wish of its authors (they spare a model's last parameter by name, and that is
+     * the classifier's bias), but it is what they run. */
+    bool quantized;
 } bg_role_info;
 
 /* Indexed by bg_role. */
@@ -128,19 +131,18 @@ typedef struct bg_arch {
     bg_block_kind block;
     bool causal;
     bool cross_attention;
-    bool rotary;              /* positions turn queries and keys */
-    bool unscaled_attention;  /* scores are not divided by sqrt(head_dim) */
-    bool scaled_embedding;    /* token embeddings are multiplied by sqrt(hidden) */
-    bool unbounded_positions; /* positions have no table and no limit */
-    bool prefix_attention;    /* a prompt's tokens all see each other */
-    bool head_if_present;     /* a head in the file is used even if the configuration ties it */
-    /* transformers spares a model's last module; where that is not the classifier, it is quantized.
-     */
-    bool classifier_quantized;
+    bool rotary;                  /* positions turn queries and keys */
+    bool gelu_is_tanh;            /* "gelu" in the file means its tanh approximation */
+    bool unscaled_attention;      /* scores are not divided by sqrt(head_dim) */
+    bool scaled_embedding;        /* token embeddings are multiplied by sqrt(hidden) */
+    bool unbounded_positions;     /* positions have no table and no limit */
+    bool prefix_attention;        /* a prompt's tokens all see each other */
+    bool head_if_present;         /* a head in the file is used even if the configuration ties it */
     unsigned spared;              /* bits 1 << (role - BG_ROLE_LAYER_FIRST) not to quantize */
     bool linear_transposed;       /* matrices are stored (in, out), as GPT-2's Conv1D */
     int position_offset;          /* position p has row p + offset of the table */
-    bool positions_count_offset;  /* max_position_embeddings includes the offset */
+    bool positions_after_padding; /* the offset is pad_token_id + 1, and the table's size counts it
+                                   */
     bg_activation pre_classifier; /* after BG_ROLE_PRE_CLASSIFIER */
     const char *prefixes[4];      /* tried in turn on the first tensor's name */
     bg_tensor_name tensors[BG_ROLE_COUNT];

@@ -155,6 +155,8 @@ static bg_status parse_activation(const parser *p)
     for (size_t i = 0; i < sizeof activations / sizeof *activations; i++)
         if (name && strcmp(activations[i].name, name) == 0) {
             p->out->activation = activations[i].activation;
+            if (p->out->activation == BG_ACTIVATION_GELU && p->out->arch->gelu_is_tanh)
+                p->out->activation = BG_ACTIVATION_GELU_TANH;
             return BG_OK;
         }
     return bg_fail(p->err, BG_ERR_UNSUPPORTED,
@@ -278,7 +280,14 @@ static bg_status derive_sizes(const parser *p)
         c->max_position_embeddings = (int64_t)bg_config_patches(c);
     }
     if (c->arch->unbounded_positions) c->max_position_embeddings = MAX_VOCABULARY;
-    if (c->arch->positions_count_offset) c->max_position_embeddings -= c->arch->position_offset;
+    c->position_offset = c->arch->position_offset;
+    if (c->arch->positions_after_padding) {
+        place at = find(p, "pad_token_id");
+        BG_TRY(bg_json_int(at.object, at.key, p->where, 0, MAX_VOCABULARY, 0, true,
+                           &c->position_offset, p->err));
+        c->position_offset++;
+        c->max_position_embeddings -= c->position_offset;
+    }
     if (c->max_position_embeddings < 1)
         return bg_fail(p->err, BG_ERR_FORMAT, "%s: there are no positions for tokens", p->where);
     return BG_OK;

@@ -29,6 +29,7 @@ typedef struct bg_config {
     int64_t intermediate_size;
     int64_t vocab_size;
     int64_t max_position_embeddings;
+    int64_t position_offset; /* position p has row p + offset of the table */
     int64_t type_vocab_size;
     int64_t num_labels;                                                      /* classifiers */
     int64_t relative_attention_num_buckets, relative_attention_max_distance; /* T5 */

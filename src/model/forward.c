@@ -201,7 +201,7 @@ static bg_status prepare(bg_run *run, const bg_sequence *sequences, size_t n_seq
                            "texts",
                            s->past + s->rows, (long long)c->max_position_embeddings);
         for (size_t k = 0; k < s->rows; k++)
-            run->positions[rows + k] = (int32_t)(s->past + k) + c->arch->position_offset;
+            run->positions[rows + k] = (int32_t)(s->past + k + (size_t)c->position_offset);
         rows += s->rows;
     }
     *n_rows = rows;

@@ -35,7 +35,7 @@ static size_t dimension(const bg_config *c, bg_dim dim)
         [BG_DIM_HEAD] = (size_t)c->head_dim,
         [BG_DIM_INTERMEDIATE] = (size_t)c->intermediate_size,
         [BG_DIM_VOCABULARY] = (size_t)c->vocab_size,
-        [BG_DIM_POSITIONS] = (size_t)(c->max_position_embeddings + c->arch->position_offset),
+        [BG_DIM_POSITIONS] = (size_t)(c->max_position_embeddings + c->position_offset),
         [BG_DIM_TYPES] = (size_t)c->type_vocab_size,
         [BG_DIM_BUCKETS] = (size_t)c->relative_attention_num_buckets,
         [BG_DIM_PATCH] = (size_t)(c->num_channels * c->patch_size * c->patch_size),
@@ -199,7 +199,6 @@ static bg_status add_vector(loader *l, bg_source *source, bg_weight **out, bg_er
 static bool is_quantized(const bg_model *model, bg_role role)
 {
     const bg_arch *arch = model->config.arch;
-    if (role == BG_ROLE_CLASSIFIER) return arch->classifier_quantized;
     if (role >= BG_ROLE_LAYER_FIRST && (arch->spared >> (role - BG_ROLE_LAYER_FIRST) & 1))
         return false;
     return bg_roles[role].quantized;

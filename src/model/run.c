@@ -85,8 +85,7 @@ static bg_status create_rope(bg_run *run, size_t max_length, bg_error *err)
     float *table =
         bg_mul_size(max_length, dim, &count) ? bg_alloc_array(count, sizeof *table) : NULL;
     if (!table) return bg_fail_memory(err, max_length * dim * sizeof *table, "rotary positions");
-    bg_status status =
-        bg_rope_table(&c->rope, (size_t)c->arch->position_offset, max_length, table, err);
+    bg_status status = bg_rope_table(&c->rope, (size_t)c->position_offset, max_length, table, err);
     /* In a 16-bit model these, too, are 16-bit. */
     if (status == BG_OK && m->precision == BG_FORMAT_INT8)
         for (size_t i = 0; i < count; i++) table[i] = bg_f16_to_f32(bg_f32_to_f16(table[i]));

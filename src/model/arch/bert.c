@@ -1,12 +1,13 @@
 /* BERT (Devlin et al. 2018, arXiv:1810.04805) and RoBERTa (Liu et al. 2019, arXiv:1907.11692) for
  * sequence classification: norms after the residual, attention in both directions. The first
  * token's state goes through a linear layer and tanh to the labels. RoBERTa's positions begin
- * behind its padding id, 1. */
+ * behind its padding id. */
 #include "model/arch/archs.h"
 
 #define ENCODER_CHOICES                                                                            \
     .keys = {{"norm_eps", "layer_norm_eps"}},                                                      \
-    .defaults = "{\"norm_eps\": 1e-12, \"hidden_act\": \"gelu\", \"type_vocab_size\": 2}",         \
+    .defaults = "{\"norm_eps\": 1e-12, \"hidden_act\": \"gelu\", \"type_vocab_size\": 2,"          \
+                " \"pad_token_id\": 1}",                                                           \
     .task = BG_TASK_CLASSIFIER, .norm = BG_NORM_LAYER, .block = BG_BLOCK_POST_NORM,                \
     .pre_classifier = BG_ACTIVATION_TANH
 
@@ -37,8 +38,7 @@ const bg_arch bg_arch_roberta = {
     .model_type = "roberta",
     .architectures = {"RobertaForSequenceClassification", "XLMRobertaForSequenceClassification"},
     ENCODER_CHOICES,
-    .position_offset = 2,
-    .positions_count_offset = true,
+    .positions_after_padding = true,
     .prefixes = {"roberta.", ""},
     .tensors = {ENCODER_TENSORS, [BG_ROLE_PRE_CLASSIFIER] = {"/classifier.dense", BG_YES},
                 [BG_ROLE_CLASSIFIER] = {"/classifier.out_proj", BG_YES}},

@@ -16,7 +16,6 @@ const bg_arch bg_arch_distilbert = {
     .norm = BG_NORM_LAYER,
     .block = BG_BLOCK_POST_NORM,
     .pre_classifier = BG_ACTIVATION_RELU,
-    .classifier_quantized = true, /* the last module is a dropout */
     .prefixes = {"distilbert.", ""},
     .tensors =
         {

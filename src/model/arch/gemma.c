@@ -1,6 +1,6 @@
 /* Gemma (Gemma Team 2024, arXiv:2403.08295): Llama's blocks with norms that multiply by 1 + weight,
  * embeddings scaled by sqrt(hidden), GELU in the gate, heads as wide as the file says, and a tied
- * head. */
+ * head. The first releases say "gelu" and mean its tanh approximation. */
 #include "model/arch/archs.h"
 
 const bg_arch bg_arch_gemma = {
@@ -16,6 +16,7 @@ const bg_arch bg_arch_gemma = {
     .causal = true,
     .rotary = true,
     .scaled_embedding = true,
+    .gelu_is_tanh = true,
     .prefixes = {"model.", ""},
     .tensors = {BG_LLAMA_TENSORS(BG_IF_ATTENTION_BIAS, BG_IF_ATTENTION_BIAS, BG_NO)},
 };

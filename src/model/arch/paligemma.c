@@ -47,6 +47,7 @@ const bg_arch bg_arch_paligemma = {
     .causal = true,
     .rotary = true,
     .scaled_embedding = true,
+    .gelu_is_tanh = true,
     .prefix_attention = true,
     .position_offset = 1,
     .prefixes = {"model.language_model.", "language_model.model.", "language_model.", "model."},
