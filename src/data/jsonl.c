@@ -15,7 +15,7 @@ typedef struct node {
     size_t depth; /* the root's, a row itself, is 0 */
     struct node **children;
     size_t n_children, capacity;
-    bool filled;  /* it was more than null or an empty list at least once */
+    bool filled;  /* it was not hollow at least once */
     size_t *rows; /* (n) where it was there, ascending */
     bg_value *values;
     size_t n, n_capacity;
@@ -122,6 +122,15 @@ static bg_status extract(reader *r, const json_t *json, const node *from, const 
     return BG_OK;
 }
 
+/* Nulls and lists do not tell whether objects or something else might be in them. */
+static bool is_hollow(const bg_value *v)
+{
+    bool hollow = v->kind == BG_VALUE_NULL || v->kind == BG_VALUE_LIST;
+    for (size_t i = 0; hollow && v->kind == BG_VALUE_LIST && i < v->size; i++)
+        hollow = is_hollow(&v->list[i]);
+    return hollow;
+}
+
 /* Puts what `json`, found at node `from`, has at node `to` into this row of to's column. */
 static bg_status put(reader *r, const json_t *json, const node *from, node *to, bg_error *err)
 {
@@ -138,7 +147,7 @@ static bg_status put(reader *r, const json_t *json, const node *from, node *to, 
     }
     bg_value *v = &to->values[to->n];
     BG_TRY(extract(r, json, from, to, v, err));
-    if (v->kind != BG_VALUE_NULL && (v->kind != BG_VALUE_LIST || v->size)) to->filled = true;
+    if (!is_hollow(v)) to->filled = true;
     to->rows[to->n++] = r->table->rows - 1;
     return BG_OK;
 }
@@ -319,12 +328,11 @@ static bg_status load_json(bg_table *t, size_t column, bg_value *cells, bg_error
     (void)err;
     const reader *r = t->state;
     const node *n = r->columns[column];
-    /* A list that is empty says nothing of the objects it might hold: it stands for each of their
-     * keys. */
+    /* A hollow list where other rows have a list of objects is one of no objects, or of nulls: it
+     * stands for each of their keys. */
     for (const node *up = n->parent; up; up = up->parent)
         for (size_t i = 0; i < up->n; i++)
-            if (up->values[i].kind == BG_VALUE_LIST && up->values[i].size == 0)
-                cells[up->rows[i]] = up->values[i];
+            if (is_hollow(&up->values[i])) cells[up->rows[i]] = up->values[i];
     for (size_t i = 0; i < n->n; i++) cells[n->rows[i]] = n->values[i];
     return BG_OK;
 }

@@ -24,9 +24,10 @@ static bg_status add_block(bg_pool *pool, size_t bytes, const char *what,
                        "%s: its values take more than %zu MiB of memory; split the file", what,
                        pool->limit >> 20);
     struct bg_pool_block *block =
-        capacity < SIZE_MAX - sizeof *block ? bg_alloc(sizeof *block + capacity) : NULL;
+        capacity < SIZE_MAX - sizeof *block ? bg_calloc(1, sizeof *block + capacity) : NULL;
     if (!block) return bg_fail_memory(err, capacity, what);
-    *block = (struct bg_pool_block){.previous = pool->last, .capacity = capacity};
+    block->previous = pool->last;
+    block->capacity = capacity;
     *out = block;
     /* The room left in the block in use is worth more than a large block that is full at once. */
     if (pool->last && bytes >= BLOCK) {

@@ -12,7 +12,7 @@ typedef struct {
     size_t total, limit; /* bytes asked of the heap */
 } bg_pool;
 
-/* `count` times `size` bytes, uninitialised, aligned for any value; `what` names them in errors. */
+/* `count` times `size` bytes, zeroed, aligned for any value; `what` names them in errors. */
 bg_status bg_pool_alloc(bg_pool *pool, size_t count, size_t size, const char *what, void **out,
                         bg_error *err);
 /* A NUL-terminated copy of n bytes. */

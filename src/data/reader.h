@@ -9,8 +9,8 @@
 
 /* Bytes that a table may hold in memory beside its file, and the most rows or list items of one
  * column. */
-#define BG_TABLE_MEMORY ((size_t)16 << 30)
-#define BG_TABLE_VALUES ((size_t)1 << 28)
+#define BG_TABLE_MEMORY ((size_t)4 << 30)
+#define BG_TABLE_VALUES ((size_t)1 << 27)
 
 typedef struct {
     bg_status (*open)(bg_table *table, bg_error *err);

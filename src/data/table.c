@@ -39,10 +39,12 @@ static const bg_reader *choose(const bg_table *t)
         const char *extension;
         const bg_reader *reader;
     } kinds[] = {
-        {".txt", &bg_reader_text},   {".tsv", &bg_reader_tsv},   {".csv", &bg_reader_csv},
-        {".jsonl", &bg_reader_json}, {".json", &bg_reader_json}, {".ndjson", &bg_reader_json},
+        {".txt", &bg_reader_text},        {".tsv", &bg_reader_tsv},   {".csv", &bg_reader_csv},
+        {".jsonl", &bg_reader_json},      {".json", &bg_reader_json}, {".ndjson", &bg_reader_json},
+        {".parquet", &bg_reader_parquet},
     };
     size_t n = strlen(t->path);
+    if (begins_with(t, "PAR1", 4)) return &bg_reader_parquet;
     if (ends_with(t->path, n, ".gz")) n -= 3;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (ends_with(t->path, n, kinds[i].extension)) return kinds[i].reader;
@@ -232,7 +234,6 @@ bg_status bg_table_column(bg_table *t, const char *name, const bg_column **out, 
     if (!column->cells) {
         void *cells;
         BG_TRY(bg_pool_alloc(&t->pool, t->rows, sizeof(bg_value), t->path, &cells, err));
-        memset(cells, 0, t->rows * sizeof(bg_value));
         BG_TRY(t->reader->load(t, index, cells, err));
         column->cells = cells;
     }
