@@ -206,6 +206,32 @@ BG_API bg_status bg_tokenizer_encode(const bg_tokenizer *tokenizer, const char *
                                      bool add_special, int32_t **ids, size_t *n, bg_error *err);
 BG_API void bg_ids_free(int32_t *ids);
 
+/* A text to encode, alone or with another after it (a question and its passage). */
+typedef struct {
+    const char *text;
+    size_t size;      /* bytes */
+    const char *pair; /* NULL: none */
+    size_t pair_size;
+} bg_tokenizer_input;
+
+typedef struct {
+    bool add_special;   /* add the special tokens of the tokenizer's template */
+    bool truncate, pad; /* as tokenizer.json is set to; where it is not, nothing happens */
+} bg_encode_options;
+
+typedef struct {
+    size_t n;
+    int32_t *ids, *type_ids; /* (n); type: which of the two texts, as the template says */
+    uint8_t *attention_mask; /* (n); 1: a token, 0: padding */
+} bg_encoding;
+
+/* Encodes n inputs; *out has a bg_encoding for each, released with bg_encodings_free(*out, n). */
+BG_API bg_status bg_tokenizer_encode_batch(const bg_tokenizer *tokenizer,
+                                           const bg_tokenizer_input *inputs, size_t n,
+                                           const bg_encode_options *options, bg_encoding **out,
+                                           bg_error *err);
+BG_API void bg_encodings_free(bg_encoding *encodings, size_t n);
+
 /* The text of token ids, as the tokenizer's decoder writes it; with `skip_special`, without the
  * special tokens. *text is NUL-terminated, released with bg_string_free; *size (may be NULL) is its
  * length. */

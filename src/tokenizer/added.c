@@ -9,7 +9,7 @@
 
 /* ---- the list -------------------------------------------------------------------------------- */
 
-static bg_status add(bg_added *added, const bg_added_token *token, bg_error *err)
+bg_status bg_added_push(bg_added *added, const bg_added_token *token, bg_error *err)
 {
     if (added->n == added->capacity) {
         size_t capacity = added->capacity ? added->capacity * 2 : 8;
@@ -34,7 +34,17 @@ bg_status bg_added_special(bg_added *added, const bg_vocab *model, const char *c
                             .content_size = strlen(content),
                             .id = bg_vocab_find(model, content, strlen(content)),
                             .special = true};
-    return token.id < 0 || !token.content_size ? BG_OK : add(added, &token, err);
+    return token.id < 0 || !token.content_size ? BG_OK : bg_added_push(added, &token, err);
+}
+
+bg_status bg_added_settings(const json_t *item, const char *where, bg_added_token *token,
+                            bg_error *err)
+{
+    BG_TRY(bg_json_bool(item, "single_word", where, false, &token->single_word, err));
+    BG_TRY(bg_json_bool(item, "lstrip", where, false, &token->lstrip, err));
+    BG_TRY(bg_json_bool(item, "rstrip", where, false, &token->rstrip, err));
+    BG_TRY(bg_json_bool(item, "special", where, false, &token->special, err));
+    return bg_json_bool(item, "normalized", where, !token->special, &token->is_normalized, err);
 }
 
 static bg_status parse_one(const json_t *item, const char *where, const bg_vocab *model,
@@ -50,11 +60,7 @@ static bg_status parse_one(const json_t *item, const char *where, const bg_vocab
     token->content_size = json_string_length(content);
     int32_t known = bg_vocab_find(model, token->content, token->content_size);
     token->id = known >= 0 ? known : (int32_t)id;
-    BG_TRY(bg_json_bool(item, "single_word", where, false, &token->single_word, err));
-    BG_TRY(bg_json_bool(item, "lstrip", where, false, &token->lstrip, err));
-    BG_TRY(bg_json_bool(item, "rstrip", where, false, &token->rstrip, err));
-    BG_TRY(bg_json_bool(item, "special", where, false, &token->special, err));
-    return bg_json_bool(item, "normalized", where, !token->special, &token->is_normalized, err);
+    return bg_added_settings(item, where, token, err);
 }
 
 bg_status bg_added_parse(const json_t *root, const char *where, const bg_vocab *model,
@@ -70,7 +76,7 @@ bg_status bg_added_parse(const json_t *root, const char *where, const bg_vocab *
     {
         bg_added_token token = {0};
         BG_TRY(parse_one(item, where, model, &token, err));
-        if (token.content_size) BG_TRY(add(added, &token, err));
+        if (token.content_size) BG_TRY(bg_added_push(added, &token, err));
     }
     return BG_OK;
 }
@@ -237,8 +243,15 @@ static bool inside_word(const char *text, size_t size, size_t begin, size_t end)
            (end < size && bg_is_word(bg_utf8_next(text + end, &n)));
 }
 
+static void add_text(bg_pieces *out, const char *text, size_t size, bool first)
+{
+    size_t n = out->n;
+    bg_pieces_add(out, text, size);
+    if (out->n > n) out->items[n].first = first;
+}
+
 static void split(const bg_added *added, const bg_added_set *set, const char *text, size_t size,
-                  bg_pieces *out)
+                  bool first, bg_pieces *out)
 {
     size_t done = 0, length = 0, n;
     for (size_t i = 0; i < size;) {
@@ -255,11 +268,11 @@ static void split(const bg_added *added, const bg_added_set *set, const char *te
             begin -= n;
         while (token->rstrip && end < size && bg_is_whitespace(bg_utf8_next(text + end, &n)))
             end += n;
-        if (begin > done) bg_pieces_add(out, text + done, begin - done);
+        if (begin > done) add_text(out, text + done, begin - done, first && done == 0);
         bg_pieces_push(out, token->id);
         done = end;
     }
-    if (done < size) bg_pieces_add(out, text + done, size - done);
+    if (done < size) add_text(out, text + done, size - done, first && done == 0);
 }
 
 bg_status bg_added_split(const bg_added *added, const bg_added_set *set, const bg_pieces *in,
@@ -269,7 +282,7 @@ bg_status bg_added_split(const bg_added *added, const bg_added_set *set, const b
         if (in->items[i].id >= 0)
             bg_pieces_push(out, in->items[i].id);
         else
-            split(added, set, bg_piece_text(in, i), bg_piece_size(in, i), out);
+            split(added, set, bg_piece_text(in, i), bg_piece_size(in, i), in->items[i].first, out);
     }
     return bg_pieces_check(out, err);
 }

@@ -177,7 +177,6 @@ static bg_status parse_merges(const json_t *merges, const char *where, bg_tokeni
 static bg_status bpe_parse(const json_t *object, const char *where, bg_tokenizer *t, bg_error *err)
 {
     bg_bpe_settings settings = {0};
-    double dropout;
     BG_TRY(bg_json_string(object, "unk_token", where, NULL, &settings.unk_token, err));
     BG_TRY(bg_json_string(object, "continuing_subword_prefix", where, NULL,
                           &settings.continuing_subword_prefix, err));
@@ -186,13 +185,7 @@ static bg_status bpe_parse(const json_t *object, const char *where, bg_tokenizer
     BG_TRY(bg_json_bool(object, "fuse_unk", where, false, &settings.fuse_unk, err));
     BG_TRY(bg_json_bool(object, "byte_fallback", where, false, &settings.byte_fallback, err));
     BG_TRY(bg_json_bool(object, "ignore_merges", where, false, &settings.ignore_merges, err));
-    BG_TRY(bg_json_real(object, "dropout", where, 0, &dropout, err));
-    if (dropout != 0)
-        return bg_fail(
-            err, BG_ERR_UNSUPPORTED,
-            "%s: BPE dropout is for training and gives random tokens; set \"dropout\" to "
-            "null",
-            where);
+    /* "dropout" leaves merges out at random, in training. */
     const json_t *merges = json_object_get(object, "merges");
     if (!json_is_array(merges))
         return bg_fail(err, BG_ERR_FORMAT,

@@ -125,6 +125,12 @@ static const char *const cleanup[][2] = {
     {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
 };
 
+static void clean_up(bg_text *text, size_t start)
+{
+    for (size_t i = 0; i < sizeof cleanup / sizeof *cleanup; i++)
+        replace_all(text, start, cleanup[i][0], cleanup[i][1]);
+}
+
 static bg_status wordpiece_decode(const bg_step *step, const bg_pieces *in, bg_pieces *out,
                                   bg_error *err)
 {
@@ -141,9 +147,65 @@ static bg_status wordpiece_decode(const bg_step *step, const bg_pieces *in, bg_p
             bg_text_append(&out->text, " ", 1);
         }
         bg_text_append(&out->text, text, size);
-        for (size_t i = 0; step->cleanup && i < sizeof cleanup / sizeof *cleanup; i++)
-            replace_all(&out->text, start, cleanup[i][0], cleanup[i][1]);
+        if (step->cleanup) clean_up(&out->text, start);
         bg_pieces_push(out, -1);
+    }
+    return BG_OK;
+}
+
+/* ---- Metaspace and CTC ----------------------------------------------------------------------- */
+
+/* The mark is a space, but in the first token, where it was put before the text. */
+static bg_status metaspace_decode(const bg_step *step, const bg_pieces *in, bg_pieces *out,
+                                  bg_error *err)
+{
+    (void)err;
+    for (size_t t = 0; t < in->n; t++) {
+        const char *text = bg_piece_text(in, t), *end = text + bg_piece_size(in, t), *mark;
+        bool dropped = t == 0 && step->prepend != BG_PREPEND_NEVER;
+        while ((mark = memmem(text, (size_t)(end - text), step->content, step->content_size))) {
+            bg_text_append(&out->text, text, (size_t)(mark - text));
+            if (!dropped) bg_text_append(&out->text, " ", 1);
+            text = mark + step->content_size;
+        }
+        bg_text_append(&out->text, text, (size_t)(end - text));
+        bg_pieces_push(out, -1);
+    }
+    return BG_OK;
+}
+
+static bg_status ctc_parse(const json_t *object, const char *where, bg_step *step, bg_error *err)
+{
+    const char *delimiter;
+    BG_TRY(bg_json_bool(object, "cleanup", where, true, &step->cleanup, err));
+    BG_TRY(bg_json_string(object, "word_delimiter_token", where, "|", &delimiter, err));
+    BG_TRY(bg_step_content(object, "pad_token", "<pad>", where, step, err));
+    if (!*delimiter || !step->content_size)
+        return bg_fail(err, BG_ERR_FORMAT,
+                       "%s: CTC's \"pad_token\" and \"word_delimiter_token\" must not be empty; "
+                       "correct the file",
+                       where);
+    step->delimiter = bg_strdup(delimiter);
+    return step->delimiter ? BG_OK : bg_fail_memory(err, strlen(delimiter), "a tokenizer");
+}
+
+/* Connectionist temporal classification: a token repeated is one token, padding parts two. */
+static bg_status ctc_decode(const bg_step *step, const bg_pieces *in, bg_pieces *out, bg_error *err)
+{
+    (void)err;
+    for (size_t t = 0; t < in->n; t++) {
+        const char *text = bg_piece_text(in, t);
+        size_t size = bg_piece_size(in, t), start = out->text.size;
+        if (t > 0 && size == bg_piece_size(in, t - 1) &&
+            memcmp(text, bg_piece_text(in, t - 1), size) == 0)
+            continue;
+        bg_text_append(&out->text, text, size);
+        replace_all(&out->text, start, step->content, "");
+        if (step->cleanup) {
+            clean_up(&out->text, start);
+            replace_all(&out->text, start, step->delimiter, " ");
+        }
+        if (out->text.size > start) bg_pieces_push(out, -1);
     }
     return BG_OK;
 }
@@ -195,15 +257,9 @@ static bg_status strip_parse(const json_t *object, const char *where, bg_step *s
     int64_t start, stop;
     BG_TRY(bg_json_int(object, "start", where, 0, INT32_MAX, 0, false, &start, err));
     BG_TRY(bg_json_int(object, "stop", where, 0, INT32_MAX, 0, false, &stop, err));
-    BG_TRY(bg_step_content(object, "content", NULL, where, step, err));
     step->start = (size_t)start;
     step->stop = (size_t)stop;
-    size_t n = 0;
-    if (step->content_size) bg_utf8_next(step->content, &n);
-    if (n && n == step->content_size) return BG_OK;
-    return bg_fail(err, BG_ERR_FORMAT,
-                   "%s: the decoder Strip's \"content\" must be one character; correct the file",
-                   where);
+    return bg_step_character(object, "content", NULL, where, step, err);
 }
 
 static bg_status strip_decode(const bg_step *step, const bg_pieces *in, bg_pieces *out,
@@ -259,6 +315,8 @@ static bg_status suffix_decode(const bg_step *step, const bg_pieces *in, bg_piec
 const bg_step_kind bg_decoder_kinds[] = {
     {.type = "ByteLevel", .decode = byte_level_decode},
     {.type = "WordPiece", .parse = wordpiece_parse, .decode = wordpiece_decode},
+    {.type = "Metaspace", .parse = bg_metaspace_parse, .decode = metaspace_decode},
+    {.type = "CTC", .parse = ctc_parse, .decode = ctc_decode},
     {.type = "Fuse", .decode = fuse_decode},
     {.type = "Replace", .parse = replace_parse, .decode = replace_decode},
     {.type = "Strip", .parse = strip_parse, .decode = strip_decode},

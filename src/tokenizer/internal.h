@@ -3,6 +3,7 @@
 #define BG_TOKENIZER_INTERNAL_H
 
 #include "core/json.h"
+#include "tokenizer/charsmap.h"
 #include "tokenizer/pattern.h"
 #include "tokenizer/pieces.h"
 #include "tokenizer/tokenizer.h"
@@ -19,6 +20,14 @@ typedef enum {
     BG_SPLIT_MERGED_WITH_NEXT,
     BG_SPLIT_CONTIGUOUS,
 } bg_split_behavior;
+
+/* Where Metaspace puts a space that the text does not have: before every piece, before the one that
+ * begins the text, nowhere. */
+typedef enum {
+    BG_PREPEND_ALWAYS,
+    BG_PREPEND_FIRST,
+    BG_PREPEND_NEVER,
+} bg_prepend_scheme;
 
 typedef struct bg_step bg_step;
 
@@ -46,8 +55,13 @@ struct bg_step {
     bool clean_text, handle_chinese_chars, strip_accents, lowercase; /* BertNormalizer */
     bool left, right;                                                /* Strip the normalizer */
     bool individual_digits, cleanup;                                 /* Digits; WordPiece */
-    uint32_t character;                                              /* Strip the decoder, ... */
-    size_t start, stop;                                              /* Strip the decoder */
+    bool split;                                                      /* Metaspace */
+    bg_prepend_scheme prepend;                                       /* Metaspace */
+    uint32_t character;   /* Metaspace, CharDelimiterSplit */
+    size_t start, stop;   /* Strip the decoder */
+    size_t length;        /* FixedLength: characters in a piece */
+    char *delimiter;      /* CTC: what stands for a space */
+    bg_charsmap charsmap; /* Precompiled */
 };
 
 typedef struct {
@@ -71,6 +85,11 @@ bg_status bg_steps_apply(const bg_steps *steps, bg_pieces *pieces, bg_pieces *sp
  */
 bg_status bg_step_content(const json_t *object, const char *key, const char *fallback,
                           const char *where, bg_step *step, bg_error *err);
+/* The same for a string that must be one character, which also goes to step->character. */
+bg_status bg_step_character(const json_t *object, const char *key, const char *fallback,
+                            const char *where, bg_step *step, bg_error *err);
+/* The settings of Metaspace, which is a pre-tokenizer and a decoder. */
+bg_status bg_metaspace_parse(const json_t *object, const char *where, bg_step *step, bg_error *err);
 /* The pattern of ByteLevel's use_regex, GPT-2's. */
 bg_status bg_byte_level_pattern(bg_step *step, const char *where, bg_error *err);
 
@@ -104,6 +123,15 @@ typedef struct {
  */
 bg_status bg_added_parse(const json_t *root, const char *where, const bg_vocab *model,
                          bg_added *added, bg_error *err);
+/* Adds a copy of a token. */
+bg_status bg_added_push(bg_added *added, const bg_added_token *token, bg_error *err);
+/* The settings (lstrip, special, ...) of an added token's object. */
+bg_status bg_added_settings(const json_t *item, const char *where, bg_added_token *token,
+                            bg_error *err);
+/* Adds the tokens that tokenizer_config.json has ("added_tokens_decoder", "bos_token", ...); where
+ * it does not name one, that of `defaults` (BG_TOKEN_COUNT), if the model knows it. */
+bg_status bg_added_config(bg_tokenizer *t, const json_t *config, const char *const *defaults,
+                          bg_error *err);
 /* Adds one special token, matched before normalization; nothing where the model lacks it. */
 bg_status bg_added_special(bg_added *added, const bg_vocab *model, const char *content,
                            bg_error *err);
@@ -127,7 +155,7 @@ typedef struct {
     void (*free)(bg_model *model);
 } bg_model_kind;
 
-extern const bg_model_kind bg_bpe_kind, bg_wordpiece_kind;
+extern const bg_model_kind bg_bpe_kind, bg_wordpiece_kind, bg_wordlevel_kind, bg_unigram_kind;
 
 /* Byte-pair encoding over t->vocab; settings absent from older files may be NULL. */
 typedef struct {
@@ -147,8 +175,46 @@ bg_status bg_bpe_merge_line(bg_tokenizer *t, const char *line, size_t size, cons
 bg_status bg_wordpiece_create(bg_tokenizer *t, const char *unk_token, const char *prefix,
                               size_t max_input_chars_per_word, const char *where, bg_error *err);
 
+/* Unigram over t->vocab, whose ids are 0 to n - 1. Takes over `scores` (n, by id), on failure, too.
+ * unk_id -1: a text with a character that no token covers is an error. */
+bg_status bg_unigram_create(bg_tokenizer *t, double *scores, size_t n, int32_t unk_id,
+                            bool byte_fallback, const char *where, bg_error *err);
+
+/* The ids of the tokens "<0x00>" to "<0xFF>", -1 where there is none. */
+void bg_byte_tokens(const bg_vocab *vocab, int32_t ids[256]);
+
 /* Reads {"token": id, ...}. */
 bg_status bg_vocab_parse(const json_t *object, const char *where, bg_vocab *vocab, bg_error *err);
+
+/* ---- post-processing ------------------------------------------------------------------------- */
+
+/* What a row consists of: tokens, and the places of the texts. */
+enum { BG_TEMPLATE_A = -1, BG_TEMPLATE_B = -2 };
+
+typedef struct {
+    int32_t id; /* a token's, or BG_TEMPLATE_A or _B */
+    int32_t type_id;
+} bg_template_piece;
+
+typedef struct {
+    bg_template_piece *items; /* (n) */
+    size_t n, capacity;
+} bg_template;
+
+/* "truncation" of tokenizer.json. */
+typedef struct {
+    bool enabled, left;
+    enum { BG_LONGEST_FIRST, BG_ONLY_FIRST, BG_ONLY_SECOND } strategy;
+    size_t max_length; /* of a row, added tokens included */
+} bg_truncation;
+
+/* "padding" of tokenizer.json. */
+typedef struct {
+    bool enabled, left;
+    size_t length;      /* 0: of the longest row */
+    size_t multiple_of; /* 0: of any length */
+    int32_t id, type_id;
+} bg_padding;
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
@@ -158,14 +224,45 @@ struct bg_tokenizer {
     bg_model *model;
     bg_added added;
     bg_steps normalizers, pretokenizers, decoders;
-    bg_ids before, after; /* what the post-processor puts around a text */
+    bg_template single, pair; /* what the post-processor makes of a text, of two */
+    bg_truncation truncation;
+    bg_padding padding;
+    int32_t unk_id; /* of the model; -1: none */
     int32_t special[BG_TOKEN_COUNT];
     bool truncate_left;
 };
 
-/* Reads the post-processor at "post_processor" of `root` into t->before and t->after. */
+/* Reads the post-processor at "post_processor" of `root` into t->single and t->pair. */
 bg_status bg_postprocessor_parse(const json_t *root, const char *where, bg_tokenizer *t,
                                  bg_error *err);
+/* The templates of a tokenizer without a post-processor: the text; the one and then the other. */
+bg_status bg_template_defaults(bg_tokenizer *t, bg_error *err);
+/* bos, text, eos; bos, text, eos, bos, other, eos; without those that are -1. */
+bg_status bg_template_bos_eos(bg_tokenizer *t, int32_t bos, int32_t eos, bg_error *err);
+/* cls, text, sep; for two, BERT's form and RoBERTa's. */
+bg_status bg_template_bert(bg_tokenizer *t, int32_t cls, int32_t sep, bg_error *err);
+bg_status bg_template_roberta(bg_tokenizer *t, int32_t cls, int32_t sep, bg_error *err);
+/* text, eos; text, eos, other, eos. */
+bg_status bg_template_t5(bg_tokenizer *t, int32_t eos, bg_error *err);
+/* What "add_bos_token" and "add_eos_token" of tokenizer_config.json ask for; where they are absent,
+ * nothing. */
+bg_status bg_template_config(bg_tokenizer *t, const json_t *config, bg_error *err);
+/* The same over tokenizer.json's post-processor, where the configuration has one of the two. */
+bg_status bg_template_override(bg_tokenizer *t, const json_t *config, bg_error *err);
+/* How many tokens a template adds. */
+size_t bg_template_added(const bg_template *template);
+bg_status bg_template_push(bg_template *template, int32_t id, int32_t type_id, bg_error *err);
+
+/* Reads "truncation" and "padding" of `root`. */
+bg_status bg_layout_parse(const json_t *root, const char *where, bg_tokenizer *t, bg_error *err);
+
+/* The ids of a text, without what the post-processor adds. */
+bg_status bg_encode_text(const bg_tokenizer *t, const char *text, size_t size, bg_ids *ids,
+                         bg_error *err);
+
+/* Reads the bytes of a SentencePiece model file; `config` is tokenizer_config.json or NULL. */
+bg_status bg_tokenizer_read_sentencepiece(const uint8_t *data, size_t size, const json_t *config,
+                                          const char *where, bg_tokenizer *t, bg_error *err);
 
 /* Reads vocab.json + merges.txt, or vocab.txt; `config` is tokenizer_config.json or NULL. */
 bg_status bg_tokenizer_read_gpt2(const char *vocab_path, const char *merges_path,
@@ -175,11 +272,16 @@ bg_status bg_tokenizer_read_bert(const char *vocab_path, const json_t *config, b
 
 bg_tokenizer *bg_tokenizer_new(void); /* empty; NULL when out of memory */
 
+/* Reads "normalizer", "pre_tokenizer" and "decoder", behind what is there. */
+bg_status bg_steps_parse_all(const json_t *root, const char *where, bg_tokenizer *t, bg_error *err);
+
 /* Builds the parts of tokenizer.json; `t` is empty before. */
 bg_status bg_tokenizer_build(const json_t *root, const char *where, bg_tokenizer *t, bg_error *err);
 
 /* The string, or the "content" of the object, at `key`; NULL where there is none. */
 const char *bg_special_spelling(const json_t *config, const char *key);
+/* "bos_token", ... */
+const char *bg_special_key(bg_special_token which);
 /* Takes ids from the "bos_token", ... of a configuration, or (NULL) from the usual spellings. */
 void bg_special_find(bg_tokenizer *t, const json_t *config);
 

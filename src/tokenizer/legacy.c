@@ -1,5 +1,5 @@
-/* The file sets from before tokenizer.json: vocab.json + merges.txt of GPT-2, vocab.txt of BERT.
- * Their pipelines are fixed; tokenizer_config.json has the few settings. */
+/* The file sets from before tokenizer.json: vocab.json + merges.txt of GPT-2, OPT and RoBERTa,
+ * vocab.txt of BERT. Their pipelines are fixed; tokenizer_config.json has the few settings. */
 #include "core/alloc.h"
 #include "core/file.h"
 #include "tokenizer/internal.h"
@@ -37,15 +37,10 @@ static bg_status read_utf8(const char *path, char **text, size_t *size, bg_error
                    "%s: byte %zu is not valid in a UTF-8 text; the file is damaged", path, valid);
 }
 
-/* Adds the tokens that `config` names, or the usual ones, so that they are matched in texts. */
-static bg_status add_specials(bg_tokenizer *t, const json_t *config,
-                              const char *const (*specials)[2], size_t n, bg_error *err)
+static bool class_begins(const json_t *config, const char *name)
 {
-    for (size_t i = 0; i < n; i++) {
-        const char *spelling = bg_special_spelling(config, specials[i][0]);
-        BG_TRY(bg_added_special(&t->added, &t->vocab, spelling ? spelling : specials[i][1], err));
-    }
-    return bg_added_finish(&t->added, &t->normalizers, err);
+    const char *class = json_string_value(json_object_get(config, "tokenizer_class"));
+    return class && strncmp(class, name, strlen(name)) == 0;
 }
 
 /* ---- GPT-2 ----------------------------------------------------------------------------------- */
@@ -69,10 +64,13 @@ static bg_status read_merges(const char *path, const bg_bpe_settings *settings, 
 bg_status bg_tokenizer_read_gpt2(const char *vocab_path, const char *merges_path,
                                  const json_t *config, bg_tokenizer *t, bg_error *err)
 {
-    static const char *const specials[][2] = {{"bos_token", "<|endoftext|>"},
-                                              {"eos_token", "<|endoftext|>"},
-                                              {"unk_token", "<|endoftext|>"},
-                                              {"pad_token", ""}};
+    static const char *const gpt2[BG_TOKEN_COUNT] = {[BG_TOKEN_BOS] = "<|endoftext|>",
+                                                     [BG_TOKEN_EOS] = "<|endoftext|>",
+                                                     [BG_TOKEN_UNK] = "<|endoftext|>"};
+    static const char *const roberta[BG_TOKEN_COUNT] = {
+        [BG_TOKEN_BOS] = "<s>",    [BG_TOKEN_EOS] = "</s>",  [BG_TOKEN_SEP] = "</s>",
+        [BG_TOKEN_CLS] = "<s>",    [BG_TOKEN_UNK] = "<unk>", [BG_TOKEN_PAD] = "<pad>",
+        [BG_TOKEN_MASK] = "<mask>"};
     json_t *vocab = NULL;
     BG_TRY(bg_json_load(vocab_path, LARGEST_FILE, &vocab, err));
     bg_status status = bg_vocab_parse(vocab, vocab_path, &t->vocab, err);
@@ -86,7 +84,15 @@ bg_status bg_tokenizer_read_gpt2(const char *vocab_path, const char *merges_path
     BG_TRY(bg_json_bool(config, "add_prefix_space", config_name, false, &words->add_prefix_space,
                         err));
     BG_TRY(bg_byte_level_pattern(words, vocab_path, err));
-    return add_specials(t, config, specials, sizeof specials / sizeof *specials, err);
+    bool is_roberta = class_begins(config, "Roberta");
+    BG_TRY(bg_added_config(t, config, is_roberta ? roberta : gpt2, err));
+    BG_TRY(bg_added_finish(&t->added, &t->normalizers, err));
+    bg_special_find(t, config);
+    int32_t cls = t->special[BG_TOKEN_CLS], sep = t->special[BG_TOKEN_SEP];
+    if (is_roberta && cls < 0) cls = t->special[BG_TOKEN_BOS];
+    if (is_roberta && sep < 0) sep = t->special[BG_TOKEN_EOS];
+    return is_roberta && cls >= 0 && sep >= 0 ? bg_template_roberta(t, cls, sep, err)
+                                              : bg_template_config(t, config, err);
 }
 
 /* ---- BERT ------------------------------------------------------------------------------------ */
@@ -128,11 +134,11 @@ static bg_status bert_normalizer(const json_t *config, bg_tokenizer *t, bg_error
 bg_status bg_tokenizer_read_bert(const char *vocab_path, const json_t *config, bg_tokenizer *t,
                                  bg_error *err)
 {
-    static const char *const specials[][2] = {{"unk_token", "[UNK]"},
-                                              {"sep_token", "[SEP]"},
-                                              {"pad_token", "[PAD]"},
-                                              {"cls_token", "[CLS]"},
-                                              {"mask_token", "[MASK]"}};
+    static const char *const usual[BG_TOKEN_COUNT] = {[BG_TOKEN_UNK] = "[UNK]",
+                                                      [BG_TOKEN_SEP] = "[SEP]",
+                                                      [BG_TOKEN_PAD] = "[PAD]",
+                                                      [BG_TOKEN_CLS] = "[CLS]",
+                                                      [BG_TOKEN_MASK] = "[MASK]"};
     const char *unk = bg_special_spelling(config, "unk_token");
     BG_TRY(read_vocabulary(vocab_path, &t->vocab, err));
     BG_TRY(bg_wordpiece_create(t, unk ? unk : "[UNK]", "##", 100, vocab_path, err));
@@ -143,15 +149,13 @@ bg_status bg_tokenizer_read_bert(const char *vocab_path, const json_t *config, b
     if (!decoder) return bg_fail_memory(err, sizeof *decoder, "a tokenizer");
     decoder->cleanup = true;
     BG_TRY(bg_step_content(NULL, "prefix", "##", vocab_path, decoder, err));
-    BG_TRY(add_specials(t, config, specials, sizeof specials / sizeof *specials, err));
+    BG_TRY(bg_added_config(t, config, usual, err));
+    BG_TRY(bg_added_finish(&t->added, &t->normalizers, err));
     bg_special_find(t, config);
     int32_t cls = t->special[BG_TOKEN_CLS], sep = t->special[BG_TOKEN_SEP];
     if (cls < 0 || sep < 0)
         return bg_fail(err, BG_ERR_FORMAT,
                        "%s: there is no [CLS] or no [SEP]; this is not a BERT vocabulary",
                        vocab_path);
-    bg_ids_push(&t->before, cls);
-    bg_ids_push(&t->after, sep);
-    BG_TRY(bg_ids_check(&t->before, err));
-    return bg_ids_check(&t->after, err);
+    return bg_template_bert(t, cls, sep, err);
 }

@@ -29,7 +29,10 @@ static bg_status bert_apply(const bg_step *step, const char *text, size_t size, 
     bg_status status = BG_OK;
     EACH_CHARACTER(text, size, c)
     {
-        if (step->clean_text && bg_is_removed(c)) continue;
+        if (step->clean_text && bg_is_removed(c)) {
+            if (i_ == 0) out->at_start = false;
+            continue;
+        }
         if (step->clean_text && bg_is_whitespace(c)) c = ' ';
         bool apart = step->handle_chinese_chars && bg_is_chinese(c);
         if (apart) bg_text_append(&clean, " ", 1);
@@ -41,7 +44,10 @@ static bg_status bert_apply(const bg_step *step, const char *text, size_t size, 
         bg_text stripped = {0};
         EACH_CHARACTER(bare.data, status == BG_OK && !bare.failed ? bare.size : 0, c)
         {
-            if (!bg_is_nonspacing(c)) bg_utf8_append(&stripped, c);
+            if (!bg_is_nonspacing(c))
+                bg_utf8_append(&stripped, c);
+            else if (i_ == 0)
+                out->at_start = false;
         }
         stripped.failed |= bare.failed | clean.failed;
         bg_text_free(&clean);
@@ -94,7 +100,10 @@ static bg_status strip_accents_apply(const bg_step *step, const char *text, size
     (void)err;
     EACH_CHARACTER(text, size, c)
     {
-        if (!bg_is_mark(c)) bg_utf8_append(&out->text, c);
+        if (!bg_is_mark(c))
+            bg_utf8_append(&out->text, c);
+        else if (i_ == 0)
+            out->at_start = false;
     }
     return BG_OK;
 }
@@ -112,7 +121,10 @@ static bg_status nmt_apply(const bg_step *step, const char *text, size_t size, b
         bool space = c == 9 || c == 0xA || c == 0xC || c == 0xD || c == 0x1680 ||
                      (c >= 0x200B && c <= 0x200F) || c == 0x2028 || c == 0x2029 || c == 0x2581 ||
                      c == 0xFEFF || c == 0xFFFD;
-        if (!gone) bg_utf8_append(&out->text, space ? ' ' : c);
+        if (!gone)
+            bg_utf8_append(&out->text, space ? ' ' : c);
+        else if (i_ == 0)
+            out->at_start = false;
     }
     return BG_OK;
 }
@@ -142,6 +154,7 @@ static bg_status strip_apply(const bg_step *step, const char *text, size_t size,
     while (step->left && size && bg_is_whitespace(bg_utf8_next(text, &n))) {
         text += n;
         size -= n;
+        out->at_start = false;
     }
     while (step->right && size && bg_is_whitespace(bg_utf8_last(text, size, &n))) size -= n;
     bg_text_append(&out->text, text, size);
@@ -173,6 +186,9 @@ static bg_status replace_apply(const bg_step *step, const char *text, size_t siz
             break;
         }
         const bg_match *m = &matches.data[i];
+        /* What replaces several characters counts as standing where the last of them was. */
+        if (m->match && m->begin == 0 && (!step->content_size || bg_utf8_count(text, m->end) > 1))
+            out->at_start = false;
         if (m->match)
             bg_text_append(&out->text, step->content, step->content_size);
         else
@@ -180,6 +196,20 @@ static bg_status replace_apply(const bg_step *step, const char *text, size_t siz
     }
     bg_matches_free(&matches);
     return status;
+}
+
+static bg_status precompiled_parse(const json_t *object, const char *where, bg_step *step,
+                                   bg_error *err)
+{
+    const char *encoded;
+    BG_TRY(bg_json_string(object, "precompiled_charsmap", where, "", &encoded, err));
+    return bg_charsmap_base64(encoded, where, &step->charsmap, err);
+}
+
+static bg_status precompiled_apply(const bg_step *step, const char *text, size_t size,
+                                   bg_pieces *out, bg_error *err)
+{
+    return bg_charsmap_apply(&step->charsmap, text, size, MAX_TEXT, &out->text, err);
 }
 
 static bg_status prepend_parse(const json_t *object, const char *where, bg_step *step,
@@ -209,6 +239,7 @@ const bg_step_kind bg_normalizer_kinds[] = {
     {.type = "Replace", .parse = replace_parse, .apply = replace_apply},
     {.type = "Prepend", .parse = prepend_parse, .apply = prepend_apply},
     {.type = "Nmt", .apply = nmt_apply},
+    {.type = "Precompiled", .parse = precompiled_parse, .apply = precompiled_apply},
     {.type = "ByteLevel", .apply = byte_level_apply},
     {0},
 };

@@ -16,6 +16,7 @@
 typedef struct {
     size_t begin, end; /* bytes of text.data */
     int32_t id;        /* -1: text */
+    bool first;        /* the text begins where the whole text did */
 } bg_piece;
 
 /* Start from {0}. Failing to get memory sets a flag that bg_pieces_check reports at the end. */
@@ -24,6 +25,9 @@ typedef struct {
     bg_piece *items; /* (n) */
     size_t n, capacity;
     size_t begin; /* where the piece being written began */
+    /* While a step works on a piece: bg_piece.first of it. A step that drops the beginning of its
+     * text clears it. */
+    bool at_start;
     bool failed;
 } bg_pieces;
 

@@ -48,7 +48,10 @@ static bg_status split(const bg_matches *matches, bg_split_behavior behavior, bo
     for (size_t i = 0; i < matches->n; i++) {
         const bg_match *m = &matches->data[i];
         bool match = m->match != invert;
-        if (behavior == BG_SPLIT_REMOVED && match) continue;
+        if (behavior == BG_SPLIT_REMOVED && match) {
+            if (m->begin == 0) out->at_start = false;
+            continue;
+        }
         if (i > 0 && parts(behavior, matches->data[i - 1].match != invert, match))
             bg_pieces_cut(out);
         bg_text_append(&out->text, text + m->begin, m->end - m->begin);
@@ -172,6 +175,7 @@ static bg_status bert_apply(const bg_step *step, const char *text, size_t size, 
     for (size_t i = 0; status == BG_OK && i < words.n; i++) {
         const bg_match *m = &words.data[i];
         size_t begin = m->begin;
+        if (m->match && begin == 0) out->at_start = false;
         for (size_t j = begin, n; !m->match && j < m->end; j += n) {
             if (!bg_is_punctuation(bg_utf8_next(text + j, &n))) continue;
             bg_pieces_add(out, text + begin, j - begin);
@@ -195,7 +199,10 @@ static bg_status whitespace_apply(const bg_step *step, const char *text, size_t 
         uint32_t c = bg_utf8_next(text + i, &n);
         int kind = bg_is_word(c) ? WORD : bg_is_whitespace(c) ? SPACE : OTHER;
         if (kind != (int)last) bg_pieces_cut(out);
-        if (kind != SPACE) bg_text_append(&out->text, text + i, n);
+        if (kind != SPACE)
+            bg_text_append(&out->text, text + i, n);
+        else if (i == 0)
+            out->at_start = false;
         last = kind;
     }
     return BG_OK;
@@ -235,18 +242,96 @@ static bg_status digits_apply(const bg_step *step, const char *text, size_t size
 static bg_status delimiter_parse(const json_t *object, const char *where, bg_step *step,
                                  bg_error *err)
 {
-    BG_TRY(bg_step_content(object, "delimiter", NULL, where, step, err));
-    size_t n = 0;
-    if (step->content_size) step->character = bg_utf8_next(step->content, &n);
-    if (n && n == step->content_size) return BG_OK;
-    return bg_fail(err, BG_ERR_FORMAT, "%s: \"delimiter\" must be one character; correct the file",
-                   where);
+    return bg_step_character(object, "delimiter", NULL, where, step, err);
 }
 
 static bg_status delimiter_apply(const bg_step *step, const char *text, size_t size, bg_pieces *out,
                                  bg_error *err)
 {
     return split_characters(NULL, step->character, BG_SPLIT_REMOVED, text, size, out, err);
+}
+
+/* ---- Metaspace ------------------------------------------------------------------------------- */
+
+/* A space becomes a visible character, and a piece begins at each. */
+static bg_status metaspace_apply(const bg_step *step, const char *text, size_t size, bg_pieces *out,
+                                 bg_error *err)
+{
+    bg_text replaced = {0};
+    const char *mark = step->content;
+    const size_t mark_size = step->content_size;
+    bool marked = text[0] == ' ' || (size >= mark_size && memcmp(text, mark, mark_size) == 0);
+    bool prepend =
+        step->prepend == BG_PREPEND_ALWAYS || (step->prepend == BG_PREPEND_FIRST && out->at_start);
+    if (prepend && !marked) bg_text_append(&replaced, mark, mark_size);
+    for (size_t i = 0; i < size;) {
+        const char *space = memchr(text + i, ' ', size - i);
+        size_t end = space ? (size_t)(space - text) : size;
+        bg_text_append(&replaced, text + i, end - i);
+        if (space) bg_text_append(&replaced, mark, mark_size);
+        i = end + (space != NULL);
+    }
+    bg_status status = BG_OK;
+    if (replaced.failed)
+        status = bg_fail_memory(err, size, "the words of a text");
+    else if (step->split)
+        status = split_characters(NULL, step->character, BG_SPLIT_MERGED_WITH_NEXT, replaced.data,
+                                  replaced.size, out, err);
+    else
+        bg_pieces_add(out, replaced.data, replaced.size);
+    bg_text_free(&replaced);
+    return status;
+}
+
+/* ---- by length, by script -------------------------------------------------------------------- */
+
+static bg_status fixed_length_parse(const json_t *object, const char *where, bg_step *step,
+                                    bg_error *err)
+{
+    int64_t length;
+    BG_TRY(bg_json_int(object, "length", where, 1, INT32_MAX, 5, false, &length, err));
+    step->length = (size_t)length;
+    return BG_OK;
+}
+
+static bg_status fixed_length_apply(const bg_step *step, const char *text, size_t size,
+                                    bg_pieces *out, bg_error *err)
+{
+    (void)err;
+    size_t begin = 0, count = 0;
+    for (size_t i = 0, n; i < size; i += n) {
+        if (count++ == step->length) {
+            bg_pieces_add(out, text + begin, i - begin);
+            begin = i;
+            count = 1;
+        }
+        bg_utf8_next(text + i, &n);
+    }
+    bg_pieces_add(out, text + begin, size - begin);
+    return BG_OK;
+}
+
+/* A piece begins where the script changes. What comes before the first character of any script is
+ * dropped, as `tokenizers` does. */
+static bg_status unicode_scripts_apply(const bg_step *step, const char *text, size_t size,
+                                       bg_pieces *out, bg_error *err)
+{
+    (void)step;
+    (void)err;
+    unsigned last = 0; /* none yet */
+    size_t begin = 0;
+    for (size_t i = 0, n; i < size; i += n) {
+        unsigned script = bg_script(bg_utf8_next(text + i, &n));
+        if (!script || script == last) continue;
+        if (last)
+            bg_pieces_add(out, text + begin, i - begin);
+        else if (i > 0)
+            out->at_start = false;
+        begin = i;
+        last = script;
+    }
+    if (last) bg_pieces_add(out, text + begin, size - begin);
+    return BG_OK;
 }
 
 const bg_step_kind bg_pretokenizer_kinds[] = {
@@ -257,6 +342,9 @@ const bg_step_kind bg_pretokenizer_kinds[] = {
     {.type = "Split", .parse = split_parse, .apply = split_apply},
     {.type = "Punctuation", .parse = punctuation_parse, .apply = punctuation_apply},
     {.type = "Digits", .parse = digits_parse, .apply = digits_apply},
+    {.type = "Metaspace", .parse = bg_metaspace_parse, .apply = metaspace_apply},
+    {.type = "FixedLength", .parse = fixed_length_parse, .apply = fixed_length_apply},
+    {.type = "UnicodeScripts", .apply = unicode_scripts_apply},
     {.type = "CharDelimiterSplit", .parse = delimiter_parse, .apply = delimiter_apply},
     {0},
 };

@@ -17,6 +17,11 @@ static const struct {
     [BG_TOKEN_MASK] = {"mask_token", {"[MASK]", "<mask>"}},
 };
 
+const char *bg_special_key(bg_special_token which)
+{
+    return parts[which].key;
+}
+
 const char *bg_special_spelling(const json_t *config, const char *key)
 {
     const json_t *value = json_object_get(config, key);
@@ -27,11 +32,14 @@ const char *bg_special_spelling(const json_t *config, const char *key)
 void bg_special_find(bg_tokenizer *t, const json_t *config)
 {
     for (int part = 0; part < BG_TOKEN_COUNT; part++) {
+        const json_t *given = json_object_get(config, parts[part].key);
         const char *spelling = bg_special_spelling(config, parts[part].key);
-        if (spelling) {
-            t->special[part] = bg_tokenizer_id(t, spelling);
+        if (given) { /* null: there is none */
+            t->special[part] = spelling ? bg_tokenizer_id(t, spelling) : -1;
             continue;
         }
+        if (part == BG_TOKEN_UNK) t->special[part] = t->unk_id;
+        if (part == BG_TOKEN_PAD && t->padding.enabled) t->special[part] = t->padding.id;
         for (size_t i = 0; i < 4 && t->special[part] < 0 && parts[part].usual[i]; i++)
             t->special[part] = bg_tokenizer_id(t, parts[part].usual[i]);
     }

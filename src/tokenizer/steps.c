@@ -1,5 +1,6 @@
 #include "core/alloc.h"
 #include "tokenizer/internal.h"
+#include "tokenizer/unicode.h"
 
 #include <string.h>
 
@@ -68,6 +69,8 @@ void bg_steps_free(bg_steps *steps)
     for (size_t i = 0; i < steps->n; i++) {
         bg_pattern_free(&steps->items[i].pattern);
         bg_free(steps->items[i].content);
+        bg_free(steps->items[i].delimiter);
+        bg_charsmap_free(&steps->items[i].charsmap);
     }
     bg_free(steps->items);
     *steps = (bg_steps){0};
@@ -95,9 +98,12 @@ bg_status bg_steps_apply(const bg_steps *steps, bg_pieces *pieces, bg_pieces *sp
                 bg_pieces_push(spare, pieces->items[i].id);
                 continue;
             }
+            size_t done = spare->n;
+            spare->at_start = pieces->items[i].first;
             BG_TRY(step->kind->apply(step, bg_piece_text(pieces, i), bg_piece_size(pieces, i),
                                      spare, err));
             bg_pieces_cut(spare);
+            if (spare->n > done) spare->items[done].first = spare->at_start;
         }
         bg_pieces done = *spare;
         *spare = *pieces;
@@ -119,4 +125,39 @@ bg_status bg_step_content(const json_t *object, const char *key, const char *fal
     step->content_size = json_is_string(value) ? json_string_length(value) : strlen(text);
     step->content = bg_strndup(text, step->content_size);
     return step->content ? BG_OK : bg_fail_memory(err, step->content_size, "a tokenizer");
+}
+
+bg_status bg_step_character(const json_t *object, const char *key, const char *fallback,
+                            const char *where, bg_step *step, bg_error *err)
+{
+    size_t n = 0;
+    BG_TRY(bg_step_content(object, key, fallback, where, step, err));
+    if (step->content_size) step->character = bg_utf8_next(step->content, &n);
+    if (n && n == step->content_size) return BG_OK;
+    return bg_fail(err, BG_ERR_FORMAT, "%s: \"%s\" must be one character; correct the file", where,
+                   key);
+}
+
+bg_status bg_metaspace_parse(const json_t *object, const char *where, bg_step *step, bg_error *err)
+{
+    static const char *const schemes[] = {"always", "first", "never"};
+    const char *scheme;
+    bool add_prefix_space;
+    BG_TRY(bg_step_character(object, "replacement", "\xE2\x96\x81", where, step, err));
+    BG_TRY(bg_json_bool(object, "split", where, true, &step->split, err));
+    /* Files from before "prepend_scheme" have "add_prefix_space". */
+    BG_TRY(bg_json_bool(object, "add_prefix_space", where, true, &add_prefix_space, err));
+    BG_TRY(bg_json_string(object, "prepend_scheme", where, add_prefix_space ? "always" : "never",
+                          &scheme, err));
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(scheme, schemes[i]) != 0) continue;
+        if (!add_prefix_space && i != BG_PREPEND_NEVER) break;
+        step->prepend = (bg_prepend_scheme)i;
+        return BG_OK;
+    }
+    return bg_fail(
+        err, BG_ERR_FORMAT,
+        "%s: Metaspace's \"prepend_scheme\" is \"%.40s\", not always, first or never, or "
+        "\"add_prefix_space\" contradicts it; correct the file",
+        where, scheme);
 }

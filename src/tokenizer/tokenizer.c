@@ -1,9 +1,8 @@
-/* The public functions: opening a directory, and the two ways through the pipeline. */
+/* Opening a tokenizer, and the way from ids back to text. */
 #include "core/alloc.h"
 #include "core/checked.h"
 #include "core/file.h"
 #include "tokenizer/internal.h"
-#include "tokenizer/unicode.h"
 
 #include <string.h>
 
@@ -16,6 +15,7 @@ bg_tokenizer *bg_tokenizer_new(void)
 {
     bg_tokenizer *t = bg_calloc(1, sizeof *t);
     for (int i = 0; t && i < BG_TOKEN_COUNT; i++) t->special[i] = -1;
+    if (t) t->unk_id = -1;
     return t;
 }
 
@@ -28,17 +28,36 @@ BG_API void bg_tokenizer_close(bg_tokenizer *tokenizer)
     bg_steps_free(&tokenizer->normalizers);
     bg_steps_free(&tokenizer->pretokenizers);
     bg_steps_free(&tokenizer->decoders);
-    bg_free(tokenizer->before.data);
-    bg_free(tokenizer->after.data);
+    bg_free(tokenizer->single.items);
+    bg_free(tokenizer->pair.items);
     bg_free(tokenizer);
 }
 
 /* The files of a directory that say how to tokenize. */
-enum { TOKENIZER_JSON, VOCAB_JSON, MERGES_TXT, VOCAB_TXT, CONFIG, SPECIALS_MAP, FILE_COUNT };
+enum {
+    TOKENIZER_JSON,
+    VOCAB_JSON,
+    MERGES_TXT,
+    VOCAB_TXT,
+    TOKENIZER_MODEL,
+    SPIECE_MODEL,
+    BPE_MODEL,
+    SPM_MODEL,
+    CONFIG,
+    SPECIALS_MAP,
+    FILE_COUNT
+};
 
-static const char *const names[FILE_COUNT] = {
-    "tokenizer.json",         "vocab.json", "merges.txt", "vocab.txt", "tokenizer_config.json",
-    "special_tokens_map.json"};
+static const char *const names[FILE_COUNT] = {"tokenizer.json",
+                                              "vocab.json",
+                                              "merges.txt",
+                                              "vocab.txt",
+                                              "tokenizer.model",
+                                              "spiece.model",
+                                              "sentencepiece.bpe.model",
+                                              "spm.model",
+                                              "tokenizer_config.json",
+                                              "special_tokens_map.json"};
 
 typedef struct {
     char *path[FILE_COUNT]; /* NULL: not there */
@@ -77,6 +96,20 @@ static bg_status find_files(const char *directory, sources *s, bg_error *err)
     return BG_OK;
 }
 
+static bg_status read_sentencepiece(const char *path, const json_t *config, bg_tokenizer *t,
+                                    bg_error *err)
+{
+    bg_mapping map;
+    BG_TRY(bg_map_file(path, &map, err));
+    bg_status status =
+        map.size > LARGEST_FILE
+            ? bg_fail(err, BG_ERR_FORMAT, "%s: %zu bytes are too many for a SentencePiece model",
+                      path, map.size)
+            : bg_tokenizer_read_sentencepiece(map.data, map.size, config, path, t, err);
+    bg_unmap(&map);
+    return status;
+}
+
 static bg_status build(const char *directory, const sources *s, bg_tokenizer *t, bg_error *err)
 {
     if (s->path[TOKENIZER_JSON]) {
@@ -84,14 +117,18 @@ static bg_status build(const char *directory, const sources *s, bg_tokenizer *t,
         BG_TRY(bg_json_load(s->path[TOKENIZER_JSON], LARGEST_FILE, &root, err));
         bg_status status = bg_tokenizer_build(root, s->path[TOKENIZER_JSON], t, err);
         json_decref(root);
-        return status;
+        BG_TRY(status);
+        bg_special_find(t, s->config);
+        return bg_template_override(t, s->config, err);
     }
     if (s->path[VOCAB_JSON] && s->path[MERGES_TXT])
         return bg_tokenizer_read_gpt2(s->path[VOCAB_JSON], s->path[MERGES_TXT], s->config, t, err);
     if (s->path[VOCAB_TXT]) return bg_tokenizer_read_bert(s->path[VOCAB_TXT], s->config, t, err);
+    for (int i = TOKENIZER_MODEL; i <= SPM_MODEL; i++)
+        if (s->path[i]) return read_sentencepiece(s->path[i], s->config, t, err);
     return bg_fail(err, BG_ERR_FILE,
-                   "%s: no tokenizer.json, no vocab.json with merges.txt, no vocab.txt; copy the "
-                   "model's tokenizer there",
+                   "%s: no tokenizer.json, no vocab.json with merges.txt, no vocab.txt, no "
+                   "tokenizer.model or spiece.model; copy the model's tokenizer there",
                    directory);
 }
 
@@ -114,83 +151,6 @@ BG_API bg_status bg_tokenizer_open(const char *directory, bg_tokenizer **out, bg
     json_decref(s.config);
     for (int i = 0; i < FILE_COUNT; i++) bg_free(s.path[i]);
     return status;
-}
-
-/* ---- encoding -------------------------------------------------------------------------------- */
-
-/* The ids of a text, without what the post-processor adds. */
-static bg_status encode(const bg_tokenizer *t, const char *text, size_t size, bg_ids *ids,
-                        bg_pieces *pieces, bg_pieces *spare, bg_error *err)
-{
-    size_t valid = bg_utf8_valid(text, size);
-    if (valid < size)
-        return bg_fail(err, BG_ERR_FORMAT,
-                       "the text is not valid UTF-8 at byte %zu; convert it to UTF-8", valid);
-    bg_pieces_add(spare, text, size);
-    BG_TRY(bg_pieces_check(spare, err));
-    BG_TRY(bg_added_split(&t->added, &t->added.raw, spare, pieces, err));
-    BG_TRY(bg_steps_apply(&t->normalizers, pieces, spare, err));
-    if (t->added.normalized.n) {
-        bg_pieces_clear(spare);
-        BG_TRY(bg_added_split(&t->added, &t->added.normalized, pieces, spare, err));
-        bg_pieces done = *spare;
-        *spare = *pieces;
-        *pieces = done;
-    }
-    BG_TRY(bg_steps_apply(&t->pretokenizers, pieces, spare, err));
-    for (size_t i = 0; i < pieces->n; i++) {
-        if (pieces->items[i].id >= 0)
-            bg_ids_push(ids, pieces->items[i].id);
-        else
-            BG_TRY(
-                t->kind->encode(t, bg_piece_text(pieces, i), bg_piece_size(pieces, i), ids, err));
-    }
-    return bg_ids_check(ids, err);
-}
-
-bg_status bg_tokenizer_encode_truncated(const bg_tokenizer *tokenizer, const char *text,
-                                        size_t size, bool add_special, size_t max_length,
-                                        int32_t **ids, size_t *n, bg_error *err)
-{
-    const bg_ids *before = &tokenizer->before, *after = &tokenizer->after;
-    size_t added = add_special ? before->n + after->n : 0;
-    *ids = NULL;
-    *n = 0;
-    if (max_length < added)
-        return bg_fail(err, BG_ERR_USAGE,
-                       "a maximum length of %zu leaves no room for the tokenizer's %zu special "
-                       "tokens; raise it",
-                       max_length, added);
-    bg_ids own = {0};
-    bg_pieces pieces = {0}, spare = {0};
-    bg_status status = encode(tokenizer, text, size, &own, &pieces, &spare, err);
-    bg_pieces_free(&pieces);
-    bg_pieces_free(&spare);
-    size_t keep = bg_min_size(own.n, max_length - added);
-    size_t from = tokenizer->truncate_left ? own.n - keep : 0, total = keep + added;
-    int32_t *all = status == BG_OK ? bg_alloc_array(total, sizeof *all) : NULL;
-    if (status == BG_OK && !all) status = bg_fail_memory(err, total * sizeof *all, "token ids");
-    if (status == BG_OK) {
-        int32_t *at = all;
-        for (size_t i = 0; add_special && i < before->n; i++) *at++ = before->data[i];
-        for (size_t i = 0; i < keep; i++) *at++ = own.data[from + i];
-        for (size_t i = 0; add_special && i < after->n; i++) *at++ = after->data[i];
-        *ids = all;
-        *n = total;
-    }
-    bg_free(own.data);
-    return status;
-}
-
-BG_API bg_status bg_tokenizer_encode(const bg_tokenizer *tokenizer, const char *text, size_t size,
-                                     bool add_special, int32_t **ids, size_t *n, bg_error *err)
-{
-    return bg_tokenizer_encode_truncated(tokenizer, text, size, add_special, SIZE_MAX, ids, n, err);
-}
-
-BG_API void bg_ids_free(int32_t *ids)
-{
-    bg_free(ids);
 }
 
 /* ---- decoding -------------------------------------------------------------------------------- */

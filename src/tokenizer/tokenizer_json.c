@@ -7,7 +7,8 @@
 /* Components are parsed by recursive functions; no real file comes near this. */
 enum { DEEPEST = 64 };
 
-static const bg_model_kind *const models[] = {&bg_bpe_kind, &bg_wordpiece_kind};
+static const bg_model_kind *const models[] = {&bg_bpe_kind, &bg_wordpiece_kind, &bg_wordlevel_kind,
+                                              &bg_unigram_kind};
 
 bg_status bg_vocab_parse(const json_t *object, const char *where, bg_vocab *vocab, bg_error *err)
 {
@@ -46,6 +47,14 @@ bg_status bg_vocab_parse(const json_t *object, const char *where, bg_vocab *voca
     return BG_OK;
 }
 
+/* The type of a model in a file from before the key. */
+static const char *guess_model(const json_t *object)
+{
+    if (json_object_get(object, "merges")) return "BPE";
+    if (json_is_array(json_object_get(object, "vocab"))) return "Unigram";
+    return json_object_get(object, "continuing_subword_prefix") ? "WordPiece" : "WordLevel";
+}
+
 static bg_status parse_model(const json_t *object, const char *where, bg_tokenizer *t,
                              bg_error *err)
 {
@@ -53,8 +62,7 @@ static bg_status parse_model(const json_t *object, const char *where, bg_tokeniz
     if (!json_is_object(object))
         return bg_fail(err, BG_ERR_FORMAT, "%s: there is no \"model\"; the file is damaged", where);
     BG_TRY(bg_json_string(object, "type", where, NULL, &type, err));
-    if (!type) /* files from before the key */
-        type = json_object_get(object, "merges") ? "BPE" : "WordPiece";
+    if (!type) type = guess_model(object);
     for (size_t i = 0; i < sizeof models / sizeof *models; i++)
         if (strcmp(type, models[i]->type) == 0) return models[i]->parse(object, where, t, err);
     return bg_fail(err, BG_ERR_UNSUPPORTED,
@@ -79,6 +87,15 @@ static bool too_deep(const json_t *value, int depth)
     return false;
 }
 
+bg_status bg_steps_parse_all(const json_t *root, const char *where, bg_tokenizer *t, bg_error *err)
+{
+    BG_TRY(bg_steps_parse(root, "normalizer", "normalizers", bg_normalizer_kinds, where,
+                          &t->normalizers, err));
+    BG_TRY(bg_steps_parse(root, "pre_tokenizer", "pretokenizers", bg_pretokenizer_kinds, where,
+                          &t->pretokenizers, err));
+    return bg_steps_parse(root, "decoder", "decoders", bg_decoder_kinds, where, &t->decoders, err);
+}
+
 bg_status bg_tokenizer_build(const json_t *root, const char *where, bg_tokenizer *t, bg_error *err)
 {
     if (!json_is_object(root))
@@ -88,12 +105,9 @@ bg_status bg_tokenizer_build(const json_t *root, const char *where, bg_tokenizer
         return bg_fail(err, BG_ERR_FORMAT,
                        "%s: nested more than %d levels deep; the file is damaged", where, DEEPEST);
     BG_TRY(parse_model(json_object_get(root, "model"), where, t, err));
-    BG_TRY(bg_steps_parse(root, "normalizer", "normalizers", bg_normalizer_kinds, where,
-                          &t->normalizers, err));
-    BG_TRY(bg_steps_parse(root, "pre_tokenizer", "pretokenizers", bg_pretokenizer_kinds, where,
-                          &t->pretokenizers, err));
-    BG_TRY(bg_steps_parse(root, "decoder", "decoders", bg_decoder_kinds, where, &t->decoders, err));
+    BG_TRY(bg_steps_parse_all(root, where, t, err));
     BG_TRY(bg_postprocessor_parse(root, where, t, err));
+    BG_TRY(bg_layout_parse(root, where, t, err));
     BG_TRY(bg_added_parse(root, where, &t->vocab, &t->added, err));
     return bg_added_finish(&t->added, &t->normalizers, err);
 }

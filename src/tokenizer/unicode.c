@@ -1,6 +1,7 @@
 #include "tokenizer/unicode.h"
 
 #include "core/alloc.h"
+#include "tokenizer/script_table.h"
 #include "tokenizer/unicode_tables.h"
 
 #include <string.h>
@@ -90,6 +91,23 @@ void bg_utf8_append_lossy(bg_text *text, const char *bytes, size_t n)
     }
 }
 
+size_t bg_grapheme(const char *text, size_t size)
+{
+    size_t length, n;
+    utf8proc_int32_t state = 0;
+    if ((uint8_t)text[0] < 0x80 && (size == 1 || (uint8_t)text[1] < 0x80))
+        return size > 1 && text[0] == '\r' && text[1] == '\n' ? 2 : 1;
+    uint32_t last = bg_utf8_next(text, &length);
+    while (length < size) {
+        uint32_t c = bg_utf8_next(text + length, &n);
+        if (utf8proc_grapheme_break_stateful((utf8proc_int32_t)last, (utf8proc_int32_t)c, &state))
+            break;
+        last = c;
+        length += n;
+    }
+    return length;
+}
+
 /* ---- character classes ----------------------------------------------------------------------- */
 
 static bool in_ranges(const bg_unicode_range *ranges, size_t n, uint32_t c)
@@ -159,6 +177,19 @@ bool bg_is_nonspacing(uint32_t c)
 bool bg_is_mark(uint32_t c)
 {
     return c >= 0x300 && IN(bg_unicode_mark, c);
+}
+
+unsigned bg_script(uint32_t c)
+{
+    size_t low = 0, high = sizeof bg_unicode_scripts / sizeof *bg_unicode_scripts;
+    while (high - low > 1) {
+        size_t middle = (low + high) / 2;
+        if (c >= bg_unicode_scripts[middle].first)
+            low = middle;
+        else
+            high = middle;
+    }
+    return bg_unicode_scripts[low].script;
 }
 
 bool bg_is_chinese(uint32_t c)

@@ -18,6 +18,9 @@ uint32_t bg_utf8_next(const char *text, size_t *length);
 uint32_t bg_utf8_last(const char *text, size_t size, size_t *length);
 size_t bg_utf8_count(const char *text, size_t size);
 void bg_utf8_append(bg_text *text, uint32_t c);
+/* Bytes of the extended grapheme cluster (UAX 29) that the text, valid UTF-8 and not empty, begins
+ * with. */
+size_t bg_grapheme(const char *text, size_t size);
 /* Appends bytes that may be no UTF-8, with U+FFFD for each maximal ill-formed part (Unicode 15,
  * section 3.9, "U+FFFD Substitution of Maximal Subparts"). */
 void bg_utf8_append_lossy(bg_text *text, const char *bytes, size_t n);
@@ -29,7 +32,10 @@ bool bg_is_punctuation(uint32_t c);
 bool bg_is_removed(uint32_t c);    /* what BertNormalizer's clean_text drops; not \t \n \r */
 bool bg_is_nonspacing(uint32_t c); /* category Mn */
 bool bg_is_mark(uint32_t c);       /* categories Mn, Mc, Me */
-bool bg_is_chinese(uint32_t c);    /* the blocks of ideographs that BertNormalizer sets apart */
+/* The number of a script as the pre-tokenizer UnicodeScripts tells them apart, with the scripts of
+ * Japanese as one; 0: fits any. */
+unsigned bg_script(uint32_t c);
+bool bg_is_chinese(uint32_t c); /* the blocks of ideographs that BertNormalizer sets apart */
 
 /* Appends `c` in lower case, by itself: a final sigma is not looked for. */
 void bg_append_lower(bg_text *text, uint32_t c);
