@@ -121,21 +121,34 @@ static bg_status attend_to_source(const bg_pass *p, const bg_parameter *layer, c
     return m->backend->ops->attention(m->backend, &args, p->err);
 }
 
-/* x += down(activation(up(in))), or down(activation(gate(in)) * up(in)). */
-static bg_status mlp(const bg_pass *p, const bg_parameter *layer, const bg_act *in)
+/* activation(up(in)), or activation(gate(in)) * up(in), to run->inner. */
+static bg_status widen(const bg_pass *p, const bg_parameter *layer, const bg_act *in)
 {
     bg_run *run = p->run;
     const bool gated = layer[BG_ROLE_MLP_GATE].weight;
     const bg_activation activation = run->model->config.activation;
     BG_TRY(bg_pass_linear(p, &layer[BG_ROLE_MLP_UP], in, gated ? BG_ACTIVATION_NONE : activation,
                           NULL, run->inner, 0));
-    if (gated)
-        BG_TRY(linear(
-            p, &layer[BG_ROLE_MLP_GATE],
-            (bg_linear){
-                .in = in, .activation = activation, .multiplier = run->inner, .out = run->inner}));
-    return bg_pass_linear(p, &layer[BG_ROLE_MLP_DOWN], run->inner, BG_ACTIVATION_NONE, run->hidden,
-                          run->hidden, 0);
+    if (!gated) return BG_OK;
+    return linear(
+        p, &layer[BG_ROLE_MLP_GATE],
+        (bg_linear){
+            .in = in, .activation = activation, .multiplier = run->inner, .out = run->inner});
+}
+
+/* x += attention(in) + mlp(in); the two are added first, as their authors do, which in 16 bits is
+ * not the same. */
+static bg_status parallel_block(const bg_pass *p, const bg_parameter *layer)
+{
+    bg_run *run = p->run;
+    bg_act *x = run->hidden, *in = run->normed;
+    BG_TRY(norm(p, &layer[BG_ROLE_ATTENTION_NORM], x, in));
+    BG_TRY(attend(p, layer, in));
+    BG_TRY(widen(p, layer, in));
+    BG_TRY(bg_pass_linear(p, &layer[BG_ROLE_ATTENTION_OUTPUT], run->attended, BG_ACTIVATION_NONE,
+                          NULL, in, 0));
+    return linear(p, &layer[BG_ROLE_MLP_DOWN],
+                  (bg_linear){.in = run->inner, .addend = in, .residual = x, .out = x});
 }
 
 static bg_status block(const bg_pass *p)
@@ -143,9 +156,9 @@ static bg_status block(const bg_pass *p)
     bg_run *run = p->run;
     const bg_model *m = run->model;
     const bg_parameter *layer = m->layers[p->layer];
-    const bg_block_kind kind = m->config.block;
-    const bool after = kind == BG_BLOCK_POST_NORM;
+    const bool after = m->config.block == BG_BLOCK_POST_NORM;
     bg_act *x = run->hidden, *in = after ? x : run->normed;
+    if (m->config.block == BG_BLOCK_PARALLEL) return parallel_block(p, layer);
 
     if (!after) BG_TRY(norm(p, &layer[BG_ROLE_ATTENTION_NORM], x, in));
     BG_TRY(attend(p, layer, in));
@@ -160,8 +173,9 @@ static bg_status block(const bg_pass *p)
                               x, 0));
     }
 
-    if (kind == BG_BLOCK_PRE_NORM) BG_TRY(norm(p, &layer[BG_ROLE_MLP_NORM], x, in));
-    BG_TRY(mlp(p, layer, in));
+    if (!after) BG_TRY(norm(p, &layer[BG_ROLE_MLP_NORM], x, in));
+    BG_TRY(widen(p, layer, in));
+    BG_TRY(bg_pass_linear(p, &layer[BG_ROLE_MLP_DOWN], run->inner, BG_ACTIVATION_NONE, x, x, 0));
     if (after) BG_TRY(norm(p, &layer[BG_ROLE_MLP_NORM], x, x));
     return BG_OK;
 }

@@ -47,15 +47,16 @@ static void add_outliers(const linear_loop *a, float *product, size_t stride, si
         }
 }
 
-/* Bias, activation, multiplier and residual for rows [begin, end) of w, that is, these columns of
- * y, while they are in cache. Where the residual or multiplier is what y holds already, the product
- * lies elsewhere until it is done; else it lies in y. */
+/* Bias, activation, multiplier, addend and residual for rows [begin, end) of w, that is, these
+ * columns of y, while they are in cache. Where the residual or multiplier is what y holds already,
+ * the product lies elsewhere until it is done; else it lies in y. */
 static void epilogue(const linear_loop *a, float *product, size_t stride, size_t begin, size_t end)
 {
     const bg_cpu_kernels *k = a->cpu->kernels;
     const float *bias = cpu_vector(a->args->bias);
     const float *residual = a->args->residual ? cpu_values(a->args->residual) : NULL;
     const float *multiplier = a->args->multiplier ? cpu_values(a->args->multiplier) : NULL;
+    const float *addend = a->args->addend ? cpu_values(a->args->addend) : NULL;
     const bg_activation activation = a->args->activation;
     const bool half = a->args->out->half;
     const size_t n = end - begin;
@@ -79,6 +80,10 @@ static void epilogue(const linear_loop *a, float *product, size_t stride, size_t
         if (multiplier) {
             const float *f = multiplier + m * a->args->multiplier->cols + begin;
             k->multiply(f, p, n);
+            if (half) k->round_half(p, p, n);
+        }
+        if (addend) {
+            k->axpy(1, addend + m * a->args->addend->cols + begin, p, n);
             if (half) k->round_half(p, p, n);
         }
         if (p != y && !residual)
