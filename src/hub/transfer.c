@@ -51,6 +51,7 @@ struct transfer {
     size_t part_bytes, n_parts;
     uint64_t *got; /* [n_parts] bytes of each part that are written */
     bool *taken;   /* [n_parts] complete, or being requested */
+    bool ranges;   /* the server has answered with one */
     bool whole;    /* no ranges: a single part, read from its start to its end */
     size_t left;   /* parts that are not complete */
     uint64_t counted;
@@ -193,7 +194,8 @@ static bool judge(slot *s)
     s->discard = status != 200 && status != 206;
     if (s->discard) return true;
     if (status == 206) {
-        if (!s->ranged || !range_fits(s, header(s->easy, "Content-Range"))) s->fault = FAULT_RANGE;
+        t->ranges = s->ranged && range_fits(s, header(s->easy, "Content-Range"));
+        if (!t->ranges) s->fault = FAULT_RANGE;
     } else if (s->ranged) {
         /* The server knows no ranges, or the content is not what If-Range said. */
         become_whole(t);
@@ -293,12 +295,14 @@ static void stop(slot *s)
     *s = (slot){0};
 }
 
-/* Gives every idle connection a part that nobody has. */
+/* Gives every idle connection a part that nobody has. The first goes alone until the server has
+ * shown that it knows ranges: else each would be sent the whole file. */
 static bg_status launch_all(transfer *t, bg_error *err)
 {
     size_t part = 0;
+    const int most = t->ranges ? bg_hub_tune.connections : 1;
     if (bg_seconds() < t->not_before) return BG_OK;
-    for (int i = 0; i < bg_hub_tune.connections && i < BG_HUB_MAX_CONNECTIONS; i++) {
+    for (int i = 0; i < most && i < BG_HUB_MAX_CONNECTIONS; i++) {
         if (t->slots[i].easy) continue;
         while (part < t->n_parts && t->taken[part]) part++;
         if (part == t->n_parts) return BG_OK;
