@@ -50,21 +50,24 @@ static bg_status take_number(machine *m, int bytes, uint64_t *out)
     return BG_OK;
 }
 
+static bg_status grow_stack(machine *m)
+{
+    if (m->depth == BG_PICKLE_MAX_STACK)
+        return bg_pickle_refuse(&m->place, BG_ERR_UNSUPPORTED,
+                                "more than %d values on the stack; split the checkpoint into "
+                                "shards",
+                                (int)BG_PICKLE_MAX_STACK);
+    size_t capacity = bg_max_size(256, 2 * m->stack_capacity);
+    bg_value *stack = bg_realloc_array(m->stack, capacity, sizeof *stack);
+    if (!stack) return bg_fail_memory(m->place.err, capacity * sizeof *stack, "a pickle's stack");
+    m->stack = stack;
+    m->stack_capacity = capacity;
+    return BG_OK;
+}
+
 static bg_status push(machine *m, bg_value value)
 {
-    if (m->depth == m->stack_capacity) {
-        if (m->depth == BG_PICKLE_MAX_STACK)
-            return bg_pickle_refuse(&m->place, BG_ERR_UNSUPPORTED,
-                                    "more than %d values on the stack; split the checkpoint into "
-                                    "shards",
-                                    (int)BG_PICKLE_MAX_STACK);
-        size_t capacity = bg_max_size(256, 2 * m->stack_capacity);
-        bg_value *stack = bg_realloc_array(m->stack, capacity, sizeof *stack);
-        if (!stack)
-            return bg_fail_memory(m->place.err, capacity * sizeof *stack, "a pickle's stack");
-        m->stack = stack;
-        m->stack_capacity = capacity;
-    }
+    if (m->depth == m->stack_capacity) BG_TRY(grow_stack(m));
     m->stack[m->depth++] = value;
     return BG_OK;
 }
@@ -494,8 +497,9 @@ bg_status bg_pickle_load(const uint8_t *data, size_t size, const char *where, bg
     m->data = data;
     m->size = bg_min_size(size, BG_PICKLE_MAX_BYTES);
     m->place = (bg_pickle_place){.pickle = out, .where = where, .err = err};
-    bg_status status = BG_OK;
-    if (size == 0 || *data != 0x80) status = refuse(m, "does not begin with its protocol");
+    bg_status status = grow_stack(m);
+    if (status == BG_OK && (size == 0 || *data != 0x80))
+        status = refuse(m, "does not begin with its protocol");
     while (status == BG_OK && !m->stopped) status = step(m);
     if (status == BG_OK) {
         out->root = m->stack[0];

@@ -240,6 +240,10 @@ static bg_status repeat(const char *first, const char *bytes, size_t count, bg_e
 static void test_limits(void)
 {
     bg_error err = {0};
+    bg_pickle p;
+    CHECK(load(PICKLE("(t"), &p, &err) == BG_OK, "%s", err.message);
+    CHECK(p.root.kind == BG_VALUE_TUPLE && p.root.items->count == 0, "no empty tuple");
+    bg_pickle_free(&p);
     CHECK(repeat("\x80\x02", "(", 1u << 20, &err) == BG_ERR_UNSUPPORTED, "%s", err.message);
     CHECK(strstr(err.message, "nested more than 1000"), "%s", err.message);
     CHECK(repeat("\x80\x02", "N", (1u << 20) + 2, &err) == BG_ERR_UNSUPPORTED, "%s", err.message);
@@ -252,7 +256,6 @@ static void test_limits(void)
     CHECK(repeat("\x80\x02", "]0", 1u << 25, &err) == BG_ERR_UNSUPPORTED, "%s", err.message);
     CHECK(strstr(err.message, "more than 512 MiB"), "%s", err.message);
 
-    bg_pickle p;
     static const char self[] = "\x80\x02]q\x01h\x01"
                                "ah\x01"
                                "a}q\x02h\x02h\x02sb.";
