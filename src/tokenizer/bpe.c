@@ -41,7 +41,11 @@ typedef struct {
 typedef struct {
     merge *merges; /* (slots), open addressing */
     size_t slots, count, reserved;
-    uint32_t rank;                     /* of the next merge */
+    uint32_t rank; /* of the next merge */
+    /* The pairs of characters that some merge joins: (slots), open addressing, 0 free. A long word
+     * is cut between any other two, where no merge can reach across. */
+    uint64_t *joints;
+    bool can_cut;
     char *unk_token, *prefix, *suffix; /* may be NULL */
     size_t prefix_size, suffix_size;
     bool fuse_unk, byte_fallback, ignore_merges;
@@ -69,6 +73,38 @@ static uint64_t pair_of(int32_t left, int32_t right)
     return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
 }
 
+/* The slot of two neighbouring characters. */
+static uint64_t *joint_of(const bpe *m, uint32_t a, uint32_t b)
+{
+    uint64_t key = ((uint64_t)a << 21 | b) + 1, hash = key * 0x9E3779B97F4A7C15u;
+    size_t slot = (size_t)(hash >> 32 ^ hash) & (m->slots - 1);
+    while (m->joints[slot] && m->joints[slot] != key) slot = (slot + 1) & (m->slots - 1);
+    return &m->joints[slot];
+}
+
+static bool is_byte_token(const char *token, size_t size)
+{
+    return size == 6 && memcmp(token, "<0x", 3) == 0 && token[5] == '>';
+}
+
+/* Notes which characters a merge joins. Tokens that stand for other characters than they are
+ * spelled with cannot be cut by their spelling. */
+static void note_joint(bpe *m, const char *left, size_t left_size, const char *right,
+                       size_t right_size)
+{
+    size_t n, unk = m->unk_token ? strlen(m->unk_token) : 0;
+    bool spelled = left_size && right_size && !is_byte_token(left, left_size) &&
+                   !is_byte_token(right, right_size) && !m->prefix && !m->suffix &&
+                   !(unk && left_size == unk && !memcmp(left, m->unk_token, unk)) &&
+                   !(unk && right_size == unk && !memcmp(right, m->unk_token, unk));
+    if (!spelled) {
+        m->can_cut = false;
+        return;
+    }
+    uint32_t a = bg_utf8_last(left, left_size, &n), b = bg_utf8_next(right, &n);
+    *joint_of(m, a, b) = ((uint64_t)a << 21 | b) + 1;
+}
+
 bg_status bg_bpe_merge(bg_tokenizer *t, const char *left, size_t left_size, const char *right,
                        size_t right_size, const char *where, bg_error *err)
 {
@@ -90,6 +126,7 @@ bg_status bg_bpe_merge(bg_tokenizer *t, const char *left, size_t left_size, cons
                        where, m->rank, left, right);
     if (m->count == m->reserved)
         return bg_fail(err, BG_ERR_INTERNAL, "%s: more merges than announced", where);
+    if (m->can_cut) note_joint(m, left, left_size, right, right_size);
     merge *slot = slot_of(m, pair_of(a, b));
     m->count += slot->rank == NO_RANK;
     *slot = (merge){.pair = pair_of(a, b), .rank = m->rank++, .id = id};
@@ -135,6 +172,7 @@ bg_status bg_bpe_create(bg_tokenizer *t, const bg_bpe_settings *settings, size_t
     t->kind = &bg_bpe_kind;
     if (!m || !(m->merges = bg_alloc_array(slots, sizeof *m->merges)) ||
         !(m->cache = bg_calloc(CACHE_SLOTS, sizeof *m->cache)) ||
+        !(m->joints = bg_calloc(slots, sizeof *m->joints)) ||
         !copy(settings->unk_token, &m->unk_token) ||
         !copy(settings->continuing_subword_prefix, &m->prefix) ||
         !copy(settings->end_of_word_suffix, &m->suffix))
@@ -147,6 +185,8 @@ bg_status bg_bpe_create(bg_tokenizer *t, const bg_bpe_settings *settings, size_t
     m->fuse_unk = settings->fuse_unk;
     m->byte_fallback = settings->byte_fallback;
     m->ignore_merges = settings->ignore_merges;
+    m->can_cut = !m->ignore_merges && !m->prefix && !m->suffix;
+    if (m->unk_token) t->unk_id = bg_vocab_find(&t->vocab, m->unk_token, strlen(m->unk_token));
     return BG_OK;
 }
 
@@ -200,6 +240,7 @@ static void bpe_free(bg_model *model)
     bpe *m = (bpe *)model;
     if (!m) return;
     bg_free(m->merges);
+    bg_free(m->joints);
     bg_free(m->unk_token);
     bg_free(m->prefix);
     bg_free(m->suffix);
@@ -360,8 +401,8 @@ static bg_status spell(const bg_tokenizer *t, bpe *m, const char *word, size_t s
     return BG_OK;
 }
 
-static bg_status bpe_encode(const bg_tokenizer *t, const char *word, size_t size, bg_ids *ids,
-                            bg_error *err)
+static bg_status encode_part(const bg_tokenizer *t, const char *word, size_t size, bg_ids *ids,
+                             bg_error *err)
 {
     bpe *m = (bpe *)t->model;
     cached *slot = NULL;
@@ -388,6 +429,31 @@ static bg_status bpe_encode(const bg_tokenizer *t, const char *word, size_t size
         slot->n = (uint8_t)n;
         memcpy(slot->word, word, size);
         for (size_t i = 0; i < n; i++) slot->ids[i] = ids->data[first + i];
+    }
+    return BG_OK;
+}
+
+/* The bytes of the longest start of a word that no merge reaches out of. The character after it
+ * must be a token, so that no run of unknown ones is cut in two. */
+static size_t cut(const bg_tokenizer *t, const bpe *m, const char *word, size_t size)
+{
+    size_t i, n;
+    uint32_t last = bg_utf8_next(word, &i), c;
+    for (; i < size; i += n, last = c) {
+        c = bg_utf8_next(word + i, &n);
+        if (!*joint_of(m, last, c) && bg_vocab_find(&t->vocab, word + i, n) >= 0) break;
+    }
+    return i;
+}
+
+static bg_status bpe_encode(const bg_tokenizer *t, const char *word, size_t size, bg_ids *ids,
+                            bg_error *err)
+{
+    const bpe *m = (bpe *)t->model;
+    if (size <= CACHED_BYTES || !m->can_cut) return encode_part(t, word, size, ids, err);
+    for (size_t i = 0, n; i < size; i += n) {
+        n = cut(t, m, word + i, size - i);
+        BG_TRY(encode_part(t, word + i, n, ids, err));
     }
     return BG_OK;
 }

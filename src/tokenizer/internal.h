@@ -282,7 +282,8 @@ bg_status bg_tokenizer_build(const json_t *root, const char *where, bg_tokenizer
 const char *bg_special_spelling(const json_t *config, const char *key);
 /* "bos_token", ... */
 const char *bg_special_key(bg_special_token which);
-/* Takes ids from the "bos_token", ... of a configuration, or (NULL) from the usual spellings. */
-void bg_special_find(bg_tokenizer *t, const json_t *config);
+/* Takes ids from the "bos_token", ... of a configuration (may be NULL); what it does not name is
+ * spelled as `defaults` (BG_TOKEN_COUNT) has it, or (NULL) in one of the usual ways. */
+void bg_special_find(bg_tokenizer *t, const json_t *config, const char *const *defaults);
 
 #endif

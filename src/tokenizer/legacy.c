@@ -85,12 +85,11 @@ bg_status bg_tokenizer_read_gpt2(const char *vocab_path, const char *merges_path
                         err));
     BG_TRY(bg_byte_level_pattern(words, vocab_path, err));
     bool is_roberta = class_begins(config, "Roberta");
-    BG_TRY(bg_added_config(t, config, is_roberta ? roberta : gpt2, err));
+    const char *const *defaults = is_roberta ? roberta : gpt2;
+    BG_TRY(bg_added_config(t, config, defaults, err));
     BG_TRY(bg_added_finish(&t->added, &t->normalizers, err));
-    bg_special_find(t, config);
+    bg_special_find(t, config, defaults);
     int32_t cls = t->special[BG_TOKEN_CLS], sep = t->special[BG_TOKEN_SEP];
-    if (is_roberta && cls < 0) cls = t->special[BG_TOKEN_BOS];
-    if (is_roberta && sep < 0) sep = t->special[BG_TOKEN_EOS];
     return is_roberta && cls >= 0 && sep >= 0 ? bg_template_roberta(t, cls, sep, err)
                                               : bg_template_config(t, config, err);
 }
@@ -151,7 +150,7 @@ bg_status bg_tokenizer_read_bert(const char *vocab_path, const json_t *config, b
     BG_TRY(bg_step_content(NULL, "prefix", "##", vocab_path, decoder, err));
     BG_TRY(bg_added_config(t, config, usual, err));
     BG_TRY(bg_added_finish(&t->added, &t->normalizers, err));
-    bg_special_find(t, config);
+    bg_special_find(t, config, usual);
     int32_t cls = t->special[BG_TOKEN_CLS], sep = t->special[BG_TOKEN_SEP];
     if (cls < 0 || sep < 0)
         return bg_fail(err, BG_ERR_FORMAT,

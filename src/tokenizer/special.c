@@ -29,19 +29,20 @@ const char *bg_special_spelling(const json_t *config, const char *key)
     return json_string_value(value);
 }
 
-void bg_special_find(bg_tokenizer *t, const json_t *config)
+void bg_special_find(bg_tokenizer *t, const json_t *config, const char *const *defaults)
 {
     for (int part = 0; part < BG_TOKEN_COUNT; part++) {
-        const json_t *given = json_object_get(config, parts[part].key);
         const char *spelling = bg_special_spelling(config, parts[part].key);
-        if (given) { /* null: there is none */
-            t->special[part] = spelling ? bg_tokenizer_id(t, spelling) : -1;
+        int32_t *id = &t->special[part];
+        if (json_object_get(config, parts[part].key)) { /* null: there is none */
+            *id = spelling ? bg_tokenizer_id(t, spelling) : -1;
             continue;
         }
-        if (part == BG_TOKEN_UNK) t->special[part] = t->unk_id;
-        if (part == BG_TOKEN_PAD && t->padding.enabled) t->special[part] = t->padding.id;
-        for (size_t i = 0; i < 4 && t->special[part] < 0 && parts[part].usual[i]; i++)
-            t->special[part] = bg_tokenizer_id(t, parts[part].usual[i]);
+        if (part == BG_TOKEN_UNK) *id = t->unk_id;
+        if (part == BG_TOKEN_PAD && t->padding.enabled) *id = t->padding.id;
+        if (*id < 0 && defaults && defaults[part]) *id = bg_tokenizer_id(t, defaults[part]);
+        for (size_t i = 0; !defaults && i < 4 && *id < 0 && parts[part].usual[i]; i++)
+            *id = bg_tokenizer_id(t, parts[part].usual[i]);
     }
 }
 

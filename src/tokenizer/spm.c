@@ -275,7 +275,7 @@ static bg_status build(const bg_sentencepiece_model *m, const json_t *config, co
     BG_TRY(add_pieces(m, f, t, err));
     BG_TRY(bg_added_config(t, config, f->defaults, err));
     BG_TRY(bg_added_finish(&t->added, &t->normalizers, err));
-    bg_special_find(t, config);
+    bg_special_find(t, config, f->defaults);
     int32_t bos = t->special[BG_TOKEN_BOS], eos = t->special[BG_TOKEN_EOS];
     if (f->around == AROUND_EOS) return bg_template_t5(t, eos, err);
     if (f->around == AROUND_PAIRS && bos >= 0 && eos >= 0)

@@ -118,7 +118,7 @@ static bg_status build(const char *directory, const sources *s, bg_tokenizer *t,
         bg_status status = bg_tokenizer_build(root, s->path[TOKENIZER_JSON], t, err);
         json_decref(root);
         BG_TRY(status);
-        bg_special_find(t, s->config);
+        bg_special_find(t, s->config, NULL);
         return bg_template_override(t, s->config, err);
     }
     if (s->path[VOCAB_JSON] && s->path[MERGES_TXT])
@@ -143,7 +143,6 @@ BG_API bg_status bg_tokenizer_open(const char *directory, bg_tokenizer **out, bg
     if (status == BG_OK) {
         const char *side = json_string_value(json_object_get(s.config, "truncation_side"));
         t->truncate_left = side && strcmp(side, "left") == 0;
-        bg_special_find(t, s.config);
         *out = t;
     } else {
         bg_tokenizer_close(t);

@@ -126,7 +126,7 @@ bg_status bg_tokenizer_parse(const char *json, size_t size, const char *where, b
         bg_tokenizer_close(t);
         return status;
     }
-    bg_special_find(t, NULL);
+    bg_special_find(t, NULL, NULL);
     *out = t;
     return BG_OK;
 }

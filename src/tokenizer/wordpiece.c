@@ -24,6 +24,7 @@ bg_status bg_wordpiece_create(bg_tokenizer *t, const char *unk_token, const char
         return bg_fail_memory(err, t->vocab.longest, "a tokenizer");
     m->prefix_size = strlen(prefix);
     m->max_input_chars_per_word = max_input_chars_per_word;
+    t->unk_id = bg_vocab_find(&t->vocab, unk_token, strlen(unk_token));
     return BG_OK;
 }
 
