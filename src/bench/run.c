@@ -13,6 +13,7 @@
 #include "core/file.h"
 #include "eval/dataset.h"
 #include "eval/perplexity.h"
+#include "hub/hub.h"
 #include "model/config.h"
 #include "quant/format.h"
 
@@ -49,7 +50,8 @@ static const char *base_name(const char *path, char *out, size_t size)
     return out;
 }
 
-static bg_status describe_model(session *s, bg_results *results, bg_error *err)
+/* `given` is what the user calls the model: a path, or a name on the Hub. */
+static bg_status describe_model(session *s, const char *given, bg_results *results, bg_error *err)
 {
     bg_checkpoint *checkpoint;
     BG_TRY(s->job->random_weights ? bg_checkpoint_open_config(s->job->model, &checkpoint, err)
@@ -61,18 +63,18 @@ static bg_status describe_model(session *s, bg_results *results, bg_error *err)
     bg_checkpoint_close(checkpoint);
     if (status != BG_OK) return status;
     const bg_config *c = &s->config;
-    char name[256];
+    char buffer[256];
+    const char *path = s->job->model;
+    const char *name = strcmp(given, path) == 0 ? base_name(path, buffer, sizeof buffer) : given;
     json_t *model =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:b}", "name",
-                  base_name(s->job->model, name, sizeof name), "path", s->job->model,
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:b}", "name", name, "path", path,
                   "architecture", c->architecture, "model_type", c->arch->model_type, "task",
                   c->arch->task == BG_TASK_DECODER ? "decoder" : "classifier", "dtype",
                   bg_dtypes[dtype].name, "hidden_size", (json_int_t)c->hidden_size,
                   "num_hidden_layers", (json_int_t)c->num_hidden_layers, "vocab_size",
                   (json_int_t)c->vocab_size, "random_weights", s->job->random_weights);
     if (!model)
-        return bg_fail(err, BG_ERR_USAGE, "%s: the path is not valid UTF-8; rename it",
-                       s->job->model);
+        return bg_fail(err, BG_ERR_USAGE, "%s: the path is not valid UTF-8; rename it", path);
     if (s->checkpoint_bytes > 0)
         json_object_set_new(model, "checkpoint_bytes", json_integer(s->checkpoint_bytes));
     return bg_results_add_model(results, model, &s->model, err);
@@ -430,8 +432,12 @@ bg_status bg_run_job(const bg_job *job, const char *worker, bg_progress progress
                                   .n_precisions = job->n_precisions,
                                   .device = job->device},
                         err));
-    BG_TRY(describe_model(&s, results, err));
-    bg_status status = fit_to_task(&s, &fitted, err);
+    /* Once, here: the workers find the files and ask nobody. */
+    char *directory;
+    BG_TRY(bg_hub_resolve_model(job->model, job->random_weights, progress, &directory, err));
+    fitted.model = directory;
+    bg_status status = describe_model(&s, job->model, results, err);
+    if (status == BG_OK) status = fit_to_task(&s, &fitted, err);
     if (status == BG_OK) status = check_inputs(&fitted, err);
     if (status == BG_OK) status = check_options(&fitted, &s.config, err);
     if (status == BG_OK) status = add_bandwidth(&fitted, results, err);
@@ -439,5 +445,6 @@ bg_status bg_run_job(const bg_job *job, const char *worker, bg_progress progress
     bg_worker_stop(&s.baseline_worker);
     json_decref(s.baseline);
     bg_config_free(&s.config);
+    bg_free(directory);
     return status;
 }

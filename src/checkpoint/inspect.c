@@ -5,6 +5,7 @@
 #include "core/file.h"
 #include "core/json.h"
 #include "core/text.h"
+#include "hub/hub.h"
 
 #include <inttypes.h>
 #include <stdbool.h>
@@ -304,10 +305,9 @@ static bool only_config(const char *directory)
     return only;
 }
 
-bg_status bg_inspect(const char *path, bool json, char **text, bg_error *err)
+static bg_status inspect(const char *path, bool json, char **text, bg_error *err)
 {
     bg_checkpoint *c = NULL;
-    *text = NULL;
     if (bg_file_exists(path))
         BG_TRY(bg_checkpoint_open_file(path, &c, err));
     else if (only_config(path))
@@ -325,4 +325,14 @@ bg_status bg_inspect(const char *path, bool json, char **text, bg_error *err)
     }
     *text = out.data;
     return BG_OK;
+}
+
+bg_status bg_inspect(const char *path, bool json, char **text, bg_error *err)
+{
+    char *found;
+    *text = NULL;
+    BG_TRY(bg_hub_resolve_model(path, false, (bg_progress){0}, &found, err));
+    bg_status status = inspect(found, json, text, err);
+    bg_free(found);
+    return status;
 }

@@ -1,4 +1,5 @@
 /* bitgauge inspect: what is in a checkpoint. */
+#include "cli/progress.h"
 #include "cli/settings.h"
 
 #include "core/error.h"
@@ -15,8 +16,12 @@ static bg_status run(cli_settings *settings, bg_error *err)
 {
     char *text = NULL;
     const cli_output *json = &settings->json_output;
-    BG_TRY(bg_inspect(settings->arguments.items[0], json->wanted, &text, err));
-    bg_status status = cli_print(json->path, text, strlen(text), err);
+    char *path;
+    BG_TRY(cli_find_model(settings->arguments.items[0], false, &path, err));
+    bg_status status = bg_inspect(path, json->wanted, &text, err);
+    bg_string_free(path);
+    BG_TRY(status);
+    status = cli_print(json->path, text, strlen(text), err);
     bg_string_free(text);
     return status;
 }

@@ -163,3 +163,16 @@ void cli_progress_end(cli_progress *progress)
 {
     clear(progress);
 }
+
+bg_status cli_find_model(const char *model, bool config_only, char **directory, bg_error *err)
+{
+    cli_progress progress;
+    cli_catch_signals();
+    bg_status status =
+        bg_find_model(model, config_only, cli_progress_begin(&progress), directory, err);
+    cli_progress_end(&progress);
+    /* What comes after it is short, and ends as any program does. */
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
+    return status;
+}

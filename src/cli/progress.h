@@ -22,6 +22,9 @@ bool cli_interrupted(void);
 bg_progress cli_progress_begin(cli_progress *progress);
 void cli_progress_end(cli_progress *progress);
 
+/* bg_find_model with a progress bar. */
+bg_status cli_find_model(const char *model, bool config_only, char **directory, bg_error *err);
+
 /* Columns of the terminal that `fd` is, or 0 if it is none. */
 int cli_terminal_width(int fd);
 

@@ -1,4 +1,5 @@
 /* bitgauge tokenize: text to token ids and back. */
+#include "cli/progress.h"
 #include "cli/settings.h"
 
 #include "core/alloc.h"
@@ -215,9 +216,12 @@ static bg_status run(cli_settings *settings, bg_error *err)
                        given ? ", but was given more" : "");
     bg_json_init();
     bg_tokenizer *tokenizer = NULL;
-    BG_TRY(bg_tokenizer_open(settings->arguments.items[0], &tokenizer, err));
-    bg_status status =
-        settings->decode ? decode(settings, tokenizer, err) : encode(settings, tokenizer, err);
+    char *directory;
+    BG_TRY(cli_find_model(settings->arguments.items[0], true, &directory, err));
+    bg_status status = bg_tokenizer_open(directory, &tokenizer, err);
+    bg_string_free(directory);
+    BG_TRY(status);
+    status = settings->decode ? decode(settings, tokenizer, err) : encode(settings, tokenizer, err);
     bg_tokenizer_close(tokenizer);
     return status;
 }

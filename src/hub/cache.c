@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -79,22 +80,30 @@ static void tag_cache(const bg_cache *cache)
 
 /* ---- revisions ------------------------------------------------------------------------------- */
 
+/* Both questions are asked without allocating: short memory is not to look like a missing file. */
+
 bool bg_cache_commit(const bg_cache *cache, const char *revision, char commit[41])
 {
-    char *path = bg_is_commit(revision) ? NULL : bg_print("%s/refs/%s", cache->root, revision);
-    char *text = NULL;
-    bool known = bg_is_commit(revision);
-    if (known) {
+    char path[PATH_MAX], text[41] = "";
+    if (bg_is_commit(revision)) {
         memcpy(commit, revision, 41);
-    } else if (path && bg_file_exists(path) &&
-               bg_read_text(path, 256, &text, NULL, NULL) == BG_OK) {
-        text[strcspn(text, " \r\n")] = '\0';
-        known = bg_is_commit(text);
-        if (known) memcpy(commit, text, 41);
+        return true;
     }
-    bg_free(text);
-    bg_free(path);
+    if (snprintf(path, sizeof path, "%s/refs/%s", cache->root, revision) >= (int)sizeof path)
+        return false;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return false;
+    bool known = read(fd, text, 40) == 40 && bg_is_commit(text);
+    close(fd);
+    if (known) memcpy(commit, text, 41);
     return known;
+}
+
+bool bg_cache_has(const bg_cache *cache, const char *commit, const char *name)
+{
+    char path[PATH_MAX];
+    int n = snprintf(path, sizeof path, "%s/snapshots/%s/%s", cache->root, commit, name);
+    return n < (int)sizeof path && bg_file_exists(path);
 }
 
 bg_status bg_cache_set_commit(const bg_cache *cache, const char *revision, const char *commit,
@@ -111,14 +120,6 @@ bg_status bg_cache_set_commit(const bg_cache *cache, const char *revision, const
 }
 
 /* ---- snapshots ------------------------------------------------------------------------------- */
-
-bool bg_cache_has(const bg_cache *cache, const char *commit, const char *path)
-{
-    char *full = bg_cache_file(cache, commit, path);
-    bool there = full && bg_file_exists(full);
-    bg_free(full);
-    return there;
-}
 
 bg_status bg_cache_link(const bg_cache *cache, const char *commit, const char *path,
                         const char *etag, bg_error *err)

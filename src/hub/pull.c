@@ -155,6 +155,15 @@ static bg_status say_cached(bg_hub *hub, const char *commit, const char *why, bg
     return bg_fail(err, BG_ERR_INTERRUPTED, "interrupted");
 }
 
+/* The Hub could not be asked, for the reason of `problem`: the cache may do. */
+static bg_status stand_in(bg_hub *hub, bool config_only, char commit[41], const bg_error *problem,
+                          bg_error *err)
+{
+    bg_status status = cached_model(hub, config_only, commit, err);
+    if (status == BG_OK) return say_cached(hub, commit, problem->message, err);
+    return status == BG_ERR_FILE ? bg_fail(err, problem->status, "%s", problem->message) : status;
+}
+
 static bg_status pull_model(bg_hub *hub, bool config_only, char commit[41], bg_error *err)
 {
     json_t *info = NULL;
@@ -170,10 +179,9 @@ static bg_status pull_model(bg_hub *hub, bool config_only, char commit[41], bg_e
     bg_status status = ask(hub, &info, commit, &away, &problem);
     if (status == BG_OK)
         status = fetch_model(hub, commit, json_object_get(info, "siblings"), config_only, err);
-    else if (away && cached_model(hub, config_only, commit, NULL) == BG_OK)
-        status = say_cached(hub, commit, problem.message, err);
     else
-        status = bg_fail(err, status, "%s", problem.message);
+        status = away ? stand_in(hub, config_only, commit, &problem, err)
+                      : bg_fail(err, status, "%s", problem.message);
     json_decref(info);
     return status;
 }

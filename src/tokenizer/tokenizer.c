@@ -2,6 +2,7 @@
 #include "core/alloc.h"
 #include "core/checked.h"
 #include "core/file.h"
+#include "hub/hub.h"
 #include "tokenizer/internal.h"
 
 #include <string.h>
@@ -132,10 +133,9 @@ static bg_status build(const char *directory, const sources *s, bg_tokenizer *t,
                    directory);
 }
 
-BG_API bg_status bg_tokenizer_open(const char *directory, bg_tokenizer **out, bg_error *err)
+static bg_status open_directory(const char *directory, bg_tokenizer **out, bg_error *err)
 {
     sources s = {0};
-    *out = NULL;
     bg_tokenizer *t = bg_tokenizer_new();
     bg_status status =
         t ? find_files(directory, &s, err) : bg_fail_memory(err, sizeof *t, "a tokenizer");
@@ -149,6 +149,16 @@ BG_API bg_status bg_tokenizer_open(const char *directory, bg_tokenizer **out, bg
     }
     json_decref(s.config);
     for (int i = 0; i < FILE_COUNT; i++) bg_free(s.path[i]);
+    return status;
+}
+
+BG_API bg_status bg_tokenizer_open(const char *model, bg_tokenizer **out, bg_error *err)
+{
+    char *directory;
+    *out = NULL;
+    BG_TRY(bg_hub_resolve_model(model, true, (bg_progress){0}, &directory, err));
+    bg_status status = open_directory(directory, out, err);
+    bg_free(directory);
     return status;
 }
 

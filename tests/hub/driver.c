@@ -1,5 +1,6 @@
 /* Runs one call of the Hub's client, for hub_test.py: the waits short, the parts small. Prints the
  * path that it came to, or the error; the exit code is the status.
+ * With -a the call is made again and again, each time with one more allocation before memory ends.
  *   driver [-b BACK_OFF] [-p PART_BYTES] [-c CONNECTIONS] [-s STALL_SECONDS] [-a
  * FAILING_ALLOCATION] resolve NAME | config NAME | pull NAME | dataset REPO REVISION FILE */
 #include "core/alloc.h"
@@ -50,19 +51,23 @@ int main(int argc, char **argv)
 {
     bg_error err = {0};
     char *path = NULL;
-    long failing = -1;
+    bool failing = false;
     bg_hub_tune.back_off = 0.01;
-    for (int option; (option = getopt(argc, argv, "+b:p:c:s:a:")) != -1;) {
+    for (int option; (option = getopt(argc, argv, "+b:p:c:s:a")) != -1;) {
         if (option == 'b') bg_hub_tune.back_off = atof(optarg);
         if (option == 'p') bg_hub_tune.part_bytes = strtoul(optarg, NULL, 10);
         if (option == 'c') bg_hub_tune.connections = atoi(optarg);
         if (option == 's') bg_hub_tune.stall_seconds = atoi(optarg);
-        if (option == 'a') failing = atol(optarg);
+        if (option == 'a') failing = true;
     }
     signal(SIGINT, on_signal);
     bg_json_init();
-    bg_alloc_fail_after(failing);
-    bg_status status = call(argc - optind, argv + optind, &path, &err);
+    bg_status status = BG_ERR_MEMORY;
+    for (long n = 0; status == BG_ERR_MEMORY && n < 100000; n++) {
+        bg_alloc_fail_after(failing ? n : -1);
+        status = call(argc - optind, argv + optind, &path, &err);
+        if (!failing) break;
+    }
     bg_alloc_fail_after(-1);
     if (status == BG_OK)
         printf("%s\n", path);
