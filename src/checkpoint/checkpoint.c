@@ -495,10 +495,26 @@ size_t bg_checkpoint_file_bytes(const bg_checkpoint *c)
     return bytes;
 }
 
+/* Where in its file a tensor lies; false where it is a copy. */
+static bool place_in_file(const bg_checkpoint *c, const bg_tensor *tensor, const bg_mapping **map,
+                          size_t *offset)
+{
+    *map = &c->files[tensor->file_index].map;
+    uintptr_t from = (uintptr_t)tensor->data, start = (uintptr_t)(*map)->data;
+    *offset = from - start;
+    return from >= start && from - start < (*map)->size;
+}
+
+void bg_checkpoint_prefetch(const bg_checkpoint *c, const bg_tensor *tensor)
+{
+    const bg_mapping *map;
+    size_t offset;
+    if (place_in_file(c, tensor, &map, &offset)) bg_mapping_prefetch(map, offset, tensor->bytes);
+}
+
 void bg_checkpoint_release(const bg_checkpoint *c, const bg_tensor *tensor)
 {
-    const bg_mapping *map = &c->files[tensor->file_index].map;
-    uintptr_t from = (uintptr_t)tensor->data, start = (uintptr_t)map->data;
-    if (from < start || from - start >= map->size) return; /* a copy */
-    bg_mapping_release(map, from - start, tensor->bytes);
+    const bg_mapping *map;
+    size_t offset;
+    if (place_in_file(c, tensor, &map, &offset)) bg_mapping_release(map, offset, tensor->bytes);
 }

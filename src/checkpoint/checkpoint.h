@@ -69,6 +69,9 @@ const json_t *bg_checkpoint_file_metadata(const bg_checkpoint *checkpoint, size_
 /* Sum of the tensor files' sizes. */
 size_t bg_checkpoint_file_bytes(const bg_checkpoint *checkpoint);
 
+/* Says that all of the tensor's bytes will be read now: they are fetched from the disk at once. */
+void bg_checkpoint_prefetch(const bg_checkpoint *checkpoint, const bg_tensor *tensor);
+
 /* Says that the tensor's bytes were converted and will not be read again soon: its pages are given
  * back. It may still be read. */
 void bg_checkpoint_release(const bg_checkpoint *checkpoint, const bg_tensor *tensor);

@@ -60,6 +60,13 @@ void bg_mapping_release(const bg_mapping *mapping, size_t offset, size_t size)
     if (from < to) madvise((void *)(mapping->data + from), to - from, MADV_DONTNEED);
 }
 
+void bg_mapping_prefetch(const bg_mapping *mapping, size_t offset, size_t size)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), from = offset / page * page;
+    if (size && offset < mapping->size)
+        madvise((void *)(mapping->data + from), offset + size - from, MADV_WILLNEED);
+}
+
 bg_status bg_read_text(const char *path, size_t limit, char **text, size_t *size, bg_error *err)
 {
     bg_mapping map;

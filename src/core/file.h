@@ -18,6 +18,10 @@ typedef struct {
 bg_status bg_map_file(const char *path, bg_mapping *out, bg_error *err);
 void bg_unmap(bg_mapping *mapping);
 
+/* Tells the kernel that bytes [offset, offset+size) will all be read now: it reads them from the
+ * disk in large pieces, not a few pages for each that is missing. */
+void bg_mapping_prefetch(const bg_mapping *mapping, size_t offset, size_t size);
+
 /* Tells the kernel that bytes [offset, offset+size) will not be read again soon, so that a file
  * being converted tensor by tensor does not stay resident beside its converted copy. */
 void bg_mapping_release(const bg_mapping *mapping, size_t offset, size_t size);

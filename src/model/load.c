@@ -269,6 +269,7 @@ static bg_status load_tensor(loader *l, bg_role role, int layer, bool bias, bg_w
     void *owned;
     const bg_tensor *tensor;
     BG_TRY(find_source(l, name, vector, bias, &source, &owned, &tensor, err));
+    if (tensor) bg_checkpoint_prefetch(l->checkpoint, tensor);
     double start = bg_seconds();
     bg_status status;
     if (vector)

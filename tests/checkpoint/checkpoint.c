@@ -71,6 +71,7 @@ static void test_single_file(void)
         CHECK(!bg_checkpoint_tensor(c, 2), "a third tensor");
         CHECK(bg_checkpoint_file_bytes(c) == 8 + strlen(header_2) + 16, "%zu",
               bg_checkpoint_file_bytes(c));
+        bg_checkpoint_prefetch(c, bg_checkpoint_find(c, "c"));
         /* released bytes may still be read */
         bg_checkpoint_release(c, bg_checkpoint_find(c, "c"));
         CHECK(memcmp(bg_checkpoint_find(c, "c")->data, "\10\11\12\13", 4) == 0, "wrong bytes");

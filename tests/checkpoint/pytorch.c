@@ -61,6 +61,7 @@ static void test_equal_to_safetensors(void)
             const bg_tensor *got = bg_checkpoint_find(c, want->name);
             CHECK(got && equal(got, want), "%s: %s", good_files[i], want->name);
             if (!got) continue;
+            bg_checkpoint_prefetch(c, got);
             bg_checkpoint_release(c, got);
             CHECK(equal(got, want), "%s: %s, released", good_files[i], want->name);
             CHECK(got->file_index == 0 && strcmp(got->file, good_files[i]) == 0, "%s", got->file);
