@@ -2,12 +2,12 @@
 
 #include "core/alloc.h"
 #include "core/checked.h"
-#include "core/file.h"
+#include "eval/text.h"
+#include "eval/words.h"
 #include "tokenizer/tokenizer.h"
 
 #include <math.h>
 #include <string.h>
-#include <utf8proc.h>
 
 /* A line counts when more characters than this are left of it. */
 enum { SHORT_LINE = 20 };
@@ -71,63 +71,21 @@ static bg_status report(bg_progress progress, uint64_t done, uint64_t total, con
     return bg_fail(err, BG_ERR_INTERRUPTED, "interrupted while measuring perplexity");
 }
 
-/* A text file, with every line end ("\r\n" or "\r") read as "\n", as text is read everywhere else.
- */
-typedef struct {
-    const char *path;
-    char *data;
-    size_t size;
-} text_file;
-
-static bg_status read_text(const char *path, text_file *out, bg_error *err)
-{
-    bg_mapping file;
-    BG_TRY(bg_map_file(path, &file, err));
-    *out = (text_file){.path = path, .data = bg_alloc(file.size)};
-    for (size_t i = 0; out->data && i < file.size; i++) {
-        char c = (char)file.data[i];
-        if (c == '\r') {
-            if (i + 1 < file.size && file.data[i + 1] == '\n') continue;
-            c = '\n';
-        }
-        out->data[out->size++] = c;
-    }
-    bg_status status = out->data ? BG_OK : bg_fail_memory(err, file.size, path);
-    bg_unmap(&file);
-    return status;
-}
-
-/* Python's str.isspace. */
-static bool is_space(utf8proc_int32_t c)
-{
-    utf8proc_category_t category = utf8proc_category(c);
-    return category == UTF8PROC_CATEGORY_ZS || category == UTF8PROC_CATEGORY_ZL ||
-           category == UTF8PROC_CATEGORY_ZP || (c >= 9 && c <= 13) || (c >= 28 && c <= 31) ||
-           c == 0x85;
-}
-
 /* Characters of a line without white space at its ends; -1 for invalid UTF-8. */
 static int64_t stripped_length(const char *line, size_t size)
 {
-    int64_t position = 0, first = -1, last = -1;
-    for (size_t i = 0; i < size; position++) {
-        utf8proc_int32_t c;
-        utf8proc_ssize_t n =
-            utf8proc_iterate((const utf8proc_uint8_t *)line + i, (utf8proc_ssize_t)(size - i), &c);
-        if (n <= 0) return -1;
-        if (!is_space(c)) {
-            if (first < 0) first = position;
-            last = position;
-        }
-        i += (size_t)n;
-    }
-    return first < 0 ? 0 : last - first + 1;
+    if (!bg_is_utf8(line, size)) return -1;
+    size_t leading = bg_leading_space(line, size);
+    size -= leading;
+    return (int64_t)bg_count_characters(line + leading,
+                                        size - bg_trailing_space(line + leading, size));
 }
 
-static bg_status score_lines(scorer *s, const bg_tokenizer *tokenizer, const text_file *file,
-                             const bg_perplexity_options *o, bg_progress progress)
+static bg_status score_lines(scorer *s, const bg_tokenizer *tokenizer, const char *path,
+                             const bg_text *text, const bg_perplexity_options *o,
+                             bg_progress progress)
 {
-    const char *at = file->data, *end = at + file->size;
+    const char *at = text->data, *end = at + text->size;
     int64_t lines = 0;
     for (size_t number = 1; at < end && (o->limit <= 0 || lines < o->limit); number++) {
         const char *newline = memchr(at, '\n', (size_t)(end - at)), *line = at;
@@ -136,7 +94,7 @@ static bg_status score_lines(scorer *s, const bg_tokenizer *tokenizer, const tex
         int64_t length = stripped_length(line, size);
         if (length < 0)
             return bg_fail(s->err, BG_ERR_FORMAT,
-                           "%s, line %zu: not valid UTF-8; convert the file to UTF-8", file->path,
+                           "%s, line %zu: not valid UTF-8; convert the file to UTF-8", path,
                            number);
         if (length <= SHORT_LINE) continue;
         lines++;
@@ -147,21 +105,22 @@ static bg_status score_lines(scorer *s, const bg_tokenizer *tokenizer, const tex
         bg_status status = score_window(s, ids, n, 1);
         bg_ids_free(ids);
         BG_TRY(status);
-        BG_TRY(report(progress, o->limit > 0 ? (uint64_t)lines : (uint64_t)(at - file->data),
-                      o->limit > 0 ? (uint64_t)o->limit : file->size, "perplexity, lines", s->err));
+        BG_TRY(report(progress, o->limit > 0 ? (uint64_t)lines : (uint64_t)(at - text->data),
+                      o->limit > 0 ? (uint64_t)o->limit : text->size, "perplexity, lines", s->err));
     }
     return BG_OK;
 }
 
-static bg_status score_windows(scorer *s, const bg_tokenizer *tokenizer, const text_file *file,
-                               const bg_perplexity_options *o, bg_progress progress)
+static bg_status score_windows(scorer *s, const bg_tokenizer *tokenizer, const char *path,
+                               const bg_text *text, const bg_perplexity_options *o,
+                               bg_progress progress)
 {
     int32_t *ids;
     size_t n;
     BG_TRY(report(progress, 0, 0, "tokenizing", s->err));
     bg_status status =
-        bg_tokenizer_encode(tokenizer, file->data, file->size, true, &ids, &n, s->err);
-    if (status != BG_OK) return bg_error_context(s->err, "%s", file->path);
+        bg_tokenizer_encode(tokenizer, text->data, text->size, true, &ids, &n, s->err);
+    if (status != BG_OK) return bg_error_context(s->err, "%s", path);
     if (o->max_tokens > 0) n = bg_min_size(n, (size_t)o->max_tokens);
     const bool sliding = o->protocol == BG_PROTOCOL_SLIDING;
     const size_t length = (size_t)o->max_length, step = sliding ? (size_t)o->stride : length;
@@ -212,14 +171,14 @@ bg_status bg_perplexity_measure(const bg_model *model, const bg_tokenizer *token
                        "`bitgauge classify`)",
                        model->config.architecture);
     BG_TRY(bg_perplexity_complete(&model->config, &o, err));
-    text_file file;
-    BG_TRY(read_text(path, &file, err));
+    bg_text text;
+    BG_TRY(bg_eval_text_read(path, &text, err));
     scorer s;
     bg_status status = scorer_init(&s, model, (size_t)o.max_length, out, err);
     if (status == BG_OK) {
         status = o.protocol == BG_PROTOCOL_LINES
-                     ? score_lines(&s, tokenizer, &file, &o, progress)
-                     : score_windows(&s, tokenizer, &file, &o, progress);
+                     ? score_lines(&s, tokenizer, path, &text, &o, progress)
+                     : score_windows(&s, tokenizer, path, &text, &o, progress);
         scorer_free(&s);
     }
     if (status == BG_OK && out->tokens == 0)
@@ -228,7 +187,7 @@ bg_status bg_perplexity_measure(const bg_model *model, const bg_tokenizer *token
                          bg_protocol_name(o.protocol),
                          o.protocol == BG_PROTOCOL_LINES ? "lines of over 20 characters"
                                                          : "at least two tokens");
-    bg_free(file.data);
+    bg_text_free(&text);
     out->value = exp(out->nll / (double)out->tokens);
     if (status == BG_OK && !isfinite(out->value))
         status = bg_fail(err, BG_ERR_FORMAT,

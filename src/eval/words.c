@@ -20,6 +20,14 @@ static int32_t decode(const char *text, size_t size, size_t *length)
     return n > 0 ? c : -1;
 }
 
+bool bg_is_utf8(const char *text, size_t size)
+{
+    size_t length;
+    for (size_t at = 0; at < size; at += length)
+        if (decode(text + at, size - at, &length) < 0) return false;
+    return true;
+}
+
 size_t bg_leading_space(const char *text, size_t size)
 {
     size_t at = 0, length;

@@ -10,6 +10,8 @@
 /* str.isspace of one character. */
 bool bg_is_space(int32_t character);
 
+bool bg_is_utf8(const char *text, size_t size);
+
 /* Bytes of white space at the beginning and at the end of a text, and how many characters it has.
  */
 size_t bg_leading_space(const char *text, size_t size);
