@@ -152,7 +152,7 @@ static bg_status read_data_v2(bg_parquet_pages *p, const page_header *h, const u
 bg_status bg_parquet_next_page(bg_parquet_pages *p, bg_parquet_page *out, bg_error *err)
 {
     page_header h;
-    const uint8_t *data;
+    const uint8_t *data = NULL;
     for (;;) {
         if (p->at == p->end)
             return bg_parquet_damaged(p->where, "it has fewer pages than it should", err);

@@ -226,6 +226,7 @@ static bg_status no_column(const bg_table *t, const char *name, bg_error *err)
 bg_status bg_table_column(bg_table *t, const char *name, const bg_column **out, bg_error *err)
 {
     size_t index = 0, n = find(t, name, &index);
+    *out = NULL;
     if (n == 0) return no_column(t, name, err);
     if (n > 1)
         return bg_fail(err, BG_ERR_FORMAT, "%s: %zu columns are named \"%s\"; rename one", t->path,

@@ -1,13 +1,13 @@
 /* Data files as one thing: rows with named columns. What is read, and exactly how, is in
  * docs/data.md:
- *   .txt         one column, "text"; a row for each line
- *   .tsv         a header line; tabs apart; nothing is quoted or escaped
- *   .csv         a header line; RFC 4180
- *   .jsonl .json an object for each line, or one array of objects
- *   .parquet     the subset that the Hub's files use
- * The text kinds may be compressed with gzip, with ".gz" after their name. Content decides before
- * the name: Parquet and gzip are known by their first bytes, and a .json that begins with '[' is an
- * array. Any other name is plain text.
+ *   .txt                   one column, "text"; a row for each line
+ *   .tsv                   a header line; tabs apart; nothing is quoted or escaped
+ *   .csv                   a header line; RFC 4180
+ *   .jsonl .json .ndjson   an object for each line, or one array of objects
+ *   .parquet               the subset that the Hub's files use
+ * The text kinds may be compressed with gzip, with ".gz" after their name. Parquet and gzip are
+ * known by their first bytes, whatever the name. Where the name says nothing, a file that begins
+ * with '{' is JSON, one with a tab in its first line is .tsv, and any other is plain text.
  *
  * What lies in objects or structs is a column of its own, named by the path: "choices.text". Where
  * the path leads through a list, the column's cells are lists: the objects of a list become a list

@@ -9,6 +9,7 @@
 #include "test.h"
 
 #include <stdint.h>
+#include <stdlib.h>
 
 #define FIXTURES "tests/fixtures/data/"
 
@@ -157,15 +158,22 @@ static void test_broken_text(void)
     }
 }
 
-static void check_string(bg_table *t, const char *name, size_t row, const char *wanted)
+/* A column that must be there. */
+static const bg_column *want(bg_table *t, const char *name)
 {
     const bg_column *column;
+    bg_error err = {0};
+    if (bg_table_column(t, name, &column, &err) == BG_OK) return column;
+    printf("%s\n", err.message);
+    exit(EXIT_FAILURE);
+}
+
+static void check_string(bg_table *t, const char *name, size_t row, const char *wanted)
+{
     const char *string = "";
     size_t size = 0;
     bg_error err = {0};
-    CHECK(bg_table_column(t, name, &column, &err) == BG_OK &&
-              bg_column_string(column, row, &string, &size, &err) == BG_OK,
-          "%s", err.message);
+    CHECK(bg_column_string(want(t, name), row, &string, &size, &err) == BG_OK, "%s", err.message);
     CHECK(size == strlen(wanted) && memcmp(string, wanted, size) == 0, "got %.*s, expected %s",
           (int)size, string, wanted);
 }
@@ -233,17 +241,14 @@ static void test_cells(void)
         "\"t\":\"yes\"}\n";
     bg_table *t;
     bg_error err = {0};
-    const bg_column *i, *s, *b, *r, *l, *word;
     const bg_value *strings;
     int64_t whole = 0;
     double real = 0;
     bool truth = false;
     size_t n = 0;
     CHECK(open_text("c.jsonl", text, &t, &err) == BG_OK, "%s", err.message);
-    CHECK(!bg_table_column(t, "i", &i, &err) && !bg_table_column(t, "s", &s, &err) &&
-              !bg_table_column(t, "b", &b, &err) && !bg_table_column(t, "r", &r, &err) &&
-              !bg_table_column(t, "l", &l, &err) && !bg_table_column(t, "t", &word, &err),
-          "%s", err.message);
+    const bg_column *i = want(t, "i"), *s = want(t, "s"), *b = want(t, "b");
+    const bg_column *r = want(t, "r"), *l = want(t, "l"), *word = want(t, "t");
     CHECK(!bg_column_int(i, 0, &whole, &err) && whole == -7, "%lld", (long long)whole);
     CHECK(!bg_column_int(s, 0, &whole, &err) && whole == -12, "%lld", (long long)whole);
     CHECK(!bg_column_int(b, 0, &whole, &err) && whole == 1, "%lld", (long long)whole);
@@ -314,12 +319,10 @@ static void test_uneven_json(void)
                                "{\"a\":null,\"l\":[null]}\n{}\n";
     bg_table *t;
     bg_error err = {0};
-    const bg_column *a, *b, *x, *y;
     CHECK(open_text("u.jsonl", text, &t, &err) == BG_OK, "%s", err.message);
     CHECK(bg_table_columns(t) == 4, "%zu columns", bg_table_columns(t));
-    CHECK(!bg_table_column(t, "a", &a, &err) && !bg_table_column(t, "a.b", &b, &err) &&
-              !bg_table_column(t, "l.x", &x, &err) && !bg_table_column(t, "l.y", &y, &err),
-          "%s", err.message);
+    const bg_column *a = want(t, "a"), *b = want(t, "a.b");
+    const bg_column *x = want(t, "l.x"), *y = want(t, "l.y");
     CHECK(a->cells[0].kind == BG_VALUE_NULL && a->cells[1].integer == 2, "a");
     CHECK(b->cells[0].integer == 1 && b->cells[1].kind == BG_VALUE_NULL, "a.b");
     CHECK(x->cells[0].kind == BG_VALUE_LIST && x->cells[0].size == 0, "no objects");
