@@ -6,22 +6,29 @@
 
 #include <math.h>
 
-/* The prompt's length: what was asked for, or the default as far as the model has positions. */
-static size_t prompt_length(const bg_config *c, int asked, size_t new_tokens)
+/* Tokens that an image takes up before the prompt. */
+static size_t image_tokens(const bg_config *c)
 {
+    return c->encoder && c->arch->task == BG_TASK_DECODER ? bg_config_patches(c->encoder) : 0;
+}
+
+/* The text's length: what was asked for, or the default as far as the model has positions. */
+static size_t text_length(const bg_config *c, int asked, size_t new_tokens)
+{
+    const size_t taken = new_tokens + image_tokens(c);
     const size_t context = (size_t)c->max_position_embeddings;
     if (asked > 0) return (size_t)asked;
-    const size_t usual = c->arch->task == BG_TASK_DECODER ? 32 : 128;
-    return bg_min_size(usual, context > new_tokens ? context - new_tokens : 1);
+    const size_t usual = c->arch->task == BG_TASK_CLASSIFIER ? 128 : 32;
+    return bg_min_size(usual, context > taken ? context - taken : 1);
 }
 
 bg_status bg_timing_check(const bg_config *c, int prompt_tokens, int new_tokens, bg_error *err)
 {
-    const bool decoder = c->arch->task == BG_TASK_DECODER;
-    const size_t decoded = decoder ? (size_t)new_tokens : 0;
-    const size_t prompt = prompt_length(c, prompt_tokens, decoded);
+    const bool classifier = c->arch->task == BG_TASK_CLASSIFIER;
+    const size_t decoded = classifier ? 0 : (size_t)new_tokens;
+    const size_t prompt = text_length(c, prompt_tokens, decoded) + image_tokens(c);
     if (prompt + decoded <= (size_t)c->max_position_embeddings) return BG_OK;
-    if (!decoder)
+    if (classifier)
         return bg_fail(err, BG_ERR_USAGE,
                        "sentences of %zu tokens are longer than the %lld positions of this model; "
                        "lower --prompt-tokens",
@@ -33,26 +40,48 @@ bg_status bg_timing_check(const bg_config *c, int prompt_tokens, int new_tokens,
         prompt, new_tokens, (long long)c->max_position_embeddings);
 }
 
+/* The same prompt for every sequence and round, and a picture of stripes. */
+static void fill_in(bg_timing *t)
+{
+    const bg_config *c = &t->model->config;
+    const size_t image = image_tokens(c), rows = t->prompt_tokens * t->batch;
+    for (size_t i = 0; i < rows; i++)
+        t->ids[i] = i % t->prompt_tokens < image
+                        ? (int32_t)c->image_token_id
+                        : (int32_t)((i * 7919 + 13) % (size_t)c->vocab_size);
+    if (!image) return;
+    const bg_config *e = c->encoder;
+    const size_t values = (size_t)(e->num_channels * e->image_size * e->image_size);
+    for (size_t i = 0; i < values * t->batch; i++) t->pixels[i] = (float)(i % 511) / 255 - 1;
+}
+
 bg_status bg_timing_create(const bg_model *model, int prompt_tokens, int new_tokens, int batch,
                            bg_timing **out, bg_error *err)
 {
     const bg_config *c = &model->config;
     *out = NULL;
     BG_TRY(bg_timing_check(c, prompt_tokens, new_tokens, err));
+    if (image_tokens(c) > 0 && c->image_token_id < 0)
+        return bg_fail(err, BG_ERR_FORMAT,
+                       "config.json names no image token (\"image_token_index\")");
     bg_timing *t = bg_calloc(1, sizeof *t);
     if (!t) return bg_fail_memory(err, sizeof *t, "a benchmark");
     t->model = model;
     t->batch = (size_t)batch;
-    t->new_tokens = c->arch->task == BG_TASK_DECODER ? (size_t)new_tokens : 0;
-    t->prompt_tokens = prompt_length(c, prompt_tokens, t->new_tokens);
-    const size_t length = t->prompt_tokens + t->new_tokens, rows = t->prompt_tokens * t->batch;
+    t->new_tokens = c->arch->task == BG_TASK_CLASSIFIER ? 0 : (size_t)new_tokens;
+    t->prompt_tokens = text_length(c, prompt_tokens, t->new_tokens) + image_tokens(c);
+    const size_t rows = t->prompt_tokens * t->batch;
+    const size_t length = t->prompt_tokens + t->new_tokens + 1;
+    const bg_config *e = c->encoder;
+    const size_t values = e ? (size_t)(e->num_channels * e->image_size * e->image_size) : 0;
     t->ids = bg_alloc_array(rows, sizeof *t->ids);
     t->next = bg_calloc(t->batch, sizeof *t->next);
     t->last = bg_alloc_array(t->batch, sizeof *t->last);
     t->sequences = bg_alloc_array(t->batch, sizeof *t->sequences);
     t->labels = bg_alloc_array(t->batch * (size_t)c->num_labels, sizeof *t->labels);
+    t->pixels = bg_alloc_array(t->batch * values + 1, sizeof *t->pixels);
     bg_status status = BG_OK;
-    if (!t->ids || !t->next || !t->last || !t->sequences || !t->labels)
+    if (!t->ids || !t->next || !t->last || !t->sequences || !t->labels || !t->pixels)
         status = bg_fail_memory(err, rows * sizeof *t->ids, "a benchmark");
     if (status == BG_OK)
         status = bg_run_create(model, rows, t->batch, length, t->batch, &t->run, err);
@@ -60,8 +89,7 @@ bg_status bg_timing_create(const bg_model *model, int prompt_tokens, int new_tok
         bg_timing_free(t);
         return status;
     }
-    for (size_t i = 0; i < rows; i++)
-        t->ids[i] = (int32_t)((i * 7919 + 13) % (size_t)c->vocab_size);
+    fill_in(t);
     *out = t;
     return BG_OK;
 }
@@ -75,15 +103,21 @@ void bg_timing_free(bg_timing *t)
     bg_free(t->last);
     bg_free(t->sequences);
     bg_free(t->labels);
+    bg_free(t->pixels);
     bg_free(t);
 }
 
 /* Sequences of `rows` new tokens each behind `past`. */
 static void lay_out(bg_timing *t, size_t past, size_t rows)
 {
+    const bool prefix = t->model->config.arch->prefix_attention;
     for (size_t i = 0; i < t->batch; i++) {
-        t->sequences[i] = (bg_sequence){
-            .first_row = i * rows, .rows = rows, .slot = i, .past = past, .keys = past + rows};
+        t->sequences[i] = (bg_sequence){.first_row = i * rows,
+                                        .rows = rows,
+                                        .slot = i,
+                                        .past = past,
+                                        .keys = past + rows,
+                                        .prefix = prefix ? t->prompt_tokens : 0};
         t->last[i] = i * rows + rows - 1;
     }
 }
@@ -95,14 +129,30 @@ static bg_status choose(bg_timing *t, bg_error *err)
     return bg_run_argmax(t->run, t->batch, t->next, err);
 }
 
+/* Reads the prompt; *past is then how many positions of each sequence the decoder has run. */
+static bg_status prefill(bg_timing *t, size_t *past, bg_error *err)
+{
+    const bg_config *c = &t->model->config;
+    lay_out(t, 0, t->prompt_tokens);
+    if (image_tokens(c) > 0) BG_TRY(bg_run_look(t->run, t->pixels, t->batch, err));
+    *past = t->prompt_tokens;
+    if (c->arch->task != BG_TASK_SEQ2SEQ)
+        return bg_run_forward(t->run, t->ids, t->sequences, t->batch, err);
+    BG_TRY(bg_run_encode(t->run, t->ids, t->sequences, t->batch, err));
+    *past = 1;
+    lay_out(t, 0, 1);
+    for (size_t i = 0; i < t->batch; i++) t->next[i] = bg_config_start(c);
+    return bg_run_forward(t->run, t->next, t->sequences, t->batch, err);
+}
+
 bg_status bg_timing_round(bg_timing *t, bg_round *out, bg_error *err)
 {
     bg_backend *backend = t->model->backend;
+    size_t past;
     *out = (bg_round){0};
-    lay_out(t, 0, t->prompt_tokens);
     BG_TRY(backend->ops->synchronize(backend, err));
     double start = bg_seconds();
-    BG_TRY(bg_run_forward(t->run, t->ids, t->sequences, t->batch, err));
+    BG_TRY(prefill(t, &past, err));
     if (t->model->config.arch->task == BG_TASK_CLASSIFIER) {
         BG_TRY(bg_run_classify(t->run, t->sequences, t->batch, t->labels, err));
         out->prefill = bg_seconds() - start;
@@ -114,7 +164,7 @@ bg_status bg_timing_round(bg_timing *t, bg_round *out, bg_error *err)
     double first = bg_seconds();
     out->first_token = first - start;
     for (size_t i = 0; i < t->new_tokens; i++) {
-        lay_out(t, t->prompt_tokens + i, 1);
+        lay_out(t, past + i, 1);
         BG_TRY(bg_run_forward(t->run, t->next, t->sequences, t->batch, err));
         BG_TRY(choose(t, err));
     }

@@ -1,4 +1,6 @@
-/* Timing a model: one round is one prompt pass and, for a decoder, the tokens after it. */
+/* Timing a model: one round is one prompt pass and, where the model predicts tokens, those after
+ * it. An encoder-decoder reads the prompt with its encoder; a model that looks at images is given
+ * one before each prompt. */
 #ifndef BG_BENCH_TIMING_H
 #define BG_BENCH_TIMING_H
 
@@ -7,27 +9,29 @@
 typedef struct {
     const bg_model *model;
     bg_run *run;
-    size_t prompt_tokens, new_tokens, batch;
+    size_t prompt_tokens; /* of each sequence, an image's included */
+    size_t new_tokens, batch;
     int32_t *ids;           /* (batch * prompt_tokens) */
     int32_t *next;          /* (batch) */
     size_t *last;           /* (batch) rows of each sequence's last token */
     bg_sequence *sequences; /* (batch) */
     float *labels;          /* classifier: (batch, num_labels) */
+    float *pixels;          /* images: (batch, channels, size, size) */
 } bg_timing;
 
 /* Seconds of one round. */
 typedef struct {
     double prefill;     /* prompt ids to states; for a classifier, to labels */
-    double first_token; /* prompt ids to the first new id; decoders only */
-    double decode;      /* new_tokens further steps; decoders only */
+    double first_token; /* prompt ids to the first new id; not for classifiers */
+    double decode;      /* new_tokens further steps; not for classifiers */
 } bg_round;
 
 /* Refuses more tokens than the model has positions. */
 bg_status bg_timing_check(const bg_config *config, int prompt_tokens, int new_tokens,
                           bg_error *err);
 
-/* prompt_tokens 0: 32 for a decoder, 128 for a classifier. The prompt is made of ids spread over
- * the vocabulary, the same in every round. */
+/* prompt_tokens 0: 32, or 128 for a classifier; an image's tokens come on top of them. The prompt
+ * is made of ids spread over the vocabulary, the same in every round. */
 bg_status bg_timing_create(const bg_model *model, int prompt_tokens, int new_tokens, int batch,
                            bg_timing **out, bg_error *err);
 void bg_timing_free(bg_timing *timing);

@@ -12,6 +12,7 @@ typedef struct {
     float *logits;         /* (vocab_size) */
     bg_candidate *scratch; /* (vocab_size), when sampling */
     bg_random random;
+    int chosen;    /* of the tokens that the configuration forces */
     size_t prefix; /* tokens of the prompt that all see each other */
 } generator;
 
@@ -29,6 +30,10 @@ static bg_status next_token(generator *g, const int32_t *ids, size_t past, size_
     const bg_config *c = &g->run->model->config;
     bg_sequence sequence = {.rows = n, .past = past, .keys = past + n, .prefix = g->prefix};
     BG_TRY(bg_run_forward(g->run, ids + past, &sequence, 1, err));
+    if (g->chosen < c->n_forced) {
+        *next = (int32_t)c->forced_ids[g->chosen++];
+        return BG_OK;
+    }
     size_t last = n - 1, vocabulary = (size_t)c->vocab_size;
     BG_TRY(bg_run_select(g->run, &last, 1, err));
     BG_TRY(bg_run_logits(g->run, 1, g->logits, err));
@@ -72,14 +77,17 @@ bg_status bg_generate(const bg_model *model, const int32_t *prompt, size_t n_pro
 {
     const bg_config *c = &model->config;
     *out = (bg_generation){0};
-    if (c->arch->task != BG_TASK_DECODER)
+    const bool reads = c->arch->task == BG_TASK_SEQ2SEQ;
+    if (c->arch->task != BG_TASK_DECODER && !reads)
         return bg_fail(err, BG_ERR_UNSUPPORTED,
                        "generate needs a model that predicts the next "
                        "token; %s is not one (use `bitgauge classify`)",
                        c->architecture);
     if (n_prompt == 0)
         return bg_fail(err, BG_ERR_USAGE, "a prompt has no tokens; give one with some text");
-    size_t most = n_prompt + (size_t)options->max_new_tokens;
+    const size_t held = reads ? 1 : n_prompt; /* by the decoder */
+    const size_t most = held + (size_t)options->max_new_tokens;
+    const size_t longest = most > n_prompt ? most : n_prompt;
     if (most > (size_t)c->max_position_embeddings)
         return bg_fail(err, BG_ERR_USAGE,
                        "a prompt of %zu tokens and %d new ones are more than the %lld positions of "
@@ -93,12 +101,18 @@ bg_status bg_generate(const bg_model *model, const int32_t *prompt, size_t n_pro
     if (options->temperature > 0) g.scratch = bg_alloc_array(vocabulary, sizeof *g.scratch);
     if (!out->ids || !g.logits || (options->temperature > 0 && !g.scratch))
         status = bg_fail_memory(err, vocabulary * sizeof *g.logits, "generation");
-    if (status == BG_OK) status = bg_run_create(model, n_prompt, 1, most, 1, &g.run, err);
+    if (status == BG_OK) status = bg_run_create(model, n_prompt, 1, longest, 1, &g.run, err);
     if (status == BG_OK) {
-        memcpy(out->ids, prompt, n_prompt * sizeof *prompt);
+        const int32_t start = bg_config_start(c);
+        const bg_sequence source = {.rows = n_prompt, .keys = n_prompt};
+        memcpy(out->ids, reads ? &start : prompt, held * sizeof *prompt);
         g.prefix = c->arch->prefix_attention ? n_prompt : 0;
-        out->n = out->prompt_tokens = n_prompt;
-        status = generate(&g, progress, out, err);
+        out->n = out->first_new = held;
+        out->prompt_tokens = n_prompt;
+        if (reads) status = bg_run_encode(g.run, prompt, &source, 1, err);
+        if (status == BG_OK && options->pixels)
+            status = bg_run_look(g.run, options->pixels, 1, err);
+        if (status == BG_OK) status = generate(&g, progress, out, err);
     }
     bg_run_free(g.run);
     bg_free(g.logits);

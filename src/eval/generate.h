@@ -12,15 +12,21 @@ typedef struct {
     int top_k;          /* 0: off */
     double top_p;       /* 1: off */
     uint64_t seed;
+    const float *pixels; /* an image for the prompt's image tokens, or NULL */
 } bg_generate_options;
 
 typedef struct {
-    int32_t *ids; /* (n) prompt and new tokens; released with bg_generation_free */
-    size_t n, prompt_tokens;
-    bool ended; /* by an end token, which is the last id */
+    /* (n) prompt and new tokens; for an encoder-decoder its start token and the new ones. Released
+     * with bg_generation_free. */
+    int32_t *ids;
+    size_t n;
+    size_t first_new;     /* where the new ones begin */
+    size_t prompt_tokens; /* read before them */
+    bool ended;           /* by an end token, which is the last id */
 } bg_generation;
 
-/* Continues one prompt. Greedy choice takes the largest logit, the lowest id on a tie. Sampling
+/* Continues one prompt; an encoder-decoder answers it. Where generation_config.json forces first
+ * tokens, they come first. Greedy choice takes the largest logit, the lowest id on a tie. Sampling
  * divides the logits by the temperature, keeps the top_k largest, then the smallest set whose
  * probability reaches top_p, and draws from it with a generator seeded by `seed`. */
 bg_status bg_generate(const bg_model *model, const int32_t *prompt, size_t n_prompt,

@@ -69,6 +69,12 @@ void bg_config_free(bg_config *config);
 /* Patches of an image: the rows of a vision tower. */
 size_t bg_config_patches(const bg_config *config);
 
+/* The id that an encoder-decoder's texts begin with. */
+static inline int32_t bg_config_start(const bg_config *config)
+{
+    return config->decoder_start_token_id >= 0 ? (int32_t)config->decoder_start_token_id : 0;
+}
+
 static inline bool bg_config_slides(const bg_config *config, size_t layer)
 {
     return config->sliding_window > 0 && (config->sliding_layers[layer / 64] >> layer % 64 & 1);
