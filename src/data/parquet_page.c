@@ -116,7 +116,9 @@ static bg_status read_data(bg_parquet_pages *p, const page_header *h, const uint
 {
     bg_pool *pool = bg_parquet_in_place(p->leaf, h->encoding) ? p->keep : p->scratch;
     const uint8_t *at;
-    if (h->definition_encoding != RLE || h->repetition_encoding != RLE)
+    /* Some writers call levels BIT_PACKED that are not there at all. */
+    if ((p->leaf->max_definition && h->definition_encoding != RLE) ||
+        (p->leaf->max_repetition && h->repetition_encoding != RLE))
         return bg_fail(err, BG_ERR_UNSUPPORTED,
                        "%s: levels in the deprecated encoding BIT_PACKED are not read; write the "
                        "file anew",

@@ -85,24 +85,39 @@ static bg_status plain_strings(source *s, bg_value *out, size_t n)
     return BG_OK;
 }
 
+static const struct {
+    size_t size;
+    bool (*read)(const source *s, const uint8_t *at, bg_value *out);
+} number_types[BG_PARQUET_TYPES] = {
+    [BG_PARQUET_INT32] = {4, read_int32},
+    [BG_PARQUET_INT64] = {8, read_int64},
+    [BG_PARQUET_FLOAT] = {4, read_float},
+    [BG_PARQUET_DOUBLE] = {8, read_double},
+};
+
 static bg_status plain(source *s, bg_value *out, size_t n)
 {
-    static const struct {
-        size_t size;
-        bool (*read)(const source *s, const uint8_t *at, bg_value *out);
-    } numbers[BG_PARQUET_TYPES] = {
-        [BG_PARQUET_INT32] = {4, read_int32},
-        [BG_PARQUET_INT64] = {8, read_int64},
-        [BG_PARQUET_FLOAT] = {4, read_float},
-        [BG_PARQUET_DOUBLE] = {8, read_double},
-    };
     bg_parquet_type type = s->pages->leaf->type;
-    size_t size = numbers[type].size;
+    size_t size = number_types[type].size;
     if (type == BG_PARQUET_BOOLEAN) return plain_booleans(s, out, n);
     if (type == BG_PARQUET_BYTE_ARRAY) return plain_strings(s, out, n);
     if (n > (size_t)(s->end - s->at) / size) return ends_early(s);
     for (size_t i = 0; i < n; i++, s->at += size)
-        if (!numbers[type].read(s, s->at, &out[i])) return too_large(s);
+        if (!number_types[type].read(s, s->at, &out[i])) return too_large(s);
+    return BG_OK;
+}
+
+/* The first bytes of all numbers, then the second ones ... */
+static bg_status byte_stream_split(source *s, bg_value *out, size_t n)
+{
+    bg_parquet_type type = s->pages->leaf->type;
+    size_t size = number_types[type].size;
+    uint8_t bytes[8];
+    if (size == 0 || n > (size_t)(s->end - s->at) / size) return ends_early(s);
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < size; k++) bytes[k] = s->at[k * n + i];
+        if (!number_types[type].read(s, bytes, &out[i])) return too_large(s);
+    }
     return BG_OK;
 }
 
@@ -222,7 +237,7 @@ static const struct {
     {"DELTA_LENGTH_BYTE_ARRAY", delta_length_byte_array, true},
     {"DELTA_BYTE_ARRAY", delta_byte_array, false},
     {"RLE_DICTIONARY", dictionary, false},
-    {"BYTE_STREAM_SPLIT", NULL, false},
+    {"BYTE_STREAM_SPLIT", byte_stream_split, false},
 };
 
 enum { ENCODINGS = sizeof encodings / sizeof *encodings };
