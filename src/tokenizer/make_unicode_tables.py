@@ -8,6 +8,9 @@ the library's behaviour, one code point at a time.
     pip install tokenizers
     python src/tokenizer/make_unicode_tables.py > src/tokenizer/unicode_tables.h
 """
+import base64
+import struct
+
 import tokenizers
 from tokenizers import normalizers, pre_tokenizers
 
@@ -17,6 +20,14 @@ strip = normalizers.BertNormalizer(clean_text=False, handle_chinese_chars=False,
                                    strip_accents=True, lowercase=False)
 marks = normalizers.StripAccents()
 punctuation = pre_tokenizers.Punctuation()
+
+# A character map with one rule, "a" becomes "b": of a grapheme "a" and a mark only "b" is left.
+units = [0] * 0x200
+units[0] = 1 << 10                          # the root's children are at 1 ^ byte
+units[1 ^ 0x61] = 0x61 | 1 << 8 | 2 << 10   # "a", with a leaf at 2 ^ its own place
+units[2 ^ 1 ^ 0x61] = 1 << 31               # the leaf: replacement 0
+charsmap = normalizers.Precompiled(
+    struct.pack(f"<I{len(units)}I", 4 * len(units), *units) + b"b\0")
 
 CLASSES = {
     "bg_unicode_punctuation": ("Punctuation, ASCII symbols included (pre-tokenizers "
@@ -29,6 +40,10 @@ CLASSES = {
                               lambda c: strip.normalize_str(c) == ""),
     "bg_unicode_mark": ("Combining marks (normalizer StripAccents).",
                         lambda c: marks.normalize_str(c) == ""),
+    "bg_unicode_extends": ("What joins a letter before it in one grapheme (normalizer Precompiled).",
+                           lambda c: charsmap.normalize_str("a" + c) == "b"),
+    "bg_unicode_prepends": ("What joins a letter after it in one grapheme (normalizer Precompiled).",
+                            lambda c: charsmap.normalize_str(c + "a\u0301").endswith("b\u0301")),
 }
 
 print(f"""/* Character classes of the Hugging Face tokenizers library {tokenizers.__version__}, as sorted

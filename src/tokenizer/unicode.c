@@ -91,23 +91,6 @@ void bg_utf8_append_lossy(bg_text *text, const char *bytes, size_t n)
     }
 }
 
-size_t bg_grapheme(const char *text, size_t size)
-{
-    size_t length, n;
-    utf8proc_int32_t state = 0;
-    if ((uint8_t)text[0] < 0x80 && (size == 1 || (uint8_t)text[1] < 0x80))
-        return size > 1 && text[0] == '\r' && text[1] == '\n' ? 2 : 1;
-    uint32_t last = bg_utf8_next(text, &length);
-    while (length < size) {
-        uint32_t c = bg_utf8_next(text + length, &n);
-        if (utf8proc_grapheme_break_stateful((utf8proc_int32_t)last, (utf8proc_int32_t)c, &state))
-            break;
-        last = c;
-        length += n;
-    }
-    return length;
-}
-
 /* ---- character classes ----------------------------------------------------------------------- */
 
 static bool in_ranges(const bg_unicode_range *ranges, size_t n, uint32_t c)
@@ -124,6 +107,36 @@ static bool in_ranges(const bg_unicode_range *ranges, size_t n, uint32_t c)
 }
 
 #define IN(table, c) in_ranges(table, sizeof(table) / sizeof *(table), c)
+
+static bool is_control(uint32_t c)
+{
+    int class = utf8proc_get_property((utf8proc_int32_t)c)->boundclass;
+    return class == UTF8PROC_BOUNDCLASS_CONTROL || class == UTF8PROC_BOUNDCLASS_CR ||
+           class == UTF8PROC_BOUNDCLASS_LF;
+}
+
+size_t bg_grapheme(const char *text, size_t size)
+{
+    size_t length, n;
+    utf8proc_int32_t state = 0;
+    if ((uint8_t)text[0] < 0x80 && (size == 1 || (uint8_t)text[1] < 0x80))
+        return size > 1 && text[0] == '\r' && text[1] == '\n' ? 2 : 1;
+    uint32_t last = bg_utf8_next(text, &length);
+    while (length < size) {
+        uint32_t c = bg_utf8_next(text + length, &n);
+        bool parts =
+            utf8proc_grapheme_break_stateful((utf8proc_int32_t)last, (utf8proc_int32_t)c, &state);
+        /* utf8proc does not know the marks of later versions of Unicode. */
+        bool new_mark = parts && !is_control(last) && !is_control(c) &&
+                        (IN(bg_unicode_extends, c) || IN(bg_unicode_prepends, last));
+        /* Which had this one join what follows it. */
+        bool old_mark = last == 0x11A3A && !IN(bg_unicode_extends, c);
+        if ((parts && !new_mark) || old_mark) break;
+        last = c;
+        length += n;
+    }
+    return length;
+}
 
 bool bg_is_whitespace(uint32_t c)
 {
