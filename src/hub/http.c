@@ -190,7 +190,11 @@ void bg_reply_read(CURL *easy, bg_reply *out)
     const char *value, *linked = header(easy, "X-Linked-Etag");
     curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &out->status);
     curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &wait);
-    out->retry_after = (double)wait;
+    /* Where Retry-After is missing, "RateLimit: "api";r=0;t=55" says it. */
+    value = out->status == 429 && wait == 0 ? header(easy, "RateLimit") : NULL;
+    value = value ? strstr(value, ";t=") : NULL;
+    out->retry_after = value ? (double)strtol(value + 3, NULL, 10) : (double)wait;
+    if (out->retry_after < 0) out->retry_after = 0;
     snprintf(out->error_code, sizeof out->error_code, "%s",
              (value = header(easy, "X-Error-Code")) ? value : "");
     snprintf(out->message, sizeof out->message, "%s",

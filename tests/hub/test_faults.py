@@ -60,6 +60,12 @@ class Answers(Faults):
         self.pull()
         self.assertGreaterEqual(time.monotonic() - began, 2)
 
+    def test_rate_limit(self):
+        self.hub.server.fail(429, 1, "/api/", RateLimit='"api";r=0;t=1')
+        began = time.monotonic()
+        self.pull()
+        self.assertGreaterEqual(time.monotonic() - began, 1)
+
     def test_retry_after_too_long(self):
         self.hub.server.fail(429, 1, "/api/", Retry_After="3000")
         self.assertIn("a wait of 3000 s", self.pull(FILE))
