@@ -74,6 +74,11 @@ typedef enum {
     BG_PROTOCOL_CHUNKS = 1 << 2, /* windows of max_length side by side, each scored alone */
 } bg_protocol;
 
+/* A named task (bg_task_names, docs/tasks.md) and its data file; NULL: the one on the Hub. */
+typedef struct {
+    const char *name, *data;
+} bg_named_task;
+
 /* What to measure. Start from bg_job_defaults; strings are borrowed and must outlive the call. */
 typedef struct {
     const char *model;   /* a directory in the Hugging Face layout */
@@ -117,6 +122,13 @@ typedef struct {
         double top_p;       /* 1: off */
         uint64_t seed;
     } generate;
+    /* Questions as lm-evaluation-harness asks them. What a model cannot do is left out. */
+    struct {
+        const bg_named_task *items;
+        size_t n;
+        int64_t limit; /* at most so many documents of each; 0: all */
+        int batch;     /* documents side by side; 0: each request by itself */
+    } tasks;
 } bg_job;
 
 /* Fills in the defaults of `bitgauge compare`, all measurements disabled, no model. */
@@ -161,12 +173,12 @@ BG_API bg_status bg_worker_main(int in, int out, bg_error *err);
 /* ---- the Hub --------------------------------------------------------------------------------- */
 
 /* Everywhere in this header a model may be named by a path or, where there is no such path, by its
- * name on the Hugging Face Hub: "NAME", "ORG/NAME", "ORG/NAME@REVISION". docs/hub.md says where it is
- * kept and which variables of the environment matter. */
+ * name on the Hugging Face Hub: "NAME", "ORG/NAME", "ORG/NAME@REVISION". docs/hub.md says where it
+ * is kept and which variables of the environment matter. */
 
-/* Finds a model by its path or its name, downloading what is missing: *directory is the path, or the
- * directory with the model's files; released with bg_string_free. `config_only`: the configuration
- * and the tokenizer, without weights. */
+/* Finds a model by its path or its name, downloading what is missing: *directory is the path, or
+ * the directory with the model's files; released with bg_string_free. `config_only`: the
+ * configuration and the tokenizer, without weights. */
 BG_API bg_status bg_find_model(const char *model, bool config_only, bg_progress progress,
                                char **directory, bg_error *err);
 
@@ -186,6 +198,9 @@ BG_API bg_status bg_inspect(const char *path, bool json, char **text, bg_error *
 BG_API bg_status bg_describe_devices(int threads, bool json, char **text, bg_error *err);
 
 BG_API void bg_string_free(char *text);
+
+/* The named tasks in the order of the documentation; ends with NULL. Static. */
+BG_API const char *const *bg_task_names(void);
 
 /* The known precisions in the order of the documentation; ends with NULL. Static. */
 BG_API const char *const *bg_precision_names(void);

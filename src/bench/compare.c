@@ -1,6 +1,7 @@
 /* What a run is beside its baseline. */
 #include "bench/results.h"
 #include "bench/stats.h"
+#include "bench/tasks.h"
 #include "core/alloc.h"
 
 #include <string.h>
@@ -147,5 +148,6 @@ bg_status bg_results_compare(json_t *run, const json_t *baseline, const json_t *
     if (a && b)
         BG_TRY(
             put(out, "accuracy_change", json_real(number(b, "value") - number(a, "value")), err));
+    BG_TRY(bg_tasks_compare(out, run, baseline, err));
     return generations(out, run, baseline, err);
 }

@@ -1,11 +1,12 @@
 #include "bench/job.h"
 
 #include "core/alloc.h"
+#include "eval/task.h"
+#include "eval/words.h"
 #include "quant/format.h"
 
 #include <math.h>
 #include <string.h>
-#include <utf8proc.h>
 
 static const char *const default_prompts[] = {
     "The capital of France is",
@@ -22,6 +23,13 @@ const char *const *bg_precision_names(void)
     return precision_names;
 }
 
+const char *const *bg_task_names(void)
+{
+    static const char *names[BG_EVAL_TASKS + 1];
+    for (size_t i = 0; i < BG_EVAL_TASKS; i++) names[i] = bg_eval_tasks[i].name;
+    return names;
+}
+
 void bg_job_defaults(bg_job *job)
 {
     *job = (bg_job){
@@ -35,10 +43,25 @@ void bg_job_defaults(bg_job *job)
                      .n_prompts = sizeof default_prompts / sizeof *default_prompts,
                      .max_new_tokens = 50,
                      .top_p = 1},
+        .tasks = {.batch = 8},
     };
 }
 
-json_t *bg_job_to_json(const bg_job *j)
+/* The tasks as [name, data] pairs. */
+static json_t *tasks_to_json(const bg_job *j)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; list && i < j->tasks.n; i++) {
+        json_t *pair = json_pack("[s, s]", j->tasks.items[i].name, j->tasks.items[i].data);
+        if (json_array_append_new(list, pair) != 0) {
+            json_decref(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
+static json_t *main_to_json(const bg_job *j)
 {
     json_t *prompts = json_array();
     for (size_t i = 0; prompts && i < j->generate.n_prompts; i++)
@@ -63,7 +86,44 @@ json_t *bg_job_to_json(const bg_job *j)
         "top_p", j->generate.top_p, "seed", (json_int_t)j->generate.seed);
 }
 
-bg_status bg_job_from_json(const json_t *json, bg_job *out, const char ***prompts, bg_error *err)
+json_t *bg_job_to_json(const bg_job *j)
+{
+    json_t *job = main_to_json(j);
+    json_t *tasks = json_pack("{s:o, s:I, s:i}", "items", tasks_to_json(j), "limit",
+                              (json_int_t)j->tasks.limit, "batch", j->tasks.batch);
+    if (job && tasks && json_object_set(job, "tasks", tasks) == 0) {
+        json_decref(tasks);
+        return job;
+    }
+    json_decref(job);
+    json_decref(tasks);
+    return NULL;
+}
+
+static bg_status tasks_from_json(const json_t *json, bg_job *out, bg_named_task **tasks,
+                                 bg_error *err)
+{
+    const json_t *object = json_object_get(json, "tasks"), *list = json_object_get(object, "items");
+    size_t n = json_array_size(list);
+    bg_named_task *items = bg_calloc(n + 1, sizeof *items);
+    *tasks = items;
+    if (!items) return bg_fail_memory(err, n * sizeof *items, "tasks");
+    for (size_t i = 0; i < n; i++) {
+        const json_t *pair = json_array_get(list, i);
+        items[i].name = json_string_value(json_array_get(pair, 0));
+        items[i].data = json_string_value(json_array_get(pair, 1));
+        if (!items[i].name || !items[i].data)
+            return bg_fail(err, BG_ERR_INTERNAL, "worker: a task is not understood");
+    }
+    out->tasks.items = items;
+    out->tasks.n = n;
+    out->tasks.limit = json_integer_value(json_object_get(object, "limit"));
+    out->tasks.batch = (int)json_integer_value(json_object_get(object, "batch"));
+    return BG_OK;
+}
+
+bg_status bg_job_from_json(const json_t *json, bg_job *out, const char ***prompts,
+                           bg_named_task **tasks, bg_error *err)
 {
     json_error_t problem;
     json_t *list = NULL;
@@ -71,6 +131,7 @@ bg_status bg_job_from_json(const json_t *json, bg_job *out, const char ***prompt
     json_int_t limit, max_tokens, data_limit, seed;
     bg_job j = {0};
     *prompts = NULL;
+    *tasks = NULL;
     if (json_unpack_ex((json_t *)json, &problem, 0,
                        "{s:s, s:b, s:s, s:i, s:{s:b, s:i, s:i, s:i, s:i}, "
                        "s:{s:b, s?s, s:i, s:i, s:i, s:I, s:I}, s:{s:b, s?s, s:I, s:i, s:b}, "
@@ -109,26 +170,14 @@ bg_status bg_job_from_json(const json_t *json, bg_job *out, const char ***prompt
     j.generate.n_prompts = n;
     *prompts = strings;
     *out = j;
+    BG_TRY(tasks_from_json(json, out, tasks, err));
     return bg_job_check(out, err);
-}
-
-static bool is_utf8(const char *text)
-{
-    size_t n = strlen(text);
-    for (size_t i = 0; i < n;) {
-        utf8proc_int32_t c;
-        utf8proc_ssize_t used =
-            utf8proc_iterate((const utf8proc_uint8_t *)text + i, (utf8proc_ssize_t)(n - i), &c);
-        if (used <= 0) return false;
-        i += (size_t)used;
-    }
-    return true;
 }
 
 /* The results are JSON, which is UTF-8; what goes into them must be, too. */
 static bg_status check_text(const char *text, const char *what, bg_error *err)
 {
-    if (!text || is_utf8(text)) return BG_OK;
+    if (!text || bg_is_utf8(text, strlen(text))) return BG_OK;
     return bg_fail(err, BG_ERR_USAGE, "%s is not valid UTF-8: \"%s\"; write or rename it in UTF-8",
                    what, text);
 }
@@ -140,6 +189,11 @@ bg_status bg_job_check(const bg_job *j, bg_error *err)
     BG_TRY(check_text(j->device, "the device", err));
     if (j->perplexity.enabled) BG_TRY(check_text(j->perplexity.text, "the text's path", err));
     if (j->classify.enabled) BG_TRY(check_text(j->classify.data, "the data's path", err));
+    for (size_t i = 0; i < j->tasks.n; i++)
+        BG_TRY(check_text(j->tasks.items[i].data, "a path", err));
+    if (j->tasks.limit < 0 || j->tasks.batch < 0 || j->tasks.batch > 4096)
+        return bg_fail(err, BG_ERR_USAGE,
+                       "tasks: the limit must not be negative, and the batch from 0 to 4096");
     for (size_t i = 0; j->generate.enabled && i < j->generate.n_prompts; i++)
         BG_TRY(check_text(j->generate.prompts[i], "a prompt", err));
     if (j->threads < 0 || j->threads > 4096)

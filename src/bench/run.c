@@ -5,6 +5,7 @@
 #include "bench/machine.h"
 #include "bench/results.h"
 #include "bench/stats.h"
+#include "bench/tasks.h"
 #include "bench/timing.h"
 #include "bench/worker.h"
 #include "checkpoint/checkpoint.h"
@@ -29,6 +30,7 @@ typedef struct {
     json_t *model; /* its entry in the results */
     bg_worker baseline_worker;
     json_t *baseline; /* the baseline's run; NULL until there is one */
+    bg_task_files task_files;
 } session;
 
 static bg_status put(json_t *object, const char *key, json_t *value, bg_error *err)
@@ -62,17 +64,20 @@ static bg_status describe_model(session *s, const char *given, bg_results *resul
     s->checkpoint_bytes = (int64_t)bg_checkpoint_file_bytes(checkpoint);
     bg_checkpoint_close(checkpoint);
     if (status != BG_OK) return status;
+    static const char *const task_names[] = {[BG_TASK_DECODER] = "decoder",
+                                             [BG_TASK_CLASSIFIER] = "classifier",
+                                             [BG_TASK_SEQ2SEQ] = "seq2seq",
+                                             [BG_TASK_ENCODER] = "encoder"};
     const bg_config *c = &s->config;
     char buffer[256];
     const char *path = s->job->model;
     const char *name = strcmp(given, path) == 0 ? base_name(path, buffer, sizeof buffer) : given;
-    json_t *model =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:b}", "name", name, "path", path,
-                  "architecture", c->architecture, "model_type", c->arch->model_type, "task",
-                  c->arch->task == BG_TASK_DECODER ? "decoder" : "classifier", "dtype",
-                  bg_dtypes[dtype].name, "hidden_size", (json_int_t)c->hidden_size,
-                  "num_hidden_layers", (json_int_t)c->num_hidden_layers, "vocab_size",
-                  (json_int_t)c->vocab_size, "random_weights", s->job->random_weights);
+    json_t *model = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:b}", "name", name,
+                              "path", path, "architecture", c->architecture, "model_type",
+                              c->arch->model_type, "task", task_names[c->arch->task], "dtype",
+                              bg_dtypes[dtype].name, "hidden_size", (json_int_t)c->hidden_size,
+                              "num_hidden_layers", (json_int_t)c->num_hidden_layers, "vocab_size",
+                              (json_int_t)c->vocab_size, "random_weights", s->job->random_weights);
     if (!model)
         return bg_fail(err, BG_ERR_USAGE, "%s: the path is not valid UTF-8; rename it", path);
     if (s->checkpoint_bytes > 0)
@@ -105,7 +110,9 @@ static bg_status check_options(const bg_job *job, const bg_config *c, bg_error *
                        job->generate.max_new_tokens, context);
     if (job->bench.enabled)
         BG_TRY(bg_timing_check(c, job->bench.prompt_tokens, job->bench.new_tokens, err));
-    if (!job->perplexity.enabled && !job->classify.enabled && !job->generate.enabled) return BG_OK;
+    if (!job->perplexity.enabled && !job->classify.enabled && !job->generate.enabled &&
+        job->tasks.n == 0)
+        return BG_OK;
     bg_tokenizer *tokenizer;
     BG_TRY(bg_tokenizer_open(job->model, &tokenizer, err));
     bg_tokenizer_close(tokenizer);
@@ -130,22 +137,25 @@ static bg_status add_bandwidth(const bg_job *job, bg_results *results, bg_error 
 /* Leaves out the measurements that do not fit the model; an error where none is left. */
 static bg_status fit_to_task(session *s, bg_job *job, bg_error *err)
 {
-    const bool decoder = s->config.arch->task == BG_TASK_DECODER;
-    bool wanted = job->perplexity.enabled || job->classify.enabled || job->generate.enabled;
-    if (decoder) {
-        job->classify.enabled = false;
-    } else {
-        job->perplexity.enabled = false;
-        job->generate.enabled = false;
-    }
+    const bg_task task = s->config.arch->task;
+    bool wanted = job->perplexity.enabled || job->classify.enabled || job->generate.enabled ||
+                  job->tasks.n > 0;
+    BG_TRY(bg_tasks_fit(job, &s->config, s->progress, &s->task_files, err));
+    job->perplexity.enabled &= task == BG_TASK_DECODER;
+    job->classify.enabled &= task == BG_TASK_CLASSIFIER;
+    job->generate.enabled &= task != BG_TASK_CLASSIFIER;
     if (job->bench.enabled || job->perplexity.enabled || job->classify.enabled ||
-        job->generate.enabled || !wanted)
+        job->generate.enabled || job->tasks.n > 0 || !wanted)
         return BG_OK;
     return bg_fail(err, BG_ERR_UNSUPPORTED, "%s: %s %s", job->model, s->config.architecture,
-                   decoder ? "predicts tokens and has no labels; use `bitgauge perplexity`, "
-                             "`generate` or `bench`"
-                           : "classifies texts and predicts no tokens; use `bitgauge classify` or "
-                             "`bench`");
+                   task == BG_TASK_DECODER
+                       ? "predicts tokens and has no labels; use `bitgauge perplexity`, "
+                         "`generate`, `bench` or `compare --task sst2`"
+                   : task == BG_TASK_SEQ2SEQ
+                       ? "answers a text and continues none; use `bitgauge classify`, `generate` "
+                         "or `bench`"
+                       : "classifies texts and predicts no tokens; use `bitgauge classify` or "
+                         "`bench`");
 }
 
 static bg_status check_inputs(const bg_job *job, bg_error *err)
@@ -234,7 +244,7 @@ static bg_status add_speeds(session *s, json_t *run, const json_t *samples, int6
                             bg_error *err)
 {
     const int64_t batch = s->job->bench.batch, new_tokens = s->job->bench.new_tokens;
-    const bool decoder = s->config.arch->task == BG_TASK_DECODER;
+    const bool decoder = s->config.arch->task != BG_TASK_CLASSIFIER;
     BG_TRY(add_times(run, "prefill", json_object_get(samples, "prefill"), "tokens", prompt_tokens,
                      batch, err));
     json_t *prefill = json_object_get(run, "prefill");
@@ -445,6 +455,7 @@ bg_status bg_run_job(const bg_job *job, const char *worker, bg_progress progress
     bg_worker_stop(&s.baseline_worker);
     json_decref(s.baseline);
     bg_config_free(&s.config);
+    bg_task_files_free(&s.task_files);
     bg_free(directory);
     return status;
 }

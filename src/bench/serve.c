@@ -8,6 +8,7 @@
 #include "bench/job.h"
 #include "bench/machine.h"
 #include "bench/memory.h"
+#include "bench/tasks.h"
 #include "bench/timing.h"
 #include "core/alloc.h"
 #include "core/clock.h"
@@ -26,6 +27,7 @@ typedef struct {
     int out;
     json_t *request; /* of the load command: holds the job's strings */
     const char **prompts;
+    bg_named_task *tasks;
     bg_job job;
     bg_backend *backend;
     bg_model *model;
@@ -180,9 +182,10 @@ static bg_status command_load(worker *w, json_t *request, json_t *run, bg_error 
     const char *precision;
     w->request = json_incref(request);
     BG_TRY(bg_json_string(request, "precision", "worker", "", &precision, err));
-    BG_TRY(bg_job_from_json(json_object_get(request, "job"), &w->job, &w->prompts, err));
+    BG_TRY(bg_job_from_json(json_object_get(request, "job"), &w->job, &w->prompts, &w->tasks, err));
     /* The tokenizer is no part of the model's memory, nor of its growth: it comes first. */
-    if (w->job.perplexity.enabled || w->job.classify.enabled || w->job.generate.enabled)
+    if (w->job.perplexity.enabled || w->job.classify.enabled || w->job.generate.enabled ||
+        w->job.tasks.n > 0)
         BG_TRY(bg_tokenizer_open(w->job.model, &w->tokenizer, err));
     int64_t before = bg_resident_bytes();
     double start = bg_seconds();
@@ -316,6 +319,9 @@ static bg_status command_evaluate(worker *w, json_t *run, bg_error *err)
     if (job->perplexity.enabled) BG_TRY(perplexities(w, run, err));
     if (job->classify.enabled) BG_TRY(accuracy(w, run, err));
     if (job->generate.enabled) BG_TRY(generations(w, run, err));
+    if (job->tasks.n > 0)
+        BG_TRY(
+            bg_tasks_run(job, w->model, w->tokenizer, (bg_progress){report_progress, w}, run, err));
     return BG_OK;
 }
 
@@ -403,6 +409,7 @@ bg_status bg_worker_main(int in, int out, bg_error *err)
     bg_model_free(w.model);
     if (w.backend) w.backend->ops->free(w.backend);
     bg_free(w.prompts);
+    bg_free(w.tasks);
     json_decref(w.request);
     return ok ? BG_OK : bg_fail(err, BG_ERR_OUTPUT, "worker: the answer could not be sent");
 }

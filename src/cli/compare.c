@@ -25,9 +25,15 @@ static const cli_option rows[] = {
     {"data", 0, CLI_STRING, "FILE", offsetof(cli_settings, job.classify.data),
      "Accuracy: labelled sentences, tab-separated, with a header \"sentence\" and \"label\"",
      "the embedded sentences", 0, 0},
+    {"task", 0, CLI_STRING, "LIST", offsetof(cli_settings, tasks),
+     "Tasks, asked and counted as lm-evaluation-harness does: wikitext2, sst2, boolq, hellaswag, "
+     "piqa, arc_easy, lambada_openai; with NAME=FILE from a file, otherwise from the Hub",
+     "none", 0, 0},
+    {"task-batch", 0, CLI_INT, "N", offsetof(cli_settings, job.tasks.batch),
+     "Tasks: questions side by side; 0 runs each answer by itself", NULL, 0, 4096},
     {"limit", 0, CLI_INT64, "N", offsetof(cli_settings, limit),
-     "At most so many lines of the text and labelled sentences; 0 is all",
-     "200 lines, all sentences", 0, INT64_MAX},
+     "At most so many lines of the text, labelled sentences and questions of a task; 0 is all",
+     "200 lines, all sentences and questions", 0, INT64_MAX},
     {"max-length", 0, CLI_INT, "N", offsetof(cli_settings, max_length),
      "Cut lines and sentences, and make windows, at so many tokens",
      "128 for lines and sentences, the model's context, at most 2048, for windows", 2, 1 << 20},
@@ -53,13 +59,14 @@ static bg_status run(cli_settings *settings, bg_error *err)
     if (settings->limit >= 0) {
         job->perplexity.limit = settings->limit;
         job->classify.limit = settings->limit;
+        job->tasks.limit = settings->limit;
     }
     if (settings->max_length) {
         job->perplexity.max_length = settings->max_length;
         job->classify.max_length = settings->max_length;
     }
     if (!job->bench.enabled && !job->perplexity.enabled && !job->classify.enabled &&
-        !job->generate.enabled)
+        !job->generate.enabled && job->tasks.n == 0)
         return bg_fail(err, BG_ERR_USAGE, "--skip leaves nothing to measure; name fewer");
     if (job->perplexity.enabled && !job->perplexity.text)
         BG_TRY(cli_find_data(settings, "data/demo-text.txt", &job->perplexity.text, err));
@@ -74,7 +81,7 @@ static bg_status run(cli_settings *settings, bg_error *err)
     /* Each embedded model is given what fits it, unless that is nothing. */
     size_t n = 0;
     jobs[0].classify.enabled = false;
-    if (job->bench.enabled || job->perplexity.enabled || job->generate.enabled)
+    if (job->bench.enabled || job->perplexity.enabled || job->generate.enabled || job->tasks.n > 0)
         BG_TRY(cli_find_data(settings, "models/demo-decoder", &jobs[n++].model, err));
     if (job->bench.enabled || job->classify.enabled) {
         jobs[n] = *job;
@@ -94,7 +101,8 @@ const cli_command cli_compare = {
         "process of its own, and sets the figures side by side against the first precision: bytes, "
         "resident memory, load time, prefill and decode speed; for a decoder also perplexity by "
         "lines and by sliding windows, and the texts it generates; for a classifier its accuracy. "
-        "Measurements that do not fit the model are left out.\n\n"
+        "Measurements that do not fit the model are left out. --task adds accuracies on named data "
+        "sets.\n\n"
         "Without MODEL the two embedded models are compared, a small GPT-2 and a small "
         "DistilBERT.\n\n"
         "A precision that fails becomes a row with its reason, and the others go on. After SIGINT "
@@ -105,6 +113,9 @@ const cli_command cli_compare = {
         "reports\n"
         "bitgauge compare gpt2/ --precision fp16,nf4,int8 --skip generate # three precisions, fp16 "
         "as the baseline\n"
+        "bitgauge compare gpt2 --task wikitext2,hellaswag,piqa --precision fp16,int8,nf4 # "
+        "accuracies on "
+        "data from the Hub\n"
         "bitgauge compare gpt2/ --text wiki.test.txt --limit 0 --max-tokens 80000 # a text of your "
         "own, every line of it\n",
     .groups = (const cli_group *const[]){&cli_precision_options, &measurements, &cli_report_options,

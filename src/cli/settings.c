@@ -61,6 +61,7 @@ void cli_settings_free(cli_settings *settings)
     for (size_t i = 0; i < CLI_COUNT(settings->lists); i++) bg_free(settings->lists[i]);
     for (size_t i = 0; i < settings->n_paths; i++) bg_free(settings->paths[i]);
     bg_free((void *)settings->precision_items);
+    bg_free(settings->task_items);
     bg_free((void *)settings->prompts.items);
     memset(settings, 0, sizeof *settings);
 }
@@ -81,6 +82,14 @@ static bg_status unknown_word(const char *option, const char *word, const char *
     return status;
 }
 
+static bg_status check_word(const char *option, const char *word, const char *const *words,
+                            bg_error *err)
+{
+    size_t k = 0;
+    while (words[k] && strcmp(words[k], word) != 0) k++;
+    return words[k] ? BG_OK : unknown_word(option, word, words, err);
+}
+
 /* Splits a copy of `list`, kept in *copy, and checks each item against `words`. */
 static bg_status split_words(const char *list, const char *option, const char *const *words,
                              char **copy, const char **items, size_t *n, bg_error *err)
@@ -90,11 +99,7 @@ static bg_status split_words(const char *list, const char *option, const char *c
     bg_free(*copy);
     *copy = text;
     BG_TRY(cli_split(text, option, items, MOST_ITEMS, n, err));
-    for (size_t i = 0; i < *n; i++) {
-        size_t k = 0;
-        while (words[k] && strcmp(words[k], items[i]) != 0) k++;
-        if (!words[k]) return unknown_word(option, items[i], words, err);
-    }
+    for (size_t i = 0; i < *n; i++) BG_TRY(check_word(option, items[i], words, err));
     return BG_OK;
 }
 
@@ -141,11 +146,42 @@ static bg_status finish_skip(cli_settings *settings, bg_error *err)
     return BG_OK;
 }
 
+/* "boolq,piqa=FILE": names, each with the file that its data is in, if it is not the Hub's. */
+static bg_status finish_tasks(cli_settings *settings, bg_error *err)
+{
+    char *text = bg_strdup(settings->tasks);
+    if (!text) return bg_fail_memory(err, strlen(settings->tasks) + 1, "--task");
+    settings->lists[3] = text;
+    const char *items[MOST_ITEMS];
+    size_t n;
+    BG_TRY(cli_split(text, "--task", items, MOST_ITEMS, &n, err));
+    settings->task_items = bg_calloc(n, sizeof *settings->task_items);
+    if (!settings->task_items)
+        return bg_fail_memory(err, n * sizeof *settings->task_items, "--task");
+    for (size_t i = 0; i < n; i++) {
+        char *equals = text + (items[i] - text) + strcspn(items[i], "=");
+        const char *data = *equals ? equals + 1 : NULL;
+        *equals = '\0';
+        if (data && !*data)
+            return bg_fail(err, BG_ERR_USAGE, "--task: which file is %s in? \"%s=\" names none",
+                           items[i], items[i]);
+        BG_TRY(check_word("--task", items[i], bg_task_names(), err));
+        for (size_t k = 0; k < i; k++)
+            if (strcmp(settings->task_items[k].name, items[i]) == 0)
+                return bg_fail(err, BG_ERR_USAGE, "--task names %s twice", items[i]);
+        settings->task_items[i] = (bg_named_task){items[i], data};
+    }
+    settings->job.tasks.items = settings->task_items;
+    settings->job.tasks.n = n;
+    return BG_OK;
+}
+
 bg_status cli_settings_finish(cli_settings *settings, bg_error *err)
 {
     if (settings->precisions) BG_TRY(finish_precisions(settings, err));
     if (settings->protocols) BG_TRY(finish_protocols(settings, err));
     if (settings->skip) BG_TRY(finish_skip(settings, err));
+    if (settings->tasks) BG_TRY(finish_tasks(settings, err));
     if (settings->prompts.n) {
         settings->job.generate.prompts = settings->prompts.items;
         settings->job.generate.n_prompts = settings->prompts.n;

@@ -11,7 +11,7 @@ struct cli_settings {
     const char *command_line; /* as the user would type it again; owned by main */
 
     /* lists, still as text */
-    const char *precisions, *protocols, *skip;
+    const char *precisions, *protocols, *skip, *tasks;
     cli_strings prompts;
     const char *random_weights; /* bench: the directory */
     int64_t limit;              /* compare: lines and sentences alike; -1: not given */
@@ -26,18 +26,19 @@ struct cli_settings {
     bool ids_only, special;
 
     /* owned by the settings: what the fields above and the job point into */
-    char *lists[3];
+    char *lists[4];
     char *paths[4];
     size_t n_paths;
     const char **precision_items;
+    bg_named_task *task_items;
 };
 
 /* The defaults of `command`. Released with cli_settings_free even when this fails. */
 bg_status cli_settings_init(cli_settings *settings, const cli_command *command, bg_error *err);
 void cli_settings_free(cli_settings *settings);
 
-/* Takes the lists (--precision, --protocol, --skip, --prompt) apart into the job, and checks the
- * words in them. */
+/* Takes the lists (--precision, --protocol, --skip, --task, --prompt) apart into the job, and
+ * checks the words in them. */
 bg_status cli_settings_finish(cli_settings *settings, bg_error *err);
 
 /* Finds a file that comes with the program, such as "models/demo-decoder"; see data.c for where.

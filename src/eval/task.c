@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-const bg_eval_task bg_eval_tasks[] = {
+const bg_eval_task bg_eval_tasks[BG_EVAL_TASKS] = {
     {"wikitext2",
      BG_EVAL_TEXT,
      false,
@@ -66,13 +66,40 @@ const bg_eval_task bg_eval_tasks[] = {
      bg_document_lambada,
      {"text"}},
 };
-const size_t bg_eval_task_count = sizeof bg_eval_tasks / sizeof *bg_eval_tasks;
 
 const bg_eval_task *bg_eval_task_by_name(const char *name)
 {
-    for (size_t i = 0; i < bg_eval_task_count; i++)
+    for (size_t i = 0; i < BG_EVAL_TASKS; i++)
         if (strcmp(bg_eval_tasks[i].name, name) == 0) return &bg_eval_tasks[i];
     return NULL;
+}
+
+static bg_status open_columns(const bg_eval_task *task, bg_table *table, const char *path,
+                              int64_t limit, const bg_column **columns, size_t *n, bg_error *err)
+{
+    for (size_t i = 0; task->columns[i]; i++)
+        BG_TRY(bg_table_column(table, task->columns[i], &columns[i], err));
+    *n = bg_table_rows(table);
+    if (limit > 0) *n = bg_min_size(*n, (size_t)limit);
+    if (*n > 0) return BG_OK;
+    return bg_fail(err, BG_ERR_FORMAT, "%s: there are no rows in it; give the data of %s", path,
+                   task->name);
+}
+
+bg_status bg_task_check(const bg_eval_task *task, const char *path, int64_t limit, bg_error *err)
+{
+    bg_table *table;
+    bg_document document = {0};
+    const bg_column *columns[BG_MOST_COLUMNS_READ];
+    size_t n = 0;
+    BG_TRY(bg_table_open(path, &table, err));
+    bg_status status = open_columns(task, table, path, limit, columns, &n, err);
+    for (size_t i = 0; i < n && status == BG_OK; i++)
+        status = task->build(columns, i, &document, err);
+    bg_text_free(&document.text);
+    bg_table_close(table);
+    if (status != BG_OK) bg_error_context(err, "%s", task->name);
+    return status;
 }
 
 /* ---- loading --------------------------------------------------------------------------------- */
@@ -108,14 +135,9 @@ static bg_status load_table(const bg_request_rules *rules, const bg_eval_task *t
                             bg_table *table, const char *path, int64_t limit, bg_progress progress,
                             bg_task_set *out, bg_error *err)
 {
-    const bg_column *columns[sizeof task->columns / sizeof *task->columns];
-    for (size_t i = 0; task->columns[i]; i++)
-        BG_TRY(bg_table_column(table, task->columns[i], &columns[i], err));
-    size_t n = bg_table_rows(table);
-    if (limit > 0) n = bg_min_size(n, (size_t)limit);
-    if (n == 0)
-        return bg_fail(err, BG_ERR_FORMAT, "%s: there are no rows in it; give the data of %s", path,
-                       task->name);
+    const bg_column *columns[BG_MOST_COLUMNS_READ];
+    size_t n;
+    BG_TRY(open_columns(task, table, path, limit, columns, &n, err));
     out->groups = bg_calloc(n, sizeof *out->groups);
     out->answers = bg_calloc(n, sizeof *out->answers);
     if (!out->groups || !out->answers)

@@ -7,6 +7,8 @@
 #include "eval/document.h"
 #include "eval/likelihood.h"
 
+enum { BG_MOST_COLUMNS_READ = 6 };
+
 typedef enum {
     BG_EVAL_CHOICE, /* acc: the right choice is the likeliest; acc_norm: so divided by its length */
     BG_EVAL_WORD,   /* acc: the word is what greedy choice gives; perplexity of the word */
@@ -16,15 +18,15 @@ typedef enum {
 typedef struct {
     const char *name;
     bg_eval_kind kind;
-    bool normalized;                          /* acc_norm is reported */
-    const char *repository, *revision, *file; /* of the data set on the Hub */
-    bg_document_builder build;                /* NULL for a text */
-    const char *const columns[6];             /* that it reads; ends with NULL */
+    bool normalized;                                 /* acc_norm is reported */
+    const char *repository, *revision, *file;        /* of the data set on the Hub */
+    bg_document_builder build;                       /* NULL for a text */
+    const char *const columns[BG_MOST_COLUMNS_READ]; /* that it reads; ends with NULL */
 } bg_eval_task;
 
 /* All of them, in the order of the documentation. */
-extern const bg_eval_task bg_eval_tasks[];
-extern const size_t bg_eval_task_count;
+enum { BG_EVAL_TASKS = 7 };
+extern const bg_eval_task bg_eval_tasks[BG_EVAL_TASKS];
 /* NULL for a name that none has. */
 const bg_eval_task *bg_eval_task_by_name(const char *name);
 
@@ -56,6 +58,9 @@ typedef struct {
     } * answers; /* (n) */
     size_t n;
 } bg_task_set;
+
+/* Refuses a data file that the task cannot read. */
+bg_status bg_task_check(const bg_eval_task *task, const char *path, int64_t limit, bg_error *err);
 
 /* Reads a data file and makes its requests. */
 bg_status bg_task_set_load(const bg_config *config, const bg_tokenizer *tokenizer,

@@ -64,7 +64,12 @@ static void test_job_travels(void)
 {
     bg_job job, back;
     const char **prompts;
+    bg_named_task *tasks;
+    const bg_named_task asked[] = {{"boolq", "b.parquet"}, {"piqa", "p \"q\".jsonl"}};
     bg_job_defaults(&job);
+    job.tasks.items = asked;
+    job.tasks.n = 2;
+    job.tasks.limit = 7;
     job.model = "a/b";
     job.perplexity.enabled = job.generate.enabled = true;
     job.perplexity.text = "t \"x\"";
@@ -72,7 +77,7 @@ static void test_job_travels(void)
     job.generate.temperature = 0.7;
     json_t *json = bg_job_to_json(&job);
     CHECK(json != NULL, "to JSON");
-    OK(bg_job_from_json(json, &back, &prompts, &err));
+    OK(bg_job_from_json(json, &back, &prompts, &tasks, &err));
     CHECK_STRING(back.model, "a/b");
     CHECK_STRING(back.perplexity.text, job.perplexity.text);
     CHECK(back.generate.seed == UINT64_MAX && back.generate.temperature == 0.7 &&
@@ -81,8 +86,13 @@ static void test_job_travels(void)
           "numbers");
     CHECK_STRING(back.generate.prompts[3], job.generate.prompts[3]);
     bg_free(prompts);
+    CHECK(back.tasks.n == 2 && back.tasks.limit == 7 && back.tasks.batch == job.tasks.batch &&
+              strcmp(back.tasks.items[1].name, "piqa") == 0 &&
+              strcmp(back.tasks.items[1].data, asked[1].data) == 0,
+          "tasks");
+    bg_free(tasks);
     json_object_del(json, "bench");
-    CHECK(bg_job_from_json(json, &back, &prompts, &err) == BG_ERR_INTERNAL, "incomplete");
+    CHECK(bg_job_from_json(json, &back, &prompts, &tasks, &err) == BG_ERR_INTERNAL, "incomplete");
     json_decref(json);
     job.bench.enabled = true;
     job.bench.runs = 0;

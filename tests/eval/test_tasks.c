@@ -96,7 +96,7 @@ static void check_model(const char *name, const char *directory)
     bg_tokenizer *tokenizer;
     OK(bg_tokenizer_open(directory, &tokenizer, &err));
     bg_model *model = load_model(backend, directory, "fp32");
-    for (size_t i = 0; i < bg_eval_task_count; i++) {
+    for (size_t i = 0; i < BG_EVAL_TASKS; i++) {
         const bg_eval_task *task = &bg_eval_tasks[i];
         bg_task_set set;
         if (!task->build || !load_set(model, tokenizer, task, "jsonl", &set)) continue;
