@@ -52,12 +52,18 @@ void bg_unmap(bg_mapping *mapping)
     *mapping = (bg_mapping){0};
 }
 
+/* The kernel maps a file in pages of up to 2 MiB, and some around the one that was missing: those
+ * at the ends, which are a neighbour's too, are given back with the rest. Whoever reads them again
+ * finds them in the page cache. */
 void bg_mapping_release(const bg_mapping *mapping, size_t offset, size_t size)
 {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    size_t from = (offset + page - 1) / page * page, to = (offset + size) / page * page;
-    if (to > mapping->size) to = mapping->size / page * page;
-    if (from < to) madvise((void *)(mapping->data + from), to - from, MADV_DONTNEED);
+    const size_t huge = 2 * 1024 * 1024, page = (size_t)sysconf(_SC_PAGESIZE);
+    uintptr_t start = (uintptr_t)mapping->data, end = start + mapping->size;
+    uintptr_t from = (start + offset) / huge * huge;
+    uintptr_t to = (start + offset + size + huge - 1) / huge * huge;
+    if (from < start) from = start;
+    if (to > end) to = (end + page - 1) / page * page;
+    if (mapping->size && from < to) madvise((void *)from, to - from, MADV_DONTNEED);
 }
 
 void bg_mapping_prefetch(const bg_mapping *mapping, size_t offset, size_t size)

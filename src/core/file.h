@@ -22,8 +22,9 @@ void bg_unmap(bg_mapping *mapping);
  * disk in large pieces, not a few pages for each that is missing. */
 void bg_mapping_prefetch(const bg_mapping *mapping, size_t offset, size_t size);
 
-/* Tells the kernel that bytes [offset, offset+size) will not be read again soon, so that a file
- * being converted tensor by tensor does not stay resident beside its converted copy. */
+/* Tells the kernel that bytes [offset, offset+size), and what shares a page with them, will not be
+ * read again soon, so that a file being converted tensor by tensor does not stay resident beside
+ * its converted copy. */
 void bg_mapping_release(const bg_mapping *mapping, size_t offset, size_t size);
 
 /* A small text file (at most `limit` bytes) as a NUL-terminated string, released with bg_free. */

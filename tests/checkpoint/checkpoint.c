@@ -334,6 +334,54 @@ static void test_inspect(void)
     files_end();
 }
 
+/* Bytes of a mapped file that are resident, by /proc/self/smaps. */
+static long resident(const char *path)
+{
+    char line[512];
+    long kilobytes = 0, value;
+    bool inside = false;
+    FILE *file = fopen("/proc/self/smaps", "r");
+    while (file && fgets(line, sizeof line, file)) {
+        if (line[0] < 'A' || line[0] > 'Z') inside = strstr(line, path) != NULL;
+        if (inside && sscanf(line, "Rss: %ld kB", &value) == 1) kilobytes += value;
+    }
+    if (file) fclose(file);
+    return 1024 * kilobytes;
+}
+
+/* Of a file that is read tensor by tensor, no more stays in memory than the tensor being read. */
+static void test_release(void)
+{
+    enum { SIZE = 6 << 20, BIAS = 4096 };
+    bg_checkpoint *c = NULL;
+    bg_error err = {0};
+    char header[512];
+    snprintf(header, sizeof header,
+             "{\"a\":{\"dtype\":\"U8\",\"shape\":[%d],\"data_offsets\":[0,%d]},"
+             "\"b\":{\"dtype\":\"U8\",\"shape\":[%d],\"data_offsets\":[%d,%d]},"
+             "\"c\":{\"dtype\":\"U8\",\"shape\":[%d],\"data_offsets\":[%d,%d]}}",
+             SIZE, SIZE, BIAS, SIZE, SIZE + BIAS, SIZE, SIZE + BIAS, 2 * SIZE + BIAS);
+    files_begin();
+    files_safetensors("x.safetensors", header, 2 * SIZE + BIAS);
+    const char *path = files_path("x.safetensors");
+    bg_status status = bg_checkpoint_open_file(path, &c, &err);
+    CHECK(status == BG_OK, "%s", err.message);
+    if (status != BG_OK) return;
+    CHECK(resident(path) == 0, "%ld bytes after opening", resident(path));
+    unsigned sum = 0;
+    for (size_t i = 0; i < 3; i++) {
+        const bg_tensor *t = bg_checkpoint_tensor(c, i);
+        bg_checkpoint_prefetch(c, t);
+        for (size_t k = 0; k < t->bytes; k += 511) sum += ((const uint8_t *)t->data)[k];
+        CHECK(resident(path) >= (long)t->bytes, "%ld bytes while reading", resident(path));
+        bg_checkpoint_release(c, t);
+        CHECK(resident(path) == 0, "%ld bytes after %s", resident(path), t->name);
+    }
+    CHECK(sum > 0, "nothing was read");
+    bg_checkpoint_close(c);
+    files_end();
+}
+
 static void test_demo_decoder(void)
 {
     bg_checkpoint *c = NULL;
@@ -380,6 +428,7 @@ int main(void)
     RUN(test_large_config);
     RUN(test_allocation_failures);
     RUN(test_inspect);
+    RUN(test_release);
     RUN(test_demo_decoder);
     RUN(test_shared_shards);
     return test_finish();
