@@ -306,6 +306,25 @@ class Program(HubTest):
         self.assertIn("org/other", result.stderr)
         self.assertEqual(len(result.stderr.splitlines()), 1)
 
+    def test_names_in_place_of_directories(self):
+        demo = SOURCE / "models" / "demo-decoder"
+        repo = self.hub.models["org/demo"] = Repo(
+            {path.name: path.read_bytes() for path in demo.iterdir() if path.is_file()})
+        result = self.run_program("tokenize", "org/demo", "--text", "a", "--ids-only")
+        self.assertEqual((result.returncode, result.stderr), (OK, ""))
+        self.assertEqual(self.hub.sent(), 0)
+        result = self.run_program("inspect", "org/demo", "--json")
+        self.assertEqual((result.returncode, result.stderr), (OK, ""))
+        result = self.run_program("generate", "org/demo", "--prompt", "The", "--precision", "fp32",
+                                  "--max-new-tokens", "2", "--json", "-", HF_HUB_OFFLINE="1")
+        self.assertEqual((result.returncode, result.stderr), (OK, ""))
+        described = json.loads(result.stdout)["models"][0]
+        self.assertEqual(described["name"], "org/demo")
+        self.assertIn(f"snapshots/{repo.commit}", described["path"])
+        result = self.run_program("bench", "--random-weights", "org/demo@v9", "--runs", "1")
+        self.assertEqual(result.returncode, FILE)
+        self.assertIn('no revision "v9"', result.stderr)
+
 
 if __name__ == "__main__":
     unittest.main()
