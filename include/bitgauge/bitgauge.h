@@ -81,7 +81,7 @@ typedef struct {
 
 /* What to measure. Start from bg_job_defaults; strings are borrowed and must outlive the call. */
 typedef struct {
-    const char *model;   /* a directory in the Hugging Face layout */
+    const char *model;   /* a directory in the Hugging Face layout, or a name on the Hub */
     bool random_weights; /* only config.json is read; weights are made up at the true shape */
     const char *const
         *precisions; /* "fp32", "fp16", ...; the first that succeeds is the baseline */
@@ -115,6 +115,7 @@ typedef struct {
         bool enabled;
         const char *const *prompts;
         size_t n_prompts;
+        const char *image; /* PNG or JPEG that the prompts are about; NULL: none */
         int max_new_tokens;
         bool stop_at_eos;   /* end a text at an end token; else none is ever chosen */
         double temperature; /* 0: greedy */

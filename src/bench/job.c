@@ -71,7 +71,7 @@ static json_t *main_to_json(const bg_job *j)
         }
     return json_pack(
         "{s:s, s:b, s:s, s:i, s:{s:b, s:i, s:i, s:i, s:i}, s:{s:b, s:s*, s:i, s:i, s:i, s:I, s:I}, "
-        "s:{s:b, s:s*, s:I, s:i, s:b}, s:{s:b, s:o, s:i, s:b, s:f, s:i, s:f, s:I}}",
+        "s:{s:b, s:s*, s:I, s:i, s:b}, s:{s:b, s:o, s:s*, s:i, s:b, s:f, s:i, s:f, s:I}}",
         "model", j->model, "random_weights", j->random_weights, "device", j->device, "threads",
         j->threads, "bench", "enabled", j->bench.enabled, "prompt_tokens", j->bench.prompt_tokens,
         "new_tokens", j->bench.new_tokens, "batch", j->bench.batch, "runs", j->bench.runs,
@@ -81,9 +81,10 @@ static json_t *main_to_json(const bg_job *j)
         (json_int_t)j->perplexity.max_tokens, "classify", "enabled", j->classify.enabled, "data",
         j->classify.data, "limit", (json_int_t)j->classify.limit, "max_length",
         j->classify.max_length, "pad", j->classify.pad, "generate", "enabled", j->generate.enabled,
-        "prompts", prompts, "max_new_tokens", j->generate.max_new_tokens, "stop_at_eos",
-        j->generate.stop_at_eos, "temperature", j->generate.temperature, "top_k", j->generate.top_k,
-        "top_p", j->generate.top_p, "seed", (json_int_t)j->generate.seed);
+        "prompts", prompts, "image", j->generate.image, "max_new_tokens",
+        j->generate.max_new_tokens, "stop_at_eos", j->generate.stop_at_eos, "temperature",
+        j->generate.temperature, "top_k", j->generate.top_k, "top_p", j->generate.top_p, "seed",
+        (json_int_t)j->generate.seed);
 }
 
 json_t *bg_job_to_json(const bg_job *j)
@@ -135,7 +136,7 @@ bg_status bg_job_from_json(const json_t *json, bg_job *out, const char ***prompt
     if (json_unpack_ex((json_t *)json, &problem, 0,
                        "{s:s, s:b, s:s, s:i, s:{s:b, s:i, s:i, s:i, s:i}, "
                        "s:{s:b, s?s, s:i, s:i, s:i, s:I, s:I}, s:{s:b, s?s, s:I, s:i, s:b}, "
-                       "s:{s:b, s:o, s:i, s:b, s:F, s:i, s:F, s:I}}",
+                       "s:{s:b, s:o, s?s, s:i, s:b, s:F, s:i, s:F, s:I}}",
                        "model", &j.model, "random_weights", &random_weights, "device", &j.device,
                        "threads", &j.threads, "bench", "enabled", &bench, "prompt_tokens",
                        &j.bench.prompt_tokens, "new_tokens", &j.bench.new_tokens, "batch",
@@ -144,10 +145,10 @@ bg_status bg_job_from_json(const json_t *json, bg_job *out, const char ***prompt
                        &j.perplexity.max_length, "stride", &j.perplexity.stride, "limit", &limit,
                        "max_tokens", &max_tokens, "classify", "enabled", &classify, "data",
                        &j.classify.data, "limit", &data_limit, "max_length", &j.classify.max_length,
-                       "pad", &pad, "generate", "enabled", &generate, "prompts", &list,
-                       "max_new_tokens", &j.generate.max_new_tokens, "stop_at_eos", &stop_at_eos,
-                       "temperature", &j.generate.temperature, "top_k", &j.generate.top_k, "top_p",
-                       &j.generate.top_p, "seed", &seed) != 0)
+                       "pad", &pad, "generate", "enabled", &generate, "prompts", &list, "image",
+                       &j.generate.image, "max_new_tokens", &j.generate.max_new_tokens,
+                       "stop_at_eos", &stop_at_eos, "temperature", &j.generate.temperature, "top_k",
+                       &j.generate.top_k, "top_p", &j.generate.top_p, "seed", &seed) != 0)
         return bg_fail(err, BG_ERR_INTERNAL, "worker: the job is not understood: %s", problem.text);
     j.random_weights = random_weights;
     j.bench.enabled = bench;

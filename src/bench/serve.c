@@ -5,6 +5,7 @@
  *   round     one timed round; any number of them
  *   finish    memory at its peak
  * Each is answered by the keys that it adds to the run (docs/results.md). */
+#include "bench/generations.h"
 #include "bench/job.h"
 #include "bench/machine.h"
 #include "bench/memory.h"
@@ -13,7 +14,6 @@
 #include "core/alloc.h"
 #include "core/clock.h"
 #include "eval/classify.h"
-#include "eval/generate.h"
 #include "eval/perplexity.h"
 #include "tokenizer/tokenizer.h"
 
@@ -262,63 +262,14 @@ static bg_status accuracy(worker *w, json_t *run, bg_error *err)
     return status;
 }
 
-static bg_status add_generation(worker *w, const char *prompt, const bg_generation *g, json_t *list,
-                                bg_error *err)
-{
-    const int32_t *ids = g->ids + g->prompt_tokens;
-    size_t n = g->n - g->prompt_tokens;
-    json_t *tokens = json_array();
-    for (size_t i = 0; tokens && i < n; i++)
-        if (json_array_append_new(tokens, json_integer(ids[i])) != 0) {
-            json_decref(tokens);
-            tokens = NULL;
-        }
-    if (!tokens) return bg_fail_memory(err, n * 16, "token ids");
-    char *text;
-    bg_status status = bg_tokenizer_decode(w->tokenizer, ids, n, true, &text, NULL, err);
-    if (status != BG_OK) {
-        json_decref(tokens);
-        return status;
-    }
-    json_t *entry = json_pack("{s:s, s:I, s:o, s:s, s:s}", "prompt", prompt, "prompt_tokens",
-                              (json_int_t)g->prompt_tokens, "token_ids", tokens, "text", text,
-                              "finish", g->ended ? "eos" : "length");
-    bg_string_free(text);
-    if (entry && json_array_append_new(list, entry) == 0) return BG_OK;
-    return bg_fail_memory(err, 4096, "a generated text");
-}
-
-static bg_status generations(worker *w, json_t *run, bg_error *err)
-{
-    json_t *list = json_array();
-    BG_TRY(set(run, "generations", list, err));
-    const bg_generate_options options = {
-        w->job.generate.max_new_tokens, w->job.generate.stop_at_eos, w->job.generate.temperature,
-        w->job.generate.top_k,          w->job.generate.top_p,       w->job.generate.seed};
-    for (size_t i = 0; i < w->job.generate.n_prompts; i++) {
-        const char *prompt = w->job.generate.prompts[i];
-        int32_t *ids;
-        size_t n;
-        BG_TRY(bg_tokenizer_encode(w->tokenizer, prompt, strlen(prompt), true, &ids, &n, err));
-        bg_generation g;
-        bg_status status =
-            bg_generate(w->model, ids, n, &options, (bg_progress){report_progress, w}, &g, err);
-        bg_ids_free(ids);
-        if (status == BG_OK) {
-            status = add_generation(w, prompt, &g, list, err);
-            bg_generation_free(&g);
-        }
-        if (status != BG_OK) return bg_error_context(err, "prompt %zu", i + 1);
-    }
-    return BG_OK;
-}
-
 static bg_status command_evaluate(worker *w, json_t *run, bg_error *err)
 {
     const bg_job *job = &w->job;
     if (job->perplexity.enabled) BG_TRY(perplexities(w, run, err));
     if (job->classify.enabled) BG_TRY(accuracy(w, run, err));
-    if (job->generate.enabled) BG_TRY(generations(w, run, err));
+    if (job->generate.enabled)
+        BG_TRY(bg_generations_run(job, w->model, w->tokenizer, (bg_progress){report_progress, w},
+                                  run, err));
     if (job->tasks.n > 0)
         BG_TRY(
             bg_tasks_run(job, w->model, w->tokenizer, (bg_progress){report_progress, w}, run, err));

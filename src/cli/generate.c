@@ -1,4 +1,4 @@
-/* bitgauge generate: what a decoder writes. */
+/* bitgauge generate: what a model writes. */
 #include "cli/settings.h"
 
 static const cli_option rows[] = {
@@ -6,6 +6,9 @@ static const cli_option rows[] = {
      "Prompts to complete, one or more; may be repeated; one that begins with a dash is written "
      "--prompt=TEXT",
      "four well-known ones", 0, 0},
+    {"image", 0, CLI_STRING, "FILE", offsetof(cli_settings, job.generate.image),
+     "A PNG or JPEG file that the prompts are about, for a model that looks at images", "none", 0,
+     0},
     {"max-new-tokens", 0, CLI_INT, "N", offsetof(cli_settings, job.generate.max_new_tokens),
      "Tokens to generate after each prompt", NULL, 1, 1 << 20},
     {"stop-at-eos", 0, CLI_FLAG, NULL, offsetof(cli_settings, job.generate.stop_at_eos),
@@ -37,19 +40,22 @@ static bg_status run(cli_settings *settings, bg_error *err)
 
 const cli_command cli_generate = {
     .name = "generate",
-    .summary = "complete prompts with a decoder",
+    .summary = "complete prompts, or answer them",
     .arguments = "MODEL",
     .min_arguments = 1,
     .max_arguments = 1,
-    .description =
-        "Completes prompts with MODEL, greedily unless --temperature says otherwise, and "
-        "says at which token each precision first departs from the first one listed. "
-        "Since --prompt takes every text up to the next option, MODEL goes before it.",
-    .examples = "bitgauge generate gpt2/ --prompt \"The capital of France is\" \"Once upon a "
-                "time\" # two prompts, greedy\n"
-                "bitgauge generate gpt2/ --prompt \"Dear\" --temperature 0.8 --top-k 40 --seed 7 # "
-                "drawn at random\n"
-                "bitgauge generate gpt2/ --precision fp32,nf4 # where nf4 departs from fp32\n",
+    .description = "Completes prompts with MODEL (an encoder-decoder answers them), greedily "
+                   "unless --temperature says otherwise, and "
+                   "says at which token each precision first departs from the first one listed. "
+                   "Since --prompt takes every text up to the next option, MODEL goes before it.",
+    .examples =
+        "bitgauge generate gpt2/ --prompt \"The capital of France is\" \"Once upon a "
+        "time\" # two prompts, greedy\n"
+        "bitgauge generate gpt2/ --prompt \"Dear\" --temperature 0.8 --top-k 40 --seed 7 # "
+        "drawn at random\n"
+        "bitgauge generate paligemma/ --image photo.jpg --prompt \"caption en\" # what is on "
+        "a photo\n"
+        "bitgauge generate gpt2/ --precision fp32,nf4 # where nf4 departs from fp32\n",
     .groups = (const cli_group *const[]){&own, &cli_precision_options, &cli_report_options, NULL},
     .prepare = prepare,
     .run = run,

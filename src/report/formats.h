@@ -13,4 +13,7 @@ bg_status bg_report_csv(const bg_report_view *view, int width, bg_text *out, bg_
 bg_status bg_report_markdown(const bg_report_view *view, int width, bg_text *out, bg_error *err);
 bg_status bg_report_html(const bg_report_view *view, int width, bg_text *out, bg_error *err);
 
+/* A part of the table: the texts, where they are all that was measured. */
+void bg_table_texts(bg_text *out, const bg_report_model *model, size_t width);
+
 #endif

@@ -211,6 +211,7 @@ static bg_status put_model(bg_text *out, const bg_report_model *model, size_t wi
         bg_put_wrapped(out, bg_report_reason(row), used + 8, 2, width);
         bg_text_puts(out, "\n");
     }
+    bg_table_texts(out, model, width);
     put_words(out, bg_words_finding, model, width);
     put_words(out, bg_words_conditions, model, width);
     put_words(out, bg_words_cautions, model, width);
