@@ -253,7 +253,8 @@ static void test_limits(void)
     CHECK(repeat("\x80\x02]", "\x85", 1u << 18, &err) == BG_ERR_FORMAT, "%s", err.message);
     CHECK(strstr(err.message, "are left"), "%s", err.message);
     /* containers that are thrown away at once */
-    CHECK(repeat("\x80\x02", "]0", (1u << 24) + 4096, &err) == BG_ERR_UNSUPPORTED, "%s", err.message);
+    CHECK(repeat("\x80\x02", "]0", (1u << 24) + 4096, &err) == BG_ERR_UNSUPPORTED, "%s",
+          err.message);
     CHECK(strstr(err.message, "more than 512 MiB"), "%s", err.message);
 
     static const char self[] = "\x80\x02]q\x01h\x01"
