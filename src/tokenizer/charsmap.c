@@ -78,52 +78,78 @@ void bg_charsmap_free(bg_charsmap *map)
     *map = (bg_charsmap){0};
 }
 
-/* The replacement of the shortest key that `text` begins with; NULL where there is none. */
-static const char *find(const bg_charsmap *map, const char *text, size_t size)
+/* The replacement of the shortest (or the longest) key that `text` begins with, and in *length the
+ * bytes of that key; NULL where there is none. */
+static const char *find(const bg_charsmap *map, const char *text, size_t size, bool longest,
+                        size_t *length)
 {
     /* A unit: bits 0-7 and 31 the label that leads here (31: a leaf, its value the rest), bit 8
      * whether a leaf hangs below, bits 10-30 the offset to the children, by 256 if bit 9 is set. */
+    const char *found = NULL;
     size_t node = 0;
     uint32_t unit = map->units[0];
     for (size_t i = 0; i <= size; i++) {
         node ^= (size_t)(unit >> 10) << ((unit & 1u << 9) >> 6);
         if (i > 0 && unit >> 8 & 1) {
-            if (node >= map->n_units) return NULL;
+            if (node >= map->n_units) return found;
             size_t at = map->units[node] & 0x7FFFFFFF;
-            bool inside = at < map->size && ((uint8_t)map->text[at] & 0xC0) == 0x80;
-            return at > map->size || inside ? NULL : map->text + at;
+            if (at > map->size || (at < map->size && ((uint8_t)map->text[at] & 0xC0) == 0x80))
+                return found;
+            found = map->text + at;
+            *length = i;
+            if (!longest) return found;
         }
         uint8_t byte = i < size ? (uint8_t)text[i] : 0;
-        if (!byte) return NULL;
+        if (!byte) return found;
         node ^= byte;
-        if (node >= map->n_units) return NULL;
+        if (node >= map->n_units) return found;
         unit = map->units[node];
-        if ((unit & (1u << 31 | 0xFF)) != byte) return NULL;
+        if ((unit & (1u << 31 | 0xFF)) != byte) return found;
     }
-    return NULL;
+    return found;
+}
+
+static bg_status append(bg_text *out, const char *text, size_t size, size_t limit, bg_error *err)
+{
+    if (out->size + size > limit)
+        return bg_fail(err, BG_ERR_FORMAT,
+                       "the tokenizer's character map makes more than %zu bytes of text; its file "
+                       "is damaged, download it again",
+                       limit);
+    bg_text_append(out, text, size);
+    return BG_OK;
+}
+
+/* From the left, the longest rule; the text between rules as it is. */
+static bg_status apply_longest(const bg_charsmap *map, const char *text, size_t size, size_t limit,
+                               bg_text *out, bg_error *err)
+{
+    for (size_t i = 0, n; i < size; i += n) {
+        const char *found = find(map, text + i, size - i, true, &n);
+        if (!found) bg_utf8_next(text + i, &n);
+        BG_TRY(append(out, found ? found : text + i, found ? strlen(found) : n, limit, err));
+    }
+    return BG_OK;
 }
 
 bg_status bg_charsmap_apply(const bg_charsmap *map, const char *text, size_t size, size_t limit,
                             bg_text *out, bg_error *err)
 {
     enum { LONGEST_GRAPHEME = 5 };
-    for (size_t i = 0, length; i < size; i += length) {
+    if (map->longest) return apply_longest(map, text, size, limit, out, err);
+    for (size_t i = 0, length, n, key; i < size; i += length) {
         length = bg_grapheme(text + i, size - i);
-        const char *found = length <= LONGEST_GRAPHEME ? find(map, text + i, length) : NULL;
-        for (size_t done = 0, n; done < length; done += n) {
-            n = length;
-            if (!found) {
-                bg_utf8_next(text + i + done, &n);
-                if (n < length || length > LONGEST_GRAPHEME) found = find(map, text + i + done, n);
-            }
-            size_t added = found ? strlen(found) : n;
-            if (out->size + added > limit)
-                return bg_fail(err, BG_ERR_FORMAT,
-                               "the tokenizer's character map makes more than %zu bytes of text; "
-                               "its file is damaged, download it again",
-                               limit);
-            bg_text_append(out, found ? found : text + i + done, added);
-            found = NULL;
+        const char *found =
+            length <= LONGEST_GRAPHEME ? find(map, text + i, length, false, &key) : NULL;
+        if (found) {
+            BG_TRY(append(out, found, strlen(found), limit, err));
+            continue;
+        }
+        for (size_t done = 0; done < length; done += n) {
+            const char *part = text + i + done;
+            bg_utf8_next(part, &n);
+            found = find(map, part, n, false, &key);
+            BG_TRY(append(out, found ? found : part, found ? strlen(found) : n, limit, err));
         }
     }
     return BG_OK;

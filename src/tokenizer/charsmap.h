@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/text.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,6 +19,7 @@ typedef struct {
     size_t n_units;
     char *text; /* (size) the replacements, and a NUL */
     size_t size;
+    bool longest; /* apply the rules as SentencePiece itself does; see bg_charsmap_apply */
 } bg_charsmap;
 
 /* `where` names the source in errors. */
@@ -29,7 +31,8 @@ void bg_charsmap_free(bg_charsmap *map);
 
 /* Appends the text (valid UTF-8) with the rules applied as Hugging Face `tokenizers` does, grapheme
  * by grapheme: one of fewer than six bytes becomes what the shortest rule that it begins with says;
- * another is rewritten character by character. More than `limit` bytes of output are an error. */
+ * another is rewritten character by character. With `longest`, from the left, what the longest rule
+ * says that the rest of the text begins with. More than `limit` bytes of output are an error. */
 bg_status bg_charsmap_apply(const bg_charsmap *map, const char *text, size_t size, size_t limit,
                             bg_text *out, bg_error *err);
 

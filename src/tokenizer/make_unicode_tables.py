@@ -3,12 +3,13 @@
 
 That library takes some classes from crates whose Unicode tables are years old, so a character
 class of today's Unicode is not the class a tokenizer was trained with. The classes are read off
-the library's behaviour, one code point at a time.
+the library's behaviour, one code point at a time. Where utf8proc has the tables, only what the
+library does otherwise is written.
 
     pip install tokenizers
     python src/tokenizer/make_unicode_tables.py > src/tokenizer/unicode_tables.h
 """
-import base64
+import ctypes
 import struct
 
 import tokenizers
@@ -20,6 +21,24 @@ strip = normalizers.BertNormalizer(clean_text=False, handle_chinese_chars=False,
                                    strip_accents=True, lowercase=False)
 marks = normalizers.StripAccents()
 punctuation = pre_tokenizers.Punctuation()
+whitespace = pre_tokenizers.Whitespace()
+lowercase, nfd, nfkd = normalizers.Lowercase(), normalizers.NFD(), normalizers.NFKD()
+
+utf8proc = ctypes.CDLL("libutf8proc.so.2")
+utf8proc.utf8proc_get_property.restype = ctypes.POINTER(ctypes.c_int16)
+
+
+def combining_class(c):
+    return utf8proc.utf8proc_get_property(ord(c))[1]
+
+
+def decomposes(c):
+    COMPAT_DECOMPOSE = 1 << 2 | 1 << 4
+    points = (ctypes.c_int32 * 32)()
+    n = utf8proc.utf8proc_decompose_char(ord(c), points, 32, COMPAT_DECOMPOSE, ctypes.byref(ctypes.c_int()))
+    return n != 1 or points[0] != ord(c)
+
+
 
 # A character map with one rule, "a" becomes "b": of a grapheme "a" and a mark only "b" is left.
 units = [0] * 0x200
@@ -40,6 +59,14 @@ CLASSES = {
                               lambda c: strip.normalize_str(c) == ""),
     "bg_unicode_mark": ("Combining marks (normalizer StripAccents).",
                         lambda c: marks.normalize_str(c) == ""),
+    "bg_unicode_word": ("Word characters, \\w (pre-tokenizer Whitespace, single_word).",
+                        lambda c: len(whitespace.pre_tokenize_str("a" + c)) == 1
+                        and len(whitespace.pre_tokenize_str("a" + c)[0][0]) == 2),
+    "bg_unicode_unclassed": ("Marks that stay where they are among others (normalizers NFC, NFD, ...).",
+                             lambda c: 0 < combining_class(c) < 240
+                             and nfd.normalize_str("\u0345" + c) == "\u0345" + c),
+    "bg_unicode_whole": ("What the compatibility forms leave alone (normalizers NFKC, NFKD).",
+                         lambda c: decomposes(c) and nfkd.normalize_str(c) == c),
     "bg_unicode_extends": ("What joins a letter before it in one grapheme (normalizer Precompiled).",
                            lambda c: charsmap.normalize_str("a" + c) == "b"),
     "bg_unicode_prepends": ("What joins a letter after it in one grapheme (normalizer Precompiled).",
@@ -68,4 +95,10 @@ for name, (comment, member) in CLASSES.items():
     print(f"/* {comment} */\nstatic const bg_unicode_range {name}[] = {{")
     print(", ".join(f"{{0x{a:x}, 0x{b:x}}}" for a, b in ranges))
     print("};\n")
-print("#endif")
+pairs = [(c, ord(lowercase.normalize_str(chr(c)))) for c in range(0x110000)
+         if not 0xD800 <= c < 0xE000 and len(lowercase.normalize_str(chr(c))) == 1
+         and ord(lowercase.normalize_str(chr(c))) != utf8proc.utf8proc_tolower(c)]
+print("/* Letters, and their lower case (normalizers Lowercase, BertNormalizer). */")
+print("static const uint32_t bg_unicode_lower[][2] = {")
+print(", ".join(f"{{0x{a:x}, 0x{b:x}}}" for a, b in pairs))
+print("};\n\n#endif")

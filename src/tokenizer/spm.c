@@ -197,8 +197,9 @@ static void plain_steps(const bg_sentencepiece_model *m, bg_text *out)
     bg_text_puts(out, "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":"
                       "\"Sequence\",\"normalizers\":[]}");
     if (m->remove_extra_whitespaces)
-        bg_text_puts(out, ",{\"type\":\"Strip\"},{\"type\":\"Replace\",\"pattern\":{\"Regex\":"
-                          "\" {2,}\"},\"content\":\" \"}");
+        bg_text_puts(out, ",{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"\\\\A +|[ " MARK
+                          "]+\\\\z\"},\"content\":\"\"},{\"type\":\"Replace\",\"pattern\":{"
+                          "\"Regex\":\" {2,}\"},\"content\":\" \"}");
     if (m->add_dummy_prefix) bg_text_puts(out, ",{\"type\":\"Prepend\",\"prepend\":\" \"}");
     if (m->escape_whitespaces) bg_text_puts(out, "," TO_MARK);
     bg_text_printf(out, "]}," DECODERS TO_SPACE "," BYTES "%s]}}",
@@ -215,6 +216,7 @@ static bg_status build_steps(const bg_sentencepiece_model *m, const family *f, c
         if (!step) return bg_fail_memory(err, sizeof *step, "a tokenizer");
         BG_TRY(bg_charsmap_parse(m->charsmap.at, (size_t)(m->charsmap.end - m->charsmap.at), where,
                                  &step->charsmap, err));
+        step->charsmap.longest = !f->class;
     }
     if (f->steps)
         bg_text_puts(&text, f->steps);

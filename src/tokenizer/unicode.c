@@ -152,16 +152,10 @@ static unsigned category_bit(uint32_t c)
 
 bool bg_is_word(uint32_t c)
 {
-    enum {
-        WORD = 1 << UTF8PROC_CATEGORY_LU | 1 << UTF8PROC_CATEGORY_LL | 1 << UTF8PROC_CATEGORY_LT |
-               1 << UTF8PROC_CATEGORY_LM | 1 << UTF8PROC_CATEGORY_LO | 1 << UTF8PROC_CATEGORY_MN |
-               1 << UTF8PROC_CATEGORY_MC | 1 << UTF8PROC_CATEGORY_ME | 1 << UTF8PROC_CATEGORY_ND |
-               1 << UTF8PROC_CATEGORY_NL | 1 << UTF8PROC_CATEGORY_PC
-    };
-    /* The symbols that are Other_Alphabetic: circled, squared and negative letters. */
-    bool letter_like = (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) ||
-                       (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189);
-    return (category_bit(c) & WORD) || letter_like || c == 0x200C || c == 0x200D;
+    if (c < 0x80)
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+               c == '_';
+    return IN(bg_unicode_word, c);
 }
 
 bool bg_is_numeric(uint32_t c)
@@ -220,10 +214,28 @@ void bg_append_lower(bg_text *text, uint32_t c)
         bg_text_append(text, "i\xCC\x87", 3);
         return;
     }
+    size_t low = 0, high = sizeof bg_unicode_lower / sizeof *bg_unicode_lower;
+    while (low < high && c >= bg_unicode_lower[0][0]) {
+        size_t middle = (low + high) / 2;
+        if (bg_unicode_lower[middle][0] == c) {
+            bg_utf8_append(text, bg_unicode_lower[middle][1]);
+            return;
+        }
+        if (bg_unicode_lower[middle][0] < c)
+            low = middle + 1;
+        else
+            high = middle;
+    }
     bg_utf8_append(text, (uint32_t)utf8proc_tolower((utf8proc_int32_t)c));
 }
 
 /* ---- normalization forms --------------------------------------------------------------------- */
+
+static int combining_class(utf8proc_int32_t c)
+{
+    int class = utf8proc_get_property(c)->combining_class;
+    return class && IN(bg_unicode_unclassed, (uint32_t)c) ? 0 : class;
+}
 
 /* Sorts each run of combining characters by class, keeping the order within a class. Insertion
  * sort, which is quick on the runs of real text; a long hostile run is merged instead. */
@@ -232,10 +244,9 @@ static void reorder_run(utf8proc_int32_t *run, size_t n, utf8proc_int32_t *spare
     if (n <= 32) {
         for (size_t i = 1; i < n; i++) {
             utf8proc_int32_t c = run[i];
-            int class = utf8proc_get_property(c)->combining_class;
+            int class = combining_class(c);
             size_t j = i;
-            for (; j > 0 && utf8proc_get_property(run[j - 1])->combining_class > class; j--)
-                run[j] = run[j - 1];
+            for (; j > 0 && combining_class(run[j - 1]) > class; j--) run[j] = run[j - 1];
             run[j] = c;
         }
         return;
@@ -246,8 +257,7 @@ static void reorder_run(utf8proc_int32_t *run, size_t n, utf8proc_int32_t *spare
     memcpy(spare, run, half * sizeof *run);
     size_t a = 0, b = half, out = 0;
     while (a < half && b < n) {
-        bool right = utf8proc_get_property(run[b])->combining_class <
-                     utf8proc_get_property(spare[a])->combining_class;
+        bool right = combining_class(run[b]) < combining_class(spare[a]);
         run[out++] = right ? run[b++] : spare[a++];
     }
     while (a < half) run[out++] = spare[a++];
@@ -256,9 +266,9 @@ static void reorder_run(utf8proc_int32_t *run, size_t n, utf8proc_int32_t *spare
 static void reorder(utf8proc_int32_t *points, size_t n, utf8proc_int32_t *spare)
 {
     for (size_t i = 0; i < n; i++) {
-        if (!utf8proc_get_property(points[i])->combining_class) continue;
+        if (!combining_class(points[i])) continue;
         size_t end = i + 1;
-        while (end < n && utf8proc_get_property(points[end])->combining_class) end++;
+        while (end < n && combining_class(points[end])) end++;
         reorder_run(points + i, end - i, spare);
         i = end;
     }
@@ -290,6 +300,10 @@ bg_status bg_append_normalized(bg_text *out, const char *text, size_t size, bg_n
             capacity *= 2;
         }
         int boundary = 0;
+        if (form & BG_NFKD && IN(bg_unicode_whole, c)) {
+            points[n++] = (utf8proc_int32_t)c;
+            continue;
+        }
         n += (size_t)utf8proc_decompose_char((utf8proc_int32_t)c, points + n, LONGEST, options,
                                              &boundary);
     }
