@@ -14,6 +14,7 @@
 #include "core/file.h"
 #include "eval/dataset.h"
 #include "eval/perplexity.h"
+#include "eval/prompt.h"
 #include "hub/hub.h"
 #include "model/config.h"
 #include "quant/format.h"
@@ -108,6 +109,11 @@ static bg_status check_options(const bg_job *job, const bg_config *c, bg_error *
                        "generate: %d new tokens do not fit the %lld positions of this model; lower "
                        "--max-new-tokens",
                        job->generate.max_new_tokens, context);
+    if (job->generate.enabled && job->generate.image) {
+        float *pixels;
+        BG_TRY(bg_prompt_image(c, job->model, job->generate.image, &pixels, err));
+        bg_free(pixels);
+    }
     if (job->bench.enabled)
         BG_TRY(bg_timing_check(c, job->bench.prompt_tokens, job->bench.new_tokens, err));
     if (!job->perplexity.enabled && !job->classify.enabled && !job->generate.enabled &&

@@ -72,7 +72,7 @@ bg_status bg_timing_create(const bg_model *model, int prompt_tokens, int new_tok
     t->prompt_tokens = text_length(c, prompt_tokens, t->new_tokens) + image_tokens(c);
     const size_t rows = t->prompt_tokens * t->batch;
     const size_t length = t->prompt_tokens + t->new_tokens + 1;
-    const bg_config *e = c->encoder;
+    const bg_config *e = image_tokens(c) > 0 ? c->encoder : NULL;
     const size_t values = e ? (size_t)(e->num_channels * e->image_size * e->image_size) : 0;
     t->ids = bg_alloc_array(rows, sizeof *t->ids);
     t->next = bg_calloc(t->batch, sizeof *t->next);
