@@ -43,7 +43,7 @@ static bg_status take(machine *m, uint64_t n, const uint8_t **out)
 /* A little-endian unsigned number. */
 static bg_status take_number(machine *m, int bytes, uint64_t *out)
 {
-    const uint8_t *p;
+    const uint8_t *p = NULL;
     BG_TRY(take(m, (uint64_t)bytes, &p));
     *out = 0;
     for (int i = bytes - 1; i >= 0; i--) *out = *out << 8 | p[i];
@@ -195,8 +195,8 @@ static bg_status op_pop(machine *m, int argument)
 
 static bg_status op_pop_mark(machine *m, int argument)
 {
-    bg_value *values;
-    size_t n;
+    bg_value *values = NULL;
+    size_t n = 0;
     (void)argument;
     return to_mark(m, &values, &n);
 }
@@ -215,7 +215,7 @@ static bg_status op_bool(machine *m, int argument)
 /* Four bytes are signed, fewer are not. */
 static bg_status op_int(machine *m, int argument)
 {
-    uint64_t n;
+    uint64_t n = 0;
     BG_TRY(take_number(m, argument, &n));
     int64_t value = argument == 4 ? (int32_t)(uint32_t)n : (int64_t)n;
     return push(m, (bg_value){.kind = BG_VALUE_INT, .integer = value});
@@ -224,8 +224,8 @@ static bg_status op_int(machine *m, int argument)
 /* A two's complement number of any length, little-endian. */
 static bg_status op_long(machine *m, int argument)
 {
-    uint64_t n;
-    const uint8_t *p;
+    uint64_t n = 0;
+    const uint8_t *p = NULL;
     BG_TRY(take_number(m, argument, &n));
     BG_TRY(take(m, n, &p));
     if (n > 8)
@@ -238,7 +238,7 @@ static bg_status op_long(machine *m, int argument)
 
 static bg_status op_float(machine *m, int argument)
 {
-    const uint8_t *p;
+    const uint8_t *p = NULL;
     uint64_t bits = 0;
     BG_TRY(take(m, (uint64_t)argument, &p));
     for (int i = 0; i < argument; i++) bits = bits << 8 | p[i]; /* big-endian, alone of all */
@@ -249,8 +249,8 @@ static bg_status op_float(machine *m, int argument)
 
 static bg_status op_string(machine *m, int argument)
 {
-    uint64_t n;
-    const uint8_t *p;
+    uint64_t n = 0;
+    const uint8_t *p = NULL;
     BG_TRY(take_number(m, argument, &n));
     if (n > UINT32_MAX) return refuse(m, "a string of 4 GiB or more");
     BG_TRY(take(m, n, &p));
@@ -260,14 +260,14 @@ static bg_status op_string(machine *m, int argument)
 
 static bg_status op_empty(machine *m, int argument)
 {
-    bg_value value;
+    bg_value value = {0};
     BG_TRY(bg_pickle_items(&m->place, (bg_value_kind)argument, NULL, 0, &value));
     return push(m, value);
 }
 
 static bg_status op_tuple(machine *m, int argument)
 {
-    bg_value *values, value;
+    bg_value *values = NULL, value = {0};
     BG_TRY(top(m, (size_t)argument, &values));
     BG_TRY(bg_pickle_items(&m->place, BG_VALUE_TUPLE, values, (size_t)argument, &value));
     return replace(m, (size_t)argument, value);
@@ -275,8 +275,8 @@ static bg_status op_tuple(machine *m, int argument)
 
 static bg_status op_tuple_to_mark(machine *m, int argument)
 {
-    bg_value *values, value;
-    size_t n;
+    bg_value *values = NULL, value = {0};
+    size_t n = 0;
     (void)argument;
     BG_TRY(to_mark(m, &values, &n));
     BG_TRY(bg_pickle_items(&m->place, BG_VALUE_TUPLE, values, n, &value));
@@ -286,7 +286,7 @@ static bg_status op_tuple_to_mark(machine *m, int argument)
 /* Puts n values into the container on top of the stack, which values lie above. */
 static bg_status extend(machine *m, bg_value_kind kind, const bg_value *values, size_t n)
 {
-    bg_value *container;
+    bg_value *container = NULL;
     BG_TRY(top(m, 1, &container));
     if (container->kind != kind)
         return bg_pickle_refuse(&m->place, BG_ERR_FORMAT, "puts items into %s" AGAIN,
@@ -298,7 +298,7 @@ static bg_status extend(machine *m, bg_value_kind kind, const bg_value *values, 
 static bg_status op_append(machine *m, int argument)
 {
     const size_t n = argument == BG_VALUE_DICT ? 2 : 1;
-    bg_value *values;
+    bg_value *values = NULL;
     BG_TRY(top(m, n + 1, &values));
     m->depth -= n;
     return extend(m, (bg_value_kind)argument, values + 1, n);
@@ -306,8 +306,8 @@ static bg_status op_append(machine *m, int argument)
 
 static bg_status op_append_to_mark(machine *m, int argument)
 {
-    bg_value *values;
-    size_t n;
+    bg_value *values = NULL;
+    size_t n = 0;
     BG_TRY(to_mark(m, &values, &n));
     return extend(m, (bg_value_kind)argument, values, n);
 }
@@ -317,7 +317,7 @@ static bg_status op_global(machine *m, int argument)
 {
     const char *text[2];
     size_t sizes[2];
-    bg_value value;
+    bg_value value = {0};
     (void)argument;
     for (int i = 0; i < 2; i++) {
         text[i] = (const char *)m->data + m->at;
@@ -332,7 +332,7 @@ static bg_status op_global(machine *m, int argument)
 
 static bg_status op_stack_global(machine *m, int argument)
 {
-    bg_value *v, value;
+    bg_value *v = NULL, value = {0};
     (void)argument;
     BG_TRY(top(m, 2, &v));
     if (v[0].kind != BG_VALUE_STRING || v[1].kind != BG_VALUE_STRING)
@@ -343,7 +343,7 @@ static bg_status op_stack_global(machine *m, int argument)
 
 static bg_status op_reduce(machine *m, int argument)
 {
-    bg_value *v, value;
+    bg_value *v = NULL, value = {0};
     (void)argument;
     BG_TRY(top(m, 2, &v));
     BG_TRY(bg_pickle_call(&m->place, &v[0], &v[1], &value));
@@ -354,7 +354,7 @@ static bg_status op_reduce(machine *m, int argument)
  * version of each layer); they are not needed. */
 static bg_status op_build(machine *m, int argument)
 {
-    bg_value *v;
+    bg_value *v = NULL;
     (void)argument;
     BG_TRY(top(m, 2, &v));
     if (v[0].kind != BG_VALUE_DICT || v[1].kind != BG_VALUE_DICT)
@@ -367,7 +367,7 @@ static bg_status op_build(machine *m, int argument)
 
 static bg_status op_persistent(machine *m, int argument)
 {
-    bg_value *v, value;
+    bg_value *v = NULL, value = {0};
     (void)argument;
     BG_TRY(top(m, 1, &v));
     BG_TRY(bg_pickle_persistent(&m->place, v, &value));
@@ -476,7 +476,7 @@ static const struct {
 
 static bg_status step(machine *m)
 {
-    const uint8_t *opcode;
+    const uint8_t *opcode = NULL;
     m->place.at = m->at;
     BG_TRY(take(m, 1, &opcode));
     if (opcodes[*opcode].run) return opcodes[*opcode].run(m, opcodes[*opcode].argument);

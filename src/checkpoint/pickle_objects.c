@@ -85,7 +85,7 @@ bg_status bg_pickle_extend(const bg_pickle_place *place, bg_items *items, const 
 {
     if (n > items->capacity - items->count) {
         size_t capacity = items->count + bg_max_size(n, items->count);
-        bg_value *at;
+        bg_value *at = NULL;
         BG_TRY(bg_pickle_alloc(place, capacity * sizeof *at, &at));
         if (items->count) memcpy(at, items->at, items->count * sizeof *at);
         items->at = at;
@@ -99,7 +99,7 @@ bg_status bg_pickle_extend(const bg_pickle_place *place, bg_items *items, const 
 bg_status bg_pickle_items(const bg_pickle_place *place, bg_value_kind kind, const bg_value *values,
                           size_t n, bg_value *out)
 {
-    bg_items *items;
+    bg_items *items = NULL;
     BG_TRY(bg_pickle_alloc(place, sizeof *items, &items));
     *out = (bg_value){.kind = kind, .items = items};
     return bg_pickle_extend(place, items, values, n);
