@@ -108,7 +108,7 @@ static bg_status replace(machine *m, size_t n, bg_value value)
 static bg_status put(machine *m, uint64_t index)
 {
     enum { SLACK = 1024 };
-    bg_value *value;
+    bg_value *value = NULL;
     BG_TRY(top(m, 1, &value));
     if (index > m->n_puts + SLACK)
         return bg_pickle_refuse(&m->place, BG_ERR_FORMAT,
