@@ -207,6 +207,69 @@ static void test_elementwise(void)
         for (int i = 0; i < N; i++)
             error = fmax(error, fabs(y[i] - x[i] / sqrt(squares + 1e-6) * w[i]));
         CHECK(error < 2e-6, "%s rms_norm %g", k->isa, error);
+        k->rms_norm(x, w, 1e-6f, true, false, y, N);
+        error = 0;
+        for (int i = 0; i < N; i++)
+            error = fmax(error, fabs(y[i] - x[i] / sqrt(squares + 1e-6) * (1.0 + w[i])));
+        CHECK(error < 2e-6, "%s rms_norm with offset %g", k->isa, error);
+        memcpy(y, x, sizeof y);
+        k->multiply(w, y, N);
+        error = 0;
+        for (int i = 0; i < N; i++) error = fmax(error, fabs(y[i] - (double)x[i] * w[i]));
+        CHECK(error < 2e-6, "%s multiply %g", k->isa, error);
+    }
+}
+
+/* In a 16-bit model every kernel table rounds where the scalar one does: to the bit. */
+static void test_half(void)
+{
+    enum { N = 131, PAIRS = 65 };
+    float x[2 * N], w[N], b[N], expected[2 * N];
+    for (int i = 0; i < N; i++) {
+        w[i] = bg_f16_to_f32(bg_f32_to_f16(noise()));
+        b[i] = bg_f16_to_f32(bg_f32_to_f16(noise()));
+    }
+    for (int t = 0; bg_cpu_kernel_tables[t]; t++) {
+        const bg_cpu_kernels *k = bg_cpu_kernel_tables[t], *scalar = &bg_cpu_scalar;
+        if (!k->supported()) continue;
+        for (int offset = 0; offset < 2; offset++) {
+            for (int i = 0; i < N; i++) x[i] = bg_f16_to_f32(bg_f32_to_f16(noise() * 9));
+            scalar->rms_norm(x, w, 1e-6f, offset, true, expected, N);
+            k->rms_norm(x, w, 1e-6f, offset, true, x, N);
+            CHECK(memcmp(x, expected, N * sizeof *x) == 0, "%s rms_norm", k->isa);
+        }
+        for (int i = 0; i < 2 * N; i++)
+            x[i] = expected[i] = bg_f16_to_f32(bg_f32_to_f16(noise() * 9));
+        scalar->rotate(expected, w, b, true, PAIRS);
+        k->rotate(x, w, b, true, PAIRS);
+        CHECK(memcmp(x, expected, sizeof x) == 0, "%s rotate", k->isa);
+    }
+}
+
+/* Pair i is (x[i], x[i + n]); what lies beyond is not touched. */
+static void test_rotate(void)
+{
+    enum { PAIRS = 67, N = 150 };
+    float x[N], y[N], cosines[PAIRS], sines[PAIRS];
+    for (int i = 0; i < PAIRS; i++) {
+        cosines[i] = (float)cos(i);
+        sines[i] = (float)sin(i);
+    }
+    for (int t = 0; bg_cpu_kernel_tables[t]; t++) {
+        const bg_cpu_kernels *k = bg_cpu_kernel_tables[t];
+        if (!k->supported()) continue;
+        for (int i = 0; i < N; i++) x[i] = y[i] = noise();
+        k->rotate(y, cosines, sines, false, PAIRS);
+        double error = 0;
+        for (int i = 0; i < N; i++) {
+            double e = x[i];
+            if (i < PAIRS)
+                e = cos(i) * x[i] - sin(i) * x[i + PAIRS];
+            else if (i < 2 * PAIRS)
+                e = cos(i - PAIRS) * x[i] + sin(i - PAIRS) * x[i - PAIRS];
+            error = fmax(error, fabs(y[i] - e));
+        }
+        CHECK(error < 3e-7, "%s rotate %g", k->isa, error);
     }
 }
 
@@ -233,6 +296,8 @@ int main(void)
     srand(7);
     RUN(test_products);
     RUN(test_elementwise);
+    RUN(test_half);
+    RUN(test_rotate);
     RUN(test_extremes);
     return test_finish();
 }

@@ -37,6 +37,45 @@ static void test_good(void)
     CHECK(c.num_labels == 3 && c.intermediate_size == 20 && c.norm_eps == 1e-12, "distilbert");
 }
 
+#define LLAMA                                                                                      \
+    "\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":64,\"num_hidden_layers\":3,"         \
+    "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"intermediate_size\":96,"                \
+    "\"vocab_size\":99,\"max_position_embeddings\":128"
+
+static void test_families(void)
+{
+    bg_config c;
+    CHECK(parse("{" LLAMA ",\"rope_theta\":5e5,\"eos_token_id\":[5,6,7]}", &c) == BG_OK, "%s",
+          err.message);
+    CHECK(c.head_dim == 16 && c.rope.dim == 16 && c.rope.theta == 5e5 && !c.tie_word_embeddings &&
+              c.n_end_tokens == 3 && c.sliding_window == 0,
+          "llama");
+    CHECK(parse("{" LLAMA ",\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":4,"
+                "\"rope_theta\":100},\"tie_word_embeddings\":true}",
+                &c) == BG_OK,
+          "%s", err.message);
+    CHECK(c.rope.kind == BG_ROPE_LINEAR && c.rope.factor == 4 && c.rope.theta == 100,
+          "new spelling");
+    CHECK(parse("{\"architectures\":[\"MistralForCausalLM\"],\"hidden_size\":64,"
+                "\"num_hidden_layers\":3,\"num_attention_heads\":4,\"vocab_size\":99,"
+                "\"max_position_embeddings\":128,\"sliding_window\":16,"
+                "\"layer_types\":[\"full_attention\",\"sliding_attention\"]}",
+                &c) == BG_OK,
+          "%s", err.message);
+    CHECK(!bg_config_slides(&c, 0) && bg_config_slides(&c, 1) && bg_config_slides(&c, 2),
+          "windows");
+    CHECK(parse("{\"architectures\":[\"T5ForConditionalGeneration\"],\"d_model\":32,\"d_kv\":8,"
+                "\"d_ff\":64,\"num_layers\":2,\"num_decoder_layers\":3,\"num_heads\":2,"
+                "\"vocab_size\":50,\"feed_forward_proj\":\"gated-gelu\",\"forced_bos_token_id\":7}",
+                &c) == BG_OK,
+          "%s", err.message);
+    CHECK(c.num_hidden_layers == 3 && c.encoder->num_hidden_layers == 2 && c.holds[BG_IF_GATED] &&
+              c.activation == BG_ACTIVATION_GELU_NEW && c.n_forced == 1 && c.forced_ids[0] == 7,
+          "t5");
+    CHECK(fabs(c.head_scale - 1 / sqrt(32)) < 1e-12, "a tied head is scaled: %g", c.head_scale);
+    bg_config_free(&c);
+}
+
 static void test_bad(void)
 {
     static const struct {
@@ -56,6 +95,16 @@ static void test_bad(void)
         {"{" GPT2 ",\"num_key_value_heads\":2}", "key-value heads", BG_ERR_FORMAT},
         {"{" GPT2 ",\"head_dim\":131072}", "attention heads", BG_ERR_FORMAT},
         {"{" GPT2 ",\"eos_token_id\":[\"a\"]}", "eos_token_id", BG_ERR_FORMAT},
+        {"{" LLAMA ",\"rope_scaling\":{\"type\":\"longrope\"}}", "longrope", BG_ERR_UNSUPPORTED},
+        {"{" LLAMA ",\"rope_scaling\":{\"type\":\"llama3\"}}", "factor", BG_ERR_FORMAT},
+        {"{" LLAMA ",\"rope_theta\":-1}", "rotary", BG_ERR_FORMAT},
+        {"{" LLAMA ",\"rope_theta\":\"x\"}", "rope_theta", BG_ERR_FORMAT},
+        {"{" LLAMA ",\"partial_rotary_factor\":0.05}", "rotary", BG_ERR_FORMAT},
+        {"{\"architectures\":[\"PaliGemmaForConditionalGeneration\"]}", "text_config",
+         BG_ERR_FORMAT},
+        {"{\"architectures\":[\"T5ForConditionalGeneration\"],\"d_model\":32,\"d_kv\":8,"
+         "\"num_layers\":2,\"num_heads\":2,\"vocab_size\":50,\"relative_attention_num_buckets\":2}",
+         "buckets", BG_ERR_FORMAT},
         {"{" GPT2 ",\"tie_word_embeddings\":\"yes\"}", "tie_word_embeddings", BG_ERR_FORMAT},
         {"{\"model_type\":\"gpt2\",\"n_embd\":41,\"n_layer\":2,\"n_head\":5,\"vocab_size\":9,"
          "\"n_positions\":8}",
@@ -69,12 +118,14 @@ static void test_bad(void)
         CHECK(parse(cases[i].text, &c) == cases[i].status, "%s: %s", cases[i].text, err.message);
         CHECK(strstr(err.message, cases[i].says) && strstr(err.message, "config.json"), "%s: %s",
               cases[i].text, err.message);
+        bg_config_free(&c);
     }
 }
 
 int main(void)
 {
     RUN(test_good);
+    RUN(test_families);
     RUN(test_bad);
     return test_finish();
 }
