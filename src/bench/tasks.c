@@ -39,9 +39,7 @@ static bool fits(const bg_eval_task *task, const bg_config *config)
 static bg_status data_file(const bg_eval_task *task, const char *given, bg_progress progress,
                            char **path, bg_error *err)
 {
-    if (!given)
-        return bg_hub_dataset_file(task->repository, task->revision, task->file, progress, path,
-                                   err);
+    if (!given) return bg_hub_dataset_file(task->repository, NULL, task->file, progress, path, err);
     *path = bg_strdup(given);
     return *path ? BG_OK : bg_fail_memory(err, strlen(given) + 1, "a path");
 }
@@ -166,10 +164,13 @@ static json_t *changes_of(const json_t *metrics, const json_t *theirs)
     {
         const json_t *other = find(theirs, "metric", json_object_get(m, "metric"));
         if (!list || !other) continue;
-        double change = json_number_value(json_object_get(m, "value")) -
-                        json_number_value(json_object_get(other, "value"));
+        const char *name = json_string_value(json_object_get(m, "metric"));
+        double a = json_number_value(json_object_get(m, "value"));
+        double b = json_number_value(json_object_get(other, "value"));
+        bool perplexity = strcmp(name, "perplexity") == 0;
         json_t *entry =
-            json_pack("{s:O, s:f}", "metric", json_object_get(m, "metric"), "change", change);
+            json_pack("{s:s, s:f}", "metric", name, perplexity ? "change_percent" : "change",
+                      perplexity ? 100 * (a / b - 1) : a - b);
         if (json_array_append_new(list, entry) != 0) {
             json_decref(list);
             list = NULL;

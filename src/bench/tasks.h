@@ -25,7 +25,8 @@ void bg_task_files_free(bg_task_files *files);
 bg_status bg_tasks_run(const bg_job *job, const bg_model *model, const bg_tokenizer *tokenizer,
                        bg_progress progress, json_t *run, bg_error *err);
 
-/* Sets out["tasks"]: for each metric that both runs have, this one's less the baseline's. */
+/* Sets out["tasks"]: for each metric that both runs have, how this one's differs from the
+ * baseline's. */
 bg_status bg_tasks_compare(json_t *out, const json_t *run, const json_t *baseline, bg_error *err);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include "core/alloc.h"
 #include "core/checked.h"
+#include "eval/answers.h"
 #include "eval/requests.h"
 
 #include <math.h>
@@ -9,62 +10,46 @@
 #include <string.h>
 
 const bg_eval_task bg_eval_tasks[BG_EVAL_TASKS] = {
-    {"wikitext2",
-     BG_EVAL_TEXT,
-     false,
-     "Salesforce/wikitext",
-     "main",
-     "wikitext-2-raw-v1/test-00000-of-00001.parquet",
-     NULL,
-     {"text"}},
-    {"sst2",
-     BG_EVAL_CHOICE,
-     false,
-     "nyu-mll/glue",
-     "main",
-     "sst2/validation-00000-of-00001.parquet",
-     bg_document_sst2,
-     {"sentence", "label"}},
-    {"boolq",
-     BG_EVAL_CHOICE,
-     false,
-     "aps/super_glue",
-     "main",
-     "boolq/validation-00000-of-00001.parquet",
-     bg_document_boolq,
-     {"passage", "question", "label"}},
-    {"hellaswag",
-     BG_EVAL_CHOICE,
-     true,
-     "Rowan/hellaswag",
-     "main",
-     "data/validation-00000-of-00001.parquet",
-     bg_document_hellaswag,
-     {"activity_label", "ctx_a", "ctx_b", "endings", "label"}},
-    {"piqa",
-     BG_EVAL_CHOICE,
-     true,
-     "baber/piqa",
-     "main",
-     "piqa_validation.parquet",
-     bg_document_piqa,
-     {"goal", "sol1", "sol2", "label"}},
-    {"arc_easy",
-     BG_EVAL_CHOICE,
-     true,
-     "allenai/ai2_arc",
-     "main",
-     "ARC-Easy/test-00000-of-00001.parquet",
-     bg_document_arc,
-     {"question", "choices.text", "choices.label", "answerKey"}},
-    {"lambada_openai",
-     BG_EVAL_WORD,
-     false,
-     "EleutherAI/lambada_openai",
-     "main",
-     "data/lambada_test.jsonl",
-     bg_document_lambada,
-     {"text"}},
+    {.name = "wikitext2",
+     .kind = BG_EVAL_TEXT,
+     .repository = "Salesforce/wikitext",
+     .file = "wikitext-2-raw-v1/test-00000-of-00001.parquet",
+     .columns = {"text"}},
+    {.name = "sst2",
+     .repository = "nyu-mll/glue",
+     .file = "sst2/validation-00000-of-00001.parquet",
+     .build = bg_document_sst2,
+     .question = "Is this review positive or negative? ",
+     .columns = {"sentence", "label"}},
+    {.name = "boolq",
+     .repository = "aps/super_glue",
+     .file = "boolq/validation-00000-of-00001.parquet",
+     .build = bg_document_boolq,
+     .columns = {"passage", "question", "label"}},
+    {.name = "hellaswag",
+     .normalized = true,
+     .repository = "Rowan/hellaswag",
+     .file = "data/validation-00000-of-00001.parquet",
+     .build = bg_document_hellaswag,
+     .columns = {"activity_label", "ctx_a", "ctx_b", "endings", "label"}},
+    {.name = "piqa",
+     .normalized = true,
+     .repository = "baber/piqa",
+     .file = "piqa_validation.parquet",
+     .build = bg_document_piqa,
+     .columns = {"goal", "sol1", "sol2", "label"}},
+    {.name = "arc_easy",
+     .normalized = true,
+     .repository = "allenai/ai2_arc",
+     .file = "ARC-Easy/test-00000-of-00001.parquet",
+     .build = bg_document_arc,
+     .columns = {"question", "choices.text", "choices.label", "answerKey"}},
+    {.name = "lambada_openai",
+     .kind = BG_EVAL_WORD,
+     .repository = "EleutherAI/lambada_openai",
+     .file = "data/lambada_test.jsonl",
+     .build = bg_document_lambada,
+     .columns = {"text"}},
 };
 
 const bg_eval_task *bg_eval_task_by_name(const char *name)
@@ -238,6 +223,19 @@ bg_status bg_task_set_count(const bg_task_set *set, const bg_eval_task *task, bg
     return BG_OK;
 }
 
+static bg_status count_answers(const bg_model *model, const bg_tokenizer *tokenizer,
+                               const bg_eval_task *task, const char *path, int64_t limit,
+                               bg_progress progress, bg_task_result *out, bg_error *err)
+{
+    double *right;
+    size_t n;
+    bg_status status = bg_answers_measure(model, tokenizer, task->question, path, limit, progress,
+                                          &right, &n, err);
+    if (status == BG_OK) out->metrics[out->n_metrics++] = mean_of("exact_match", right, n);
+    bg_free(right);
+    return status;
+}
+
 bg_status bg_task_measure(const bg_model *model, const bg_tokenizer *tokenizer,
                           const bg_eval_task *task, const char *path,
                           const bg_task_options *options, bg_progress progress, bg_task_result *out,
@@ -251,5 +249,7 @@ bg_status bg_task_measure(const bg_model *model, const bg_tokenizer *tokenizer,
     bg_status status = bg_likelihood_run(model, set.groups, set.n, &how, task->name, progress, err);
     if (status == BG_OK) status = bg_task_set_count(&set, task, out, err);
     bg_task_set_free(&set);
+    if (status == BG_OK && task->question && model->config.arch->task == BG_TASK_SEQ2SEQ)
+        status = count_answers(model, tokenizer, task, path, options->limit, progress, out, err);
     return status;
 }

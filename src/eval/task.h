@@ -18,9 +18,12 @@ typedef enum {
 typedef struct {
     const char *name;
     bg_eval_kind kind;
-    bool normalized;                                 /* acc_norm is reported */
-    const char *repository, *revision, *file;        /* of the data set on the Hub */
-    bg_document_builder build;                       /* NULL for a text */
+    bool normalized;               /* acc_norm is reported */
+    const char *repository, *file; /* of the data set on the Hub */
+    bg_document_builder build;     /* NULL for a text */
+    /* Put before the sentence to ask an encoder-decoder model, whose answers are counted beside the
+     * likelihoods: exact_match. NULL: they are not. */
+    const char *question;
     const char *const columns[BG_MOST_COLUMNS_READ]; /* that it reads; ends with NULL */
 } bg_eval_task;
 
@@ -36,7 +39,7 @@ typedef struct {
 } bg_task_options;
 
 typedef struct {
-    const char *name; /* "acc", "acc_norm", "perplexity" */
+    const char *name; /* "acc", "acc_norm", "exact_match", "perplexity" */
     double value;
     double stderr_; /* standard error; NaN where one document gives none */
 } bg_task_metric;
