@@ -300,7 +300,8 @@ bg_status bg_append_normalized(bg_text *out, const char *text, size_t size, bg_n
             capacity *= 2;
         }
         int boundary = 0;
-        if (form & BG_NFKD && IN(bg_unicode_whole, c)) {
+        /* U+11938 came with Unicode 13. */
+        if (c == 0x11938 || (form & BG_NFKD && IN(bg_unicode_whole, c))) {
             points[n++] = (utf8proc_int32_t)c;
             continue;
         }

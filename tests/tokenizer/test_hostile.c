@@ -81,7 +81,10 @@ static void cut_and_changed(void)
 }
 
 #define MODEL(rest) "{\"model\":{\"type\":\"BPE\"," rest "}}"
-#define PLAIN       "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}"
+#define UNIGRAM(item, unk)                                                                         \
+    "{\"model\":{\"type\":\"Unigram\",\"vocab\":[" item "],\"unk_id\":" unk "}}"
+#define CHARSMAP(base64) "{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"" base64 "\"}"
+#define PLAIN            "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}"
 
 static const struct {
     const char *json;
@@ -137,6 +140,40 @@ static const struct {
      BG_ERR_FORMAT, "\"x\""},
     {"{" PLAIN ",\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"a\",-1],\"sep\":[]}}",
      BG_ERR_FORMAT, "\"cls\""},
+    {"{" PLAIN ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":"
+     "{\"id\":\"B\"}}]}}",
+     BG_ERR_FORMAT, "neither a special token"},
+    {"{" PLAIN ",\"post_processor\":{\"type\":\"Sequence\",\"processors\":[{\"type\":"
+     "\"BertProcessing\",\"cls\":[\"a\",0],\"sep\":[\"a\",0]},{\"type\":\"RobertaProcessing\","
+     "\"cls\":[\"a\",0],\"sep\":[\"a\",0]}]}}",
+     BG_ERR_UNSUPPORTED, "more than once"},
+    {"{\"model\":{\"type\":\"Unigram\"}}", BG_ERR_FORMAT, "array of at most"},
+    {UNIGRAM("[\"a\"]", "0"), BG_ERR_FORMAT, "item 0"},
+    {UNIGRAM("[\"a\",\"b\"]", "0"), BG_ERR_FORMAT, "item 0"},
+    {UNIGRAM("[\"a\",-1]", "1"), BG_ERR_FORMAT, "number 1 of a vocabulary of 1"},
+    {UNIGRAM("[\"a\",-1]", "-1"), BG_ERR_FORMAT, "\"unk_id\""},
+    {"{\"model\":{\"type\":\"WordLevel\",\"vocab\":[]}}", BG_ERR_FORMAT, "vocabulary"},
+    {"{" PLAIN ",\"normalizer\":" CHARSMAP("?") "}", BG_ERR_FORMAT, "not base64"},
+    {"{" PLAIN ",\"normalizer\":" CHARSMAP("AAAA") "}", BG_ERR_FORMAT, "cut short"},
+    {"{" PLAIN ",\"normalizer\":" CHARSMAP("AAAAAA==") "}", BG_ERR_FORMAT, "cut short"},
+    {"{" PLAIN ",\"normalizer\":" CHARSMAP("/////wAAAAA=") "}", BG_ERR_FORMAT, "cut short"},
+    {"{" PLAIN ",\"normalizer\":" CHARSMAP("BAAAAAAAAAD/") "}", BG_ERR_FORMAT, "not UTF-8"},
+    {"{" PLAIN ",\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"ab\"}}", BG_ERR_FORMAT,
+     "one character"},
+    {"{" PLAIN ",\"pre_tokenizer\":{\"type\":\"Metaspace\",\"prepend_scheme\":\"often\"}}",
+     BG_ERR_FORMAT, "\"often\""},
+    {"{" PLAIN ",\"decoder\":{\"type\":\"Metaspace\",\"prepend_scheme\":\"first\","
+     "\"add_prefix_space\":false}}",
+     BG_ERR_FORMAT, "contradicts"},
+    {"{" PLAIN ",\"pre_tokenizer\":{\"type\":\"FixedLength\",\"length\":0}}", BG_ERR_FORMAT,
+     "\"length\""},
+    {"{" PLAIN ",\"decoder\":{\"type\":\"CTC\",\"word_delimiter_token\":\"\"}}", BG_ERR_FORMAT,
+     "must not be empty"},
+    {"{" PLAIN ",\"truncation\":{\"strategy\":\"Odd\"}}", BG_ERR_FORMAT, "\"Odd\""},
+    {"{" PLAIN ",\"truncation\":{\"max_length\":-1}}", BG_ERR_FORMAT, "\"max_length\""},
+    {"{" PLAIN ",\"padding\":{\"direction\":\"Up\"}}", BG_ERR_FORMAT, "\"Up\""},
+    {"{" PLAIN ",\"padding\":{\"strategy\":{\"Fixed\":1e30}}}", BG_ERR_FORMAT, "\"Fixed\""},
+    {"{" PLAIN ",\"padding\":{\"pad_id\":99999999}}", BG_ERR_FORMAT, "\"pad_id\""},
     {"{" PLAIN ",\"added_tokens\":{}}", BG_ERR_FORMAT, "\"added_tokens\""},
     {"{" PLAIN ",\"added_tokens\":[{}]}", BG_ERR_FORMAT, "\"content\""},
     {"{" PLAIN ",\"added_tokens\":[{\"content\":\"x\"}]}", BG_ERR_FORMAT, "\"id\""},
@@ -201,6 +238,15 @@ static void texts(void)
     bg_ids_free(ids);
     CHECK(bg_tokenizer_encode_truncated(t, "a", 1, false, 0, &ids, &n, &err) == BG_OK && n == 0);
     bg_ids_free(ids);
+    /* A text that no token covers, and no unknown token. */
+    bg_tokenizer *sparse = NULL;
+    static const char unigram[] = UNIGRAM("[\"a\",-1]", "null");
+    CHECK(bg_tokenizer_parse(unigram, strlen(unigram), "test.json", &sparse, &err) == BG_OK);
+    CHECK(bg_tokenizer_encode(sparse, "aa", 2, true, &ids, &n, &err) == BG_OK && n == 2);
+    bg_ids_free(ids);
+    CHECK(bg_tokenizer_encode(sparse, "ab", 2, true, &ids, &n, &err) == BG_ERR_FORMAT);
+    CHECK(strstr(err.message, "\"b\""), "%s", err.message);
+    bg_tokenizer_close(sparse);
     static const int32_t strange[] = {-1, 5, 11, INT32_MAX, INT32_MIN, 3};
     CHECK(bg_tokenizer_decode(t, strange, 6, false, &text, &size, &err) == BG_OK);
     CHECK_STRING(text, " abab"); /* ids without a token are passed over */
@@ -340,6 +386,14 @@ static bg_status everything(const char *json, bg_error *err)
     if (status == BG_OK)
         status = bg_tokenizer_encode(t, text, sizeof text - 1, true, &ids, &n, err);
     if (status == BG_OK) status = bg_tokenizer_decode(t, ids, n, true, &decoded, &size, err);
+    if (status == BG_OK) {
+        const bg_tokenizer_input inputs[] = {{text, sizeof text - 1, "ab the", 6},
+                                             {"ab", 2, NULL, 0}};
+        const bg_encode_options options = {.add_special = true, .truncate = true, .pad = true};
+        bg_encoding *rows;
+        status = bg_tokenizer_encode_batch(t, inputs, 2, &options, &rows, err);
+        if (status == BG_OK) bg_encodings_free(rows, 2);
+    }
     bg_string_free(decoded);
     bg_ids_free(ids);
     bg_tokenizer_close(t);
@@ -376,7 +430,21 @@ static void out_of_memory(void)
         "{\"type\":\"BPEDecoder\"}]},\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"a\""
         ",1],\"sep\":[\"b\",2]}}";
     step_through("BPE", small);
+    static const char unigram[] =
+        "{\"truncation\":{\"max_length\":6,\"strategy\":\"LongestFirst\",\"direction\":\"Left\"},"
+        "\"padding\":{\"strategy\":\"BatchLongest\",\"pad_id\":0,\"pad_to_multiple_of\":4},"
+        "\"model\":{\"type\":\"Unigram\",\"unk_id\":0,\"byte_fallback\":true,\"vocab\":[[\"<unk>\","
+        "0],"
+        "[\"\u2581\",-2],[\"the\",-3],[\"\u2581the\",-4],[\"<0xE6>\",-5],[\"a\",-2.5]]},"
+        "\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"BAAAAAAAAABhAA==\"},"
+        "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"UnicodeScripts\"},"
+        "{\"type\":\"Metaspace\",\"prepend_scheme\":\"first\"},{\"type\":\"FixedLength\"}]},"
+        "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Metaspace\"},{\"type\":"
+        "\"CTC\"}"
+        "]},\"post_processor\":{\"type\":\"RobertaProcessing\",\"cls\":[\"a\",1],\"sep\":[\"b\",2]}"
+        "}";
     step_through("WordPiece", wordpiece);
+    step_through("Unigram", unigram);
 }
 
 int main(void)
