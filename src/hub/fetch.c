@@ -144,11 +144,14 @@ static bg_status fetch_missing(bg_hub *hub, const char *commit, const bg_names *
                                bg_reply *heads, bg_error *err)
 {
     bg_tally tally = {0};
+    bool known = true; /* what all of them come to */
     for (size_t i = 0; i < names->n; i++) {
         if (bg_cache_has(&hub->cache, commit, names->items[i])) continue;
         BG_TRY(bg_hub_head(hub, commit, names->items[i], &heads[i], err));
         if (heads[i].size > 0) tally.total += (uint64_t)heads[i].size;
+        if (heads[i].size < 0) known = false;
     }
+    if (!known) tally.total = 0;
     snprintf(hub->http.stage, sizeof hub->http.stage, BG_STAGE_DOWNLOADING "%s", hub->repo.id);
     for (size_t i = 0; i < names->n; i++) {
         if (!heads[i].url) continue; /* in the cache */

@@ -61,6 +61,7 @@ class HubTest(unittest.TestCase):
     def finish(self, process, code=OK):
         out, err = process.communicate(timeout=120)
         self.assertEqual(process.returncode, code, err + out)
+        self.assertNotIn("more done than there is", err)
         return pathlib.Path(out.strip()) if code == OK else err.strip()
 
     def drive(self, *arguments, code=OK, **options):

@@ -26,7 +26,8 @@ static bool on_progress(void *context, const char *stage, uint64_t done, uint64_
 {
     (void)context;
     if (strncmp(stage, BG_STAGE_NOTE, strlen(BG_STAGE_NOTE)) == 0) fprintf(stderr, "%s\n", stage);
-    if (strncmp(stage, BG_STAGE_DOWNLOADING, strlen(BG_STAGE_DOWNLOADING)) == 0 && done > total)
+    if (strncmp(stage, BG_STAGE_DOWNLOADING, strlen(BG_STAGE_DOWNLOADING)) == 0 && total &&
+        done > total)
         fprintf(stderr, "more done than there is: %llu of %llu\n", (unsigned long long)done,
                 (unsigned long long)total);
     return !interrupted;

@@ -89,14 +89,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         headers = dict(headers)
         asked = self.headers.get("Range", "")
         condition = self.headers.get("If-Range")
-        if condition and condition != headers.get("ETag"):
+        if faults.conditions and condition and condition != headers.get("ETag"):
             asked = ""
         if faults.ranges and asked.startswith("bytes="):
             first, last = asked[6:].split("-")
             begin, end, status = int(first), min(int(last or end) + 1, end), 206
             headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(content)}"
             if faults.shift_ranges:
-                headers["Content-Range"] = f"bytes {begin + 1}-{end}/{len(content)}"
+                begin, end = max(begin - 1, 0), max(end - 1, 1)
+                headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(content)}"
         body = content[begin:end]
         if not faults.lengths:
             return self.answer(status, headers, body, length=False)
@@ -172,7 +173,8 @@ class Faults:
 
     def __init__(self):
         self.ranges = self.lengths = True
-        self.shift_ranges = False
+        self.shift_ranges = False  # others than those asked for
+        self.conditions = True  # If-Range is known
         self.cuts = []  # answers are cut after so many bytes, one after the other
         self.always_cut = None
         self.stall = False  # after a cut, wait before the connection is reset
