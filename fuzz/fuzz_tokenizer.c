@@ -46,6 +46,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check(status, &err);
     if (n > 64) abort();
     bg_ids_free(ids);
+    /* A pair and a text alone, cut and padded as the file says. */
+    const bg_tokenizer_input inputs[] = {{text, 40, text + 20, 10}, {text, 20, NULL, 0}};
+    const bg_encode_options options = {.add_special = true, .truncate = true, .pad = true};
+    bg_encoding *rows = NULL;
+    status = bg_tokenizer_encode_batch(t, inputs, 2, &options, &rows, &err);
+    check(status, &err);
+    if (status == BG_OK) bg_encodings_free(rows, 2);
     int32_t first[256];
     for (int32_t i = 0; i < 256; i++) first[i] = i - 8;
     char *decoded = NULL;

@@ -18,7 +18,7 @@ cmake -S "$root" -B "$build" -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYP
 
 max_length() {
   case $1 in
-  data | tokenizer) echo 16384 ;;
+  data | tokenizer | sentencepiece) echo 16384 ;;
   *) echo 4096 ;;
   esac
 }
