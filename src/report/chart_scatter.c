@@ -135,16 +135,16 @@ static void put_point(bg_text *out, const point *p)
     bg_svg_text(out, x, p->label.y1 - 3, p->anchor, "name over", 0, label_of(label, p));
 }
 
-static void describe(bg_text *out, const point *points, size_t n, bool classifier)
+static void describe(bg_text *out, const point *points, size_t n, bool accuracy)
 {
     for (size_t i = 0; i < n; i++) {
         char a[BG_CELL], b[BG_CELL];
         bg_scale change = {"", 1, 2, true};
         bg_text_printf(out, "%s: %s as fast, %s %s%s. ", points[i].row->label,
                        bg_show_alone(a, points[i].speedup, BG_UNIT_RATIO),
-                       classifier ? "accuracy" : "perplexity",
-                       bg_show(b, classifier ? -points[i].loss : points[i].loss, &change),
-                       classifier ? " points" : " %");
+                       accuracy ? "accuracy" : "perplexity",
+                       bg_show(b, accuracy ? -points[i].loss : points[i].loss, &change),
+                       accuracy ? " points" : " %");
     }
 }
 
@@ -191,13 +191,15 @@ static void put_chart(bg_text *out, const bg_report_model *model, const char *id
     }
     char name[64], axis[96];
     snprintf(name, sizeof name, "%s-scatter", id);
-    if (model->classifier)
-        snprintf(axis, sizeof axis, "accuracy lost, percentage points →");
+    if (model->accuracy)
+        snprintf(axis, sizeof axis, "accuracy lost%s%s, percentage points →",
+                 model->accuracy_task ? ", " : "",
+                 model->accuracy_task ? model->accuracy_task : "");
     else
         snprintf(axis, sizeof axis, "perplexity increase (%s), %% →",
                  bg_report_main_protocol(model) ? bg_report_main_protocol(model) : "–");
     bg_text description = {0};
-    describe(&description, points, n, model->classifier);
+    describe(&description, points, n, model->accuracy != NULL);
     bg_text_printf(out,
                    "<figure><figcaption><b>Speed against quality</b> times as fast as the "
                    "baseline, over what it costs; up and to the left is better, upright lines are "
@@ -205,7 +207,7 @@ static void put_chart(bg_text *out, const bg_report_model *model, const char *id
                    more ? "; only the first 64 rows are drawn" : "");
     bg_svg_begin(out, name, HEIGHT, "Speed-up against loss of quality",
                  description.data ? description.data : "");
-    put_axes(out, &x, &y, axis, !model->classifier);
+    put_axes(out, &x, &y, axis, !model->accuracy);
     for (size_t i = 0; i < n; i++) put_point(out, &points[i]);
     bg_svg_end(out);
     put_key(out, points, n);

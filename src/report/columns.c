@@ -18,6 +18,22 @@ typedef struct {
 
 #define CHANGE "vs_baseline.perplexity_change_percent."
 
+/* A task's metric: its value, what that changed, and its standard error. */
+#define RESULT(task, metric, title, unit, importance)                                              \
+    {                                                                                              \
+        task, title, "tasks." task ".metrics." metric ".value", NULL, unit, NULL, false,           \
+            importance, 0                                                                          \
+    }
+#define ACCURACY(task, metric, importance)                                                         \
+    RESULT(task, metric, metric, BG_UNIT_PERCENT, importance),                                     \
+        {task, "Δ " metric,    "vs_baseline.tasks." task ".metrics." metric ".change",             \
+         NULL, BG_UNIT_POINTS, NULL,                                                               \
+         true, importance + 1, 0},                                                                 \
+    {                                                                                              \
+        task, "± " metric, "tasks." task ".metrics." metric ".stderr", NULL, BG_UNIT_PERCENT,      \
+            NULL, false, importance + 30, 0                                                        \
+    }
+
 static const source columns[] = {
     {"Weights", "size", "weights_bytes", NULL, BG_UNIT_BYTES, NULL, false, 2, 4},
     {"Weights", "ratio", "vs_baseline.weights_ratio", NULL, BG_UNIT_RATIO, NULL, true, 7, 5},
@@ -43,6 +59,20 @@ static const source columns[] = {
     {"Accuracy", "correct", "accuracy.correct", NULL, BG_UNIT_COUNT, NULL, false, 22, 8},
     {"Accuracy", "value", "accuracy.value", NULL, BG_UNIT_PERCENT, NULL, false, 21, 2},
     {"Accuracy", "change", "vs_baseline.accuracy_change", NULL, BG_UNIT_POINTS, NULL, true, 23, 3},
+    ACCURACY("sst2", "acc", 6),
+    ACCURACY("sst2", "exact_match", 6),
+    ACCURACY("boolq", "acc", 6),
+    ACCURACY("hellaswag", "acc", 6),
+    ACCURACY("hellaswag", "acc_norm", 6),
+    ACCURACY("piqa", "acc", 6),
+    ACCURACY("piqa", "acc_norm", 6),
+    ACCURACY("arc_easy", "acc", 6),
+    ACCURACY("arc_easy", "acc_norm", 6),
+    ACCURACY("lambada_openai", "acc", 6),
+    RESULT("lambada_openai", "perplexity", "perplexity", BG_UNIT_NUMBER, 6),
+    {"lambada_openai", "change",
+     "vs_baseline.tasks.lambada_openai.metrics.perplexity.change_percent", NULL, BG_UNIT_CHANGE,
+     NULL, true, 7, 0},
     {"Texts", "same", NULL, NULL, BG_UNIT_COUNT, NULL, true, 10, 10}, /* by add_texts */
     {"Memory", "loaded", NULL, bg_report_loaded_bytes, BG_UNIT_BYTES, NULL, false, 8, 6},
     {"Memory", "peak", NULL, bg_report_peak_bytes, BG_UNIT_BYTES, NULL, false, 9, 7},
@@ -146,6 +176,9 @@ static void add_texts(bg_grid *grid, const bg_report_model *model, const source 
     for (size_t i = 0; at < grid->n_columns && i < grid->n_rows; i++)
         if (model->rows[i].baseline) snprintf(cell_of(grid, i, at), BG_CELL, "base");
 }
+
+#undef RESULT
+#undef ACCURACY
 
 bg_status bg_grid_build(const bg_report_model *model, bg_grid *grid, bg_error *err)
 {

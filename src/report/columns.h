@@ -5,7 +5,7 @@
 #include "report/format.h"
 #include "report/view.h"
 
-enum { BG_MOST_COLUMNS = 40 };
+enum { BG_MOST_COLUMNS = 72 };
 
 typedef struct {
     const char *group; /* heading over neighbouring columns: "Perplexity, lines" */

@@ -7,6 +7,14 @@ typedef struct {
     int index;                  /* of an entry of the array there; -1: the value itself */
 } csv_column;
 
+/* A metric of a task: its value, standard error and change against the baseline. */
+#define METRIC(task, metric, change)                                                               \
+    {task "_" metric, "tasks." task ".metrics." metric ".value", -1},                              \
+        {task "_" metric "_stderr", "tasks." task ".metrics." metric ".stderr", -1},               \
+    {                                                                                              \
+        task "_" metric "_" change, "vs_baseline.tasks." task ".metrics." metric "." change, -1    \
+    }
+
 static const csv_column columns[] = {
     {"model", "model", -1},
     {"precision", "precision", -1},
@@ -69,6 +77,17 @@ static const csv_column columns[] = {
     {"perplexity_chunks_change_percent", "vs_baseline.perplexity_change_percent.chunks.value", -1},
     {"accuracy_change", "vs_baseline.accuracy_change", -1},
     {"generations_identical", "vs_baseline.generations_identical", -1},
+    METRIC("sst2", "acc", "change"),
+    METRIC("sst2", "exact_match", "change"),
+    METRIC("boolq", "acc", "change"),
+    METRIC("hellaswag", "acc", "change"),
+    METRIC("hellaswag", "acc_norm", "change"),
+    METRIC("piqa", "acc", "change"),
+    METRIC("piqa", "acc_norm", "change"),
+    METRIC("arc_easy", "acc", "change"),
+    METRIC("arc_easy", "acc_norm", "change"),
+    METRIC("lambada_openai", "acc", "change"),
+    METRIC("lambada_openai", "perplexity", "change_percent"),
 };
 
 /* A list of strings (kernels) becomes one field, its entries parted by spaces. */

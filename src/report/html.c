@@ -165,6 +165,16 @@ static void put_definitions(bg_text *out)
         {"Perplexity, chunks", "Windows of the maximum length side by side, each scored alone."},
         {"Accuracy", "Sentences whose largest logit is their label’s, of all; changes are in "
                      "percentage points (pp)."},
+        {"Tasks: acc",
+         "Questions of which the right answer is the likeliest of those offered, or for "
+         "lambada_openai, the last word is what greedy choice gives; asked and counted "
+         "as lm-evaluation-harness does, without examples (docs/tasks.md)."},
+        {"Tasks: acc_norm", "The same with each answer’s log-likelihood divided by its length in "
+                            "characters."},
+        {"Tasks: exact_match", "Answers that an encoder-decoder generated which are the label’s "
+                               "word."},
+        {"Tasks: Δ and ±", "Difference to the baseline, and the standard error of the mean over "
+                           "the questions, both in percentage points."},
         {"Texts, same", "Generations whose token ids all equal the baseline’s."},
         {"The sentence at the top", "Of the precisions whose weights are within a tenth of the "
                                     "smallest, the one that loses least quality."},

@@ -8,6 +8,17 @@
 
 const char *const bg_report_protocols[] = {"lines", "sliding", "chunks", NULL};
 
+/* Whether an entry of a list goes by this name. */
+static bool is_called(const json_t *entry, const char *name)
+{
+    static const char *const keys[] = {"protocol", "task", "metric"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const char *here = json_string_value(json_object_get(entry, keys[i]));
+        if (here && strcmp(here, name) == 0) return true;
+    }
+    return false;
+}
+
 const json_t *bg_report_get(const json_t *value, const char *path)
 {
     while (value && path) {
@@ -23,11 +34,8 @@ const json_t *bg_report_get(const json_t *value, const char *path)
             continue;
         }
         const json_t *found = NULL;
-        for (size_t i = 0; !found && i < json_array_size(value); i++) {
-            const json_t *entry = json_array_get(value, i);
-            const char *protocol = json_string_value(json_object_get(entry, "protocol"));
-            if (protocol && strcmp(protocol, key) == 0) found = entry;
-        }
+        for (size_t i = 0; !found && i < json_array_size(value); i++)
+            if (is_called(json_array_get(value, i), key)) found = json_array_get(value, i);
         value = found;
     }
     return value;
@@ -107,6 +115,30 @@ static int cut(const char *text, size_t max)
     return (int)n;
 }
 
+/* The accuracy that stands for a model's quality: a classifier's, or where no perplexity can be
+ * compared, that of the first task. */
+static void choose_accuracy(bg_report_model *model)
+{
+#define CHANGE(task)                                                                               \
+    {                                                                                              \
+        task, "vs_baseline.tasks." task ".metrics.acc.change"                                      \
+    }
+    static const struct {
+        const char *task, *path;
+    } tasks[] = {CHANGE("sst2"), CHANGE("boolq"),    CHANGE("hellaswag"),
+                 CHANGE("piqa"), CHANGE("arc_easy"), CHANGE("lambada_openai")};
+#undef CHANGE
+    model->accuracy = model->classifier ? "vs_baseline.accuracy_change" : NULL;
+    model->accuracy_task = NULL;
+    if (model->accuracy || bg_report_main_protocol(model)) return;
+    for (size_t t = 0; !model->accuracy && t < sizeof tasks / sizeof *tasks; t++)
+        for (size_t i = 0; i < model->n_rows; i++)
+            if (!isnan(bg_report_number(model->rows[i].run, tasks[t].path))) {
+                model->accuracy = tasks[t].path;
+                model->accuracy_task = tasks[t].task;
+            }
+}
+
 static void describe_rows(bg_report_model *model)
 {
     const char *device = NULL;
@@ -142,6 +174,7 @@ static void describe_rows(bg_report_model *model)
                         strcmp(precision, model->baseline) == 0;
         found |= row->baseline;
     }
+    choose_accuracy(model);
 }
 
 static bg_status add_model(bg_report_view *view, const char *name, const json_t *info,
@@ -215,7 +248,7 @@ const char *bg_report_main_protocol(const bg_report_model *model)
 double bg_report_quality_loss(const bg_report_model *model, const bg_report_row *row)
 {
     if (row->baseline) return 0;
-    if (model->classifier) return -100 * bg_report_number(row->run, "vs_baseline.accuracy_change");
+    if (model->accuracy) return -100 * bg_report_number(row->run, model->accuracy);
     const char *protocol = bg_report_main_protocol(model);
     char path[64];
     if (!protocol) return NAN;

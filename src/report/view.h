@@ -27,9 +27,12 @@ typedef struct {
 } bg_report_row;
 
 typedef struct {
-    const char *name;     /* never NULL */
-    const json_t *info;   /* its entry in "models", or NULL */
-    bool classifier;      /* otherwise a decoder */
+    const char *name;   /* never NULL */
+    const json_t *info; /* its entry in "models", or NULL */
+    bool classifier;    /* otherwise a decoder */
+    /* Path of the accuracy change that stands for quality, and the task that it is of, NULL for a
+     * classifier's sentences; NULL where perplexity stands for it. */
+    const char *accuracy, *accuracy_task;
     const char *baseline; /* precision compared with, or NULL where nothing is compared */
     bg_report_row *rows;
     size_t n_rows;
@@ -45,7 +48,8 @@ bg_status bg_report_view_open(const json_t *document, bg_report_view *view, bg_e
 void bg_report_view_close(bg_report_view *view);
 
 /* The value at a dotted path ("memory.rss_peak"), or NULL. A part that meets an array picks its
- * first entry whose "protocol" is that part: "perplexity.lines.value". */
+ * first entry whose "protocol", "task" or "metric" is that part: "perplexity.lines.value",
+ * "tasks.boolq.metrics.acc.value". */
 const json_t *bg_report_get(const json_t *value, const char *path);
 /* The number there, or NaN. */
 double bg_report_number(const json_t *value, const char *path);
@@ -68,9 +72,9 @@ extern const char *const bg_report_protocols[];
 /* The first of them for which some run of the model has a change against the baseline, or NULL. */
 const char *bg_report_main_protocol(const bg_report_model *model);
 
-/* A run's change in quality against the baseline, with more being worse: perplexity in per cent for
- * a decoder, accuracy lost in percentage points for a classifier. NaN where unknown; 0 for the
- * baseline itself. */
+/* A run's change in quality against the baseline, with more being worse: perplexity in per cent, or
+ * where a classifier or a task was measured instead, accuracy lost in percentage points. NaN where
+ * unknown; 0 for the baseline itself. */
 double bg_report_quality_loss(const bg_report_model *model, const bg_report_row *row);
 /* How many times as fast as the baseline, decoding (for a classifier: running sentences); *lo and
  * *hi, which may be NULL, are its interval, or NaN. NaN where unknown; 1 for the baseline itself.

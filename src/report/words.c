@@ -51,16 +51,22 @@ static void put_speed(bg_text *out, const bg_report_model *model, const bg_repor
 static void put_quality(bg_text *out, const bg_report_model *model, const bg_report_row *row)
 {
     double loss = bg_report_quality_loss(model, row);
-    const char *direction = (loss > 0) == model->classifier ? "falls" : "rises";
+    const char *direction = (loss > 0) == (model->accuracy != NULL) ? "falls" : "rises";
     if (!isfinite(loss)) {
         bg_text_puts(out, "; quality was not measured");
-    } else if (model->classifier) {
-        double total = bg_report_number(row->run, "accuracy.total");
+    } else if (model->accuracy) {
+        char path[64];
+        const char *task = model->accuracy_task;
+        snprintf(path, sizeof path, "tasks.%s.documents", task ? task : "");
+        double total = bg_report_number(row->run, task ? path : "accuracy.total");
         if (loss == 0)
             bg_text_puts(out, "; accuracy stays the same");
         else
             bg_text_printf(out, "; accuracy %s %.1f points", direction, fabs(loss));
-        if (isfinite(total)) bg_text_printf(out, " on %.0f sentences", total);
+        if (isfinite(total) && task)
+            bg_text_printf(out, " on %.0f questions of %s", total, task);
+        else if (isfinite(total))
+            bg_text_printf(out, " on %.0f sentences", total);
     } else if (fabs(loss) < 0.005) {
         bg_text_puts(out, "; perplexity stays the same");
     } else {
@@ -91,6 +97,12 @@ static void put_single(bg_text *out, const bg_report_model *model)
         {"perplexity.sliding.value", BG_UNIT_NUMBER, "perplexity ", " by sliding windows"},
         {"perplexity.chunks.value", BG_UNIT_NUMBER, "perplexity ", " by chunks"},
         {"accuracy.value", BG_UNIT_PERCENT, "accuracy ", ""},
+        {"tasks.sst2.metrics.acc.value", BG_UNIT_PERCENT, "", " of sst2"},
+        {"tasks.boolq.metrics.acc.value", BG_UNIT_PERCENT, "", " of boolq"},
+        {"tasks.hellaswag.metrics.acc_norm.value", BG_UNIT_PERCENT, "", " of hellaswag"},
+        {"tasks.piqa.metrics.acc_norm.value", BG_UNIT_PERCENT, "", " of piqa"},
+        {"tasks.arc_easy.metrics.acc_norm.value", BG_UNIT_PERCENT, "", " of arc_easy"},
+        {"tasks.lambada_openai.metrics.acc.value", BG_UNIT_PERCENT, "", " of lambada_openai"},
     };
     bg_text_puts(out, row->label);
     const char *between = ": ";

@@ -75,6 +75,29 @@ def ratio(base, this):
     return rounded(r), [rounded(r * .985), rounded(r * 1.012)]
 
 
+def tasks(perplexity):
+    """Accuracies that fall as a perplexity rises."""
+    boolq, norm, word = (rounded(x - (perplexity - 111) / 300) for x in (.62, .41, .33))
+    return [{"task": "boolq", "documents": 3270, "requests": 6540, "metrics": [
+                {"metric": "acc", "value": boolq, "stderr": 0.0085}], "seconds": 61.5,
+             "data": "data/boolq.parquet"},
+            {"task": "hellaswag", "documents": 10042, "requests": 40168, "metrics": [
+                {"metric": "acc", "value": rounded(norm - .06), "stderr": 0.0047},
+                {"metric": "acc_norm", "value": norm, "stderr": 0.0049}], "seconds": 240.1,
+             "data": "data/hellaswag.parquet"},
+            {"task": "lambada_openai", "documents": 5153, "requests": 5153, "metrics": [
+                {"metric": "acc", "value": word, "stderr": 0.0065},
+                {"metric": "perplexity", "value": rounded(perplexity / 3), "stderr": 1.2}],
+             "seconds": 80.25, "data": "data/lambada_test.jsonl"}]
+
+
+def change(metric, base):
+    if metric["metric"] == "perplexity":
+        return {"metric": "perplexity",
+                "change_percent": rounded(100 * (metric["value"] / base["value"] - 1))}
+    return {"metric": metric["metric"], "change": rounded(metric["value"] - base["value"])}
+
+
 def decoder_runs(model):
     runs = []
     for precision, (weights, token, prompt, lines, sliding) in DECODER.items():
@@ -93,6 +116,7 @@ def decoder_runs(model):
             {"protocol": "sliding", "max_length": 512, "stride": 256, "tokens": 79999,
              "value": sliding, "nll_per_token": float(f"{math.log(sliding):.9g}"), "seconds": 14.2,
              "text": "data/encyclopaedia.txt"}]
+        run["tasks"] = tasks(lines)
         run["generations"] = []
         same = 0
         for i, prompt_text in enumerate(PROMPTS):
@@ -117,6 +141,8 @@ def decoder_runs(model):
                 "interleaved": True, "perplexity_change_percent": [
                     {"protocol": "lines", "value": rounded(100 * (lines / 111.581 - 1))},
                     {"protocol": "sliding", "value": rounded(100 * (sliding / 159.788 - 1))}],
+                "tasks": [{"task": t["task"], "metrics": [change(m, b) for m, b in zip(
+                    t["metrics"], o["metrics"])]} for t, o in zip(run["tasks"], base["tasks"])],
                 "generations_identical": same}
         runs.append(run)
     runs.append({"model": model, "precision": "fp4-dq", "device": "cpu", "status": "error",

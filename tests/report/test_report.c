@@ -279,6 +279,8 @@ static void test_finding(void)
         {"\"decode_speedup\":2,\"perplexity_change_percent\":[{\"protocol\":\"sliding\",\"value\":"
          "-0.25}]",
          "and decodes 2.00× as fast; perplexity falls 0.25\u00A0%."},
+        {"\"tasks\":[{\"task\":\"piqa\",\"metrics\":[{\"metric\":\"acc\",\"change\":-0.0125}]}]",
+         "the memory of fp32; accuracy falls 1.2 points on 80 questions of piqa."},
         {"\"perplexity_change_percent\":[{\"protocol\":\"lines\",\"value\":0.001}]",
          "the memory of fp32; perplexity stays the same."},
     };
@@ -286,7 +288,9 @@ static void test_finding(void)
         char text[1024];
         snprintf(text, sizeof text,
                  "{\"runs\":[{\"model\":\"m\",\"precision\":\"fp32\",\"status\":\"ok\"},{\"model\":"
-                 "\"m\",\"precision\":\"nf4\",\"status\":\"ok\",\"vs_baseline\":{\"baseline\":"
+                 "\"m\",\"precision\":\"nf4\",\"status\":\"ok\",\"tasks\":[{\"task\":\"piqa\","
+                 "\"documents\":80}],"
+                 "\"vs_baseline\":{\"baseline\":"
                  "\"fp32\",\"weights_ratio\":0.2,%s}}]}",
                  cases[i].comparison);
         json_t *document = parsed(text);
@@ -295,6 +299,30 @@ static void test_finding(void)
         bg_text_free(&out);
         json_decref(document);
     }
+}
+
+/* Each metric of a task with its change, in every format that has columns. */
+static void test_tasks(void)
+{
+    json_t *sample = load_sample();
+    bg_text out = rendered(sample, BG_REPORT_MARKDOWN, 0);
+    CHECK_HAS(out, "| hellaswag: acc, % | hellaswag: Δ acc, pp | hellaswag: ± acc, % | "
+                   "hellaswag: acc\\_norm, % |");
+    CHECK_HAS(out, "lambada\\_openai: perplexity |");
+    bg_text_free(&out);
+    out = rendered(sample, BG_REPORT_CSV, 0);
+    CHECK_HAS(out, ",boolq_acc,boolq_acc_stderr,boolq_acc_change,");
+    CHECK_HAS(out, ",lambada_openai_perplexity_change_percent\r\n");
+    CHECK_HAS(out, ",0.0085,-0.00915,");
+    bg_text_free(&out);
+    out = rendered(sample, BG_REPORT_TABLE, 300);
+    CHECK_HAS(out, "boolq");
+    CHECK_HAS(out, "acc_norm, %");
+    bg_text_free(&out);
+    out = rendered(sample, BG_REPORT_HTML, 0);
+    CHECK_HAS(out, "<span>hellaswag</span>");
+    bg_text_free(&out);
+    json_decref(sample);
 }
 
 int main(void)
@@ -311,5 +339,6 @@ int main(void)
     RUN(test_absent);
     RUN(test_no_runs);
     RUN(test_finding);
+    RUN(test_tasks);
     return test_finish();
 }
