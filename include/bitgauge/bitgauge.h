@@ -211,7 +211,8 @@ BG_API const char *const *bg_precision_names(void);
 typedef struct bg_tokenizer bg_tokenizer;
 
 /* Opens the tokenizer of a model directory: tokenizer.json, or vocab.json + merges.txt, or
- * vocab.txt. */
+ * vocab.txt, or a SentencePiece file (tokenizer.model, spiece.model, sentencepiece.bpe.model), with
+ * the tokens and settings of tokenizer_config.json. */
 BG_API bg_status bg_tokenizer_open(const char *directory, bg_tokenizer **out, bg_error *err);
 BG_API void bg_tokenizer_close(bg_tokenizer *tokenizer);
 

@@ -22,8 +22,8 @@ struct cli_settings {
 
     /* inspect, devices, tokenize */
     cli_output json_output;
-    const char *text, *text_file, *decode;
-    bool ids_only, special;
+    const char *text, *text_file, *pair, *decode;
+    bool ids_only, special, truncate, pad;
 
     /* owned by the settings: what the fields above and the job point into */
     char *lists[4];

@@ -22,6 +22,12 @@ static const cli_option rows[] = {
      0},
     {"text-file", 0, CLI_STRING, "FILE", offsetof(cli_settings, text_file),
      "Tokenize the content of FILE; \"-\" is standard input", NULL, 0, 0},
+    {"pair", 0, CLI_STRING, "TEXT", offsetof(cli_settings, pair),
+     "A second text after it, as for a question and its passage", NULL, 0, 0},
+    {"truncate", 0, CLI_FLAG, NULL, offsetof(cli_settings, truncate),
+     "Cut to the length that tokenizer.json is set to", NULL, 0, 0},
+    {"pad", 0, CLI_FLAG, NULL, offsetof(cli_settings, pad),
+     "Pad to the length that tokenizer.json is set to", NULL, 0, 0},
     {"decode", 0, CLI_STRING, "IDS", offsetof(cli_settings, decode),
      "Turn token ids, separated by commas or spaces, into text", NULL, 0, 0},
     {"no-special", 0, CLI_FLAG_OFF, NULL, offsetof(cli_settings, special),
@@ -123,9 +129,10 @@ static void append_ids(bg_text *out, const int32_t *ids, size_t n)
     bg_text_puts(out, "\n");
 }
 
-/* {"text", "ids", "tokens"}: `text` is what was encoded or decoded. */
+/* {"text", "ids", "tokens"}: `text` is what was encoded or decoded. With `row`, "type_ids" and
+ * "attention_mask", too. */
 static bool append_json(bg_text *out, const bg_tokenizer *tokenizer, const char *text, size_t size,
-                        const int32_t *ids, size_t n)
+                        const int32_t *ids, size_t n, const bg_encoding *row)
 {
     json_t *numbers = json_array(), *tokens = json_array();
     for (size_t i = 0; i < n; i++) {
@@ -135,6 +142,19 @@ static bool append_json(bg_text *out, const bg_tokenizer *tokenizer, const char 
     }
     json_t *root = json_pack("{s:o, s:o, s:o}", "text", json_stringn(text, size), "ids", numbers,
                              "tokens", tokens);
+    if (row) {
+        json_t *types = json_array(), *mask = json_array();
+        for (size_t i = 0; i < n; i++) {
+            json_array_append_new(types, json_integer(row->type_ids[i]));
+            json_array_append_new(mask, json_integer(row->attention_mask[i]));
+        }
+        bool all = json_array_size(types) == n && json_array_size(mask) == n;
+        if (json_object_set_new(root, "type_ids", types) ||
+            json_object_set_new(root, "attention_mask", mask) || !all) {
+            json_decref(root);
+            root = NULL;
+        }
+    }
     char *dumped = root ? json_dumps(root, JSON_COMPACT) : NULL;
     bool complete = dumped && json_array_size(numbers) == n && json_array_size(tokens) == n;
     if (complete) {
@@ -147,12 +167,13 @@ static bool append_json(bg_text *out, const bg_tokenizer *tokenizer, const char 
 }
 
 static bg_status print(const cli_settings *settings, const bg_tokenizer *tokenizer,
-                       const char *text, size_t size, const int32_t *ids, size_t n, bg_error *err)
+                       const char *text, size_t size, const int32_t *ids, size_t n,
+                       const bg_encoding *row, bg_error *err)
 {
     bg_text out = {0};
     bool complete = true;
     if (settings->json_output.wanted) {
-        complete = append_json(&out, tokenizer, text, size, ids, n);
+        complete = append_json(&out, tokenizer, text, size, ids, n, row);
     } else if (settings->decode) {
         bg_text_append(&out, text, size);
         bg_text_puts(&out, "\n");
@@ -180,14 +201,18 @@ static bg_status encode(const cli_settings *settings, const bg_tokenizer *tokeni
             BG_TRY(bg_read_text(settings->text_file, LONGEST_TEXT, &content, &size, err));
         text = content;
     }
-    int32_t *ids = NULL;
-    size_t n = 0;
-    bg_status status = bg_tokenizer_encode(tokenizer, text, size, settings->special, &ids, &n, err);
+    const char *pair = settings->pair;
+    const bg_tokenizer_input input = {text, size, pair, pair ? strlen(pair) : 0};
+    const bg_encode_options options = {settings->special, settings->truncate, settings->pad};
+    bool laid_out = pair || options.truncate || options.pad;
+    bg_encoding *row = NULL;
+    bg_status status = bg_tokenizer_encode_batch(tokenizer, &input, 1, &options, &row, err);
     if (status == BG_OK)
-        status = print(settings, tokenizer, text, size, ids, n, err);
+        status =
+            print(settings, tokenizer, text, size, row->ids, row->n, laid_out ? row : NULL, err);
     else if (settings->text_file)
         bg_error_context(err, "%s", settings->text_file);
-    bg_ids_free(ids);
+    bg_encodings_free(row, row != NULL);
     bg_free(content);
     return status;
 }
@@ -201,7 +226,7 @@ static bg_status decode(const cli_settings *settings, const bg_tokenizer *tokeni
     bg_status status = check_ids(tokenizer, ids, n, err);
     if (status == BG_OK)
         status = bg_tokenizer_decode(tokenizer, ids, n, !settings->special, &text, &size, err);
-    if (status == BG_OK) status = print(settings, tokenizer, text, size, ids, n, err);
+    if (status == BG_OK) status = print(settings, tokenizer, text, size, ids, n, NULL, err);
     bg_string_free(text);
     bg_free(ids);
     return status;
@@ -214,6 +239,8 @@ static bg_status run(cli_settings *settings, bg_error *err)
         return bg_fail(err, BG_ERR_USAGE,
                        "tokenize needs one of --text, --text-file and --decode%s",
                        given ? ", but was given more" : "");
+    if (settings->decode && (settings->pair || settings->truncate || settings->pad))
+        return bg_fail(err, BG_ERR_USAGE, "--pair, --truncate and --pad do not go with --decode");
     bg_json_init();
     bg_tokenizer *tokenizer = NULL;
     char *directory;
@@ -233,7 +260,8 @@ const cli_command cli_tokenize = {
     .min_arguments = 1,
     .max_arguments = 1,
     .description = "Uses the tokenizer in the directory MODEL: tokenizer.json, or vocab.json and "
-                   "merges.txt, or vocab.txt.",
+                   "merges.txt, or vocab.txt, or a SentencePiece model (tokenizer.model, "
+                   "spiece.model, sentencepiece.bpe.model).",
     .examples = "bitgauge tokenize gpt2/ --text \"Hello, world\" # ids and tokens\n"
                 "bitgauge tokenize gpt2/ --text-file book.txt --ids-only # ids alone\n"
                 "bitgauge tokenize gpt2/ --decode 15496,11,995 # back to text\n",

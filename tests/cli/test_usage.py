@@ -273,6 +273,22 @@ class Tokenize(ProgramTest):
         self.assertIn("[CLS]", self.succeeds(*decode).out)
         self.assertEqual(self.succeeds(*decode, "--no-special").out, "a fine film\n")
 
+    def test_pairs_truncation_and_padding(self):
+        bert = "tests/fixtures/tokenizers/bert"  # cut to 12 tokens, padded to 14
+        both = ["--text", "the tide rises", "--pair", "twice a day and more and more words here"]
+        value = json.loads(self.succeeds("tokenize", bert, *both, "--truncate", "--pad", "--json").out)
+        self.assertEqual(value["attention_mask"], [1] * 12 + [0] * 2)
+        self.assertEqual(value["type_ids"], [0] * 6 + [1] * 6 + [0] * 2)
+        self.assertEqual([value["tokens"][i] for i in (0, 5, 11, 13)],
+                         ["[CLS]", "[SEP]", "[SEP]", "[PAD]"])
+        self.assertGreater(len(self.ids(bert, *both)), 14)
+        self.fails(USAGE, "tokenize", bert, "--decode", "1", "--pair", "x")
+
+    def test_sentencepiece_file(self):
+        t5 = "tests/fixtures/tokenizers/t5"
+        value = json.loads(self.succeeds("tokenize", t5, "--text", "the tide <extra_id_0>", "--json").out)
+        self.assertEqual(value["tokens"], ["\u2581the", "\u2581tide", "<extra_id_0>", "</s>"])
+
     def test_nothing_to_tokenize(self):
         self.assertEqual(self.ids(DECODER, "--text", ""), [])
         self.assertEqual(self.succeeds("tokenize", DECODER, "--decode", "").out, "\n")
