@@ -10,6 +10,8 @@
 
 #define WIKITEXT "../shared/data/wikitext-2-raw/wiki.test.raw"
 #define SST2     "../shared/data/sst2/validation.tsv"
+#define MODELS   "../shared/models/"
+#define RECORDED "../shared/reference/reference.json"
 
 #if defined(__SANITIZE_ADDRESS__)
 enum { QUICK = 1 };
@@ -29,55 +31,58 @@ static const struct {
     {"nf4-dq", "nf4dq", 5e-4},
 };
 
-static void check_perplexity(const char *precision, const char *key, double tolerance, bool sliding)
+static const char *const decoders[] = {"mini-gpt2", "mini-llama", "mini-opt", "mini-phi"};
+
+static void check_perplexity(const char *name, const char *precision, const char *key,
+                             double tolerance, bool sliding)
 {
-    static bg_tokenizer *tokenizer;
-    if (!tokenizer) OK(bg_tokenizer_open("models/demo-decoder", &tokenizer, &err));
-    bg_model *model = load_model(backend, "models/demo-decoder", precision);
+    char directory[128];
+    bg_tokenizer *tokenizer;
+    snprintf(directory, sizeof directory, MODELS "%s", name);
+    OK(bg_tokenizer_open(directory, &tokenizer, &err));
+    bg_model *model = load_model(backend, directory, precision);
     bg_perplexity_options options = {BG_PROTOCOL_LINES, 128, 0, 200, 0};
     if (sliding) options = (bg_perplexity_options){BG_PROTOCOL_SLIDING, 512, 256, 0, 80000};
     bg_perplexity got;
     OK(bg_perplexity_measure(model, tokenizer, WIKITEXT, &options, (bg_progress){0}, &got, &err));
-    double value = reference(expected, "recorded", "mini-gpt2", key,
-                             sliding ? "ppl_slide512_256" : "ppl_lines", NULL);
-    double tokens =
-        reference(expected, "recorded", "mini-gpt2", key, sliding ? "n_slide" : "n_lines", NULL);
-    printf("  %s, %s: %.4f, recorded %.4f (%+.4f %%)\n", precision, sliding ? "sliding" : "lines",
-           got.value, value, 100 * (got.value / value - 1));
+    double value = reference(expected, name, key, sliding ? "ppl_slide512_256" : "ppl_lines", NULL);
+    double tokens = reference(expected, name, key, sliding ? "n_slide" : "n_lines", NULL);
+    printf("  %s %s, %s: %.4f, recorded %.4f (%+.4f %%)\n", name, precision,
+           sliding ? "sliding" : "lines", got.value, value, 100 * (got.value / value - 1));
     CHECK(got.tokens == (int64_t)tokens, "%lld tokens", (long long)got.tokens);
-    CHECK(fabs(got.value / value - 1) <= tolerance, "%s: %.5f, recorded %.5f", precision, got.value,
-          value);
+    CHECK(fabs(got.value / value - 1) <= tolerance, "%s %s: %.5f, recorded %.5f", name, precision,
+          got.value, value);
     bg_model_free(model);
+    bg_tokenizer_close(tokenizer);
 }
 
+/* The sliding windows take half a minute for each model and precision: all of them where
+ * BITGAUGE_TEST_ALL is set, otherwise one of each kind of product. */
 static void test_wikitext(void)
 {
-    if (!bg_file_exists(WIKITEXT)) {
-        SKIP("%s is not there", WIKITEXT);
-        return;
-    }
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        if (QUICK && i % 4) continue;
-        check_perplexity(cases[i].precision, cases[i].key, cases[i].tolerance, false);
-        if (!QUICK) check_perplexity(cases[i].precision, cases[i].key, cases[i].tolerance, true);
-    }
+    const bool all = getenv("BITGAUGE_TEST_ALL") != NULL;
+    for (size_t m = 0; m < sizeof decoders / sizeof *decoders; m++)
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+            if (QUICK && i % 4) continue;
+            check_perplexity(decoders[m], cases[i].precision, cases[i].key, cases[i].tolerance,
+                             false);
+            bool chosen = i == 2 * m || i == 2 * m - 1;
+            if (!QUICK && (all || chosen))
+                check_perplexity(decoders[m], cases[i].precision, cases[i].key, cases[i].tolerance,
+                                 true);
+        }
 }
 
 static void test_sst2(void)
 {
-    if (!bg_file_exists(SST2)) {
-        SKIP("%s is not there", SST2);
-        return;
-    }
     bg_tokenizer *tokenizer;
-    OK(bg_tokenizer_open("models/demo-classifier", &tokenizer, &err));
+    OK(bg_tokenizer_open(MODELS "mini-distilbert-sst2", &tokenizer, &err));
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         if (strcmp(cases[i].key, "bf16") == 0 || (QUICK && i > 0)) continue;
-        bg_model *model = load_model(backend, "models/demo-classifier", cases[i].precision);
+        bg_model *model = load_model(backend, MODELS "mini-distilbert-sst2", cases[i].precision);
         bg_accuracy got;
         OK(bg_classify_measure(model, tokenizer, SST2, 0, 128, true, (bg_progress){0}, &got, &err));
-        double correct =
-            reference(expected, "recorded", "mini-distilbert-sst2", cases[i].key, "correct", NULL);
+        double correct = reference(expected, "mini-distilbert-sst2", cases[i].key, "correct", NULL);
         printf("  %s: %lld of %lld, recorded %g\n", cases[i].precision, (long long)got.correct,
                (long long)got.total, correct);
         CHECK(got.total == 872 && fabs((double)got.correct - correct) <= (i == 0 ? 0 : 2), "%s",
@@ -90,8 +95,12 @@ static void test_sst2(void)
 
 int main(void)
 {
+    if (!bg_file_exists(RECORDED) || !bg_file_exists(WIKITEXT)) {
+        SKIP("%s and %s are not there", RECORDED, WIKITEXT);
+        return test_finish();
+    }
     OK(bg_backend_open("cpu", 0, &backend, &err));
-    OK(bg_json_load("tests/fixtures/reference.json", 1 << 20, &expected, &err));
+    OK(bg_json_load(RECORDED, 1 << 22, &expected, &err));
     if (!expected) return 1;
     RUN(test_wikitext);
     RUN(test_sst2);
