@@ -15,7 +15,7 @@ typedef struct {
     bg_trie_edge *edges; /* (slots), a power of two, open addressing */
     size_t slots;
     int32_t *ids; /* (nodes) the token that ends at a node, -1 where none does */
-    size_t nodes;
+    size_t nodes, capacity;
     uint32_t first[256]; /* children of the root */
 } bg_trie;
 
