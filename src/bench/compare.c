@@ -3,18 +3,13 @@
 #include "bench/stats.h"
 #include "bench/tasks.h"
 #include "core/alloc.h"
+#include "core/json.h"
 
 #include <string.h>
 
 static double number(const json_t *object, const char *key)
 {
     return json_number_value(json_object_get(object, key));
-}
-
-static bg_status put(json_t *object, const char *key, json_t *value, bg_error *err)
-{
-    if (value && json_object_set_new(object, key, value) == 0) return BG_OK;
-    return bg_fail_memory(err, 256, key);
 }
 
 /* speed-up = baseline / this, of paired samples. */
@@ -35,19 +30,20 @@ static bg_status speedup(json_t *out, const json_t *run, const json_t *paired, c
     bg_status status = bg_estimate_ratio(samples, samples + n, n, &e, err);
     bg_free(samples);
     BG_TRY(status);
-    BG_TRY(put(out, key, json_real(e.median), err));
-    return put(out, interval, json_pack("[f, f]", e.low, e.high), err);
+    BG_TRY(bg_json_set(out, key, json_real(e.median), err));
+    return bg_json_set(out, interval, json_pack("[f, f]", e.low, e.high), err);
 }
 
 static bg_status memory(json_t *out, const json_t *run, const json_t *baseline, bg_error *err)
 {
     double weights = number(baseline, "weights_bytes");
     if (weights > 0)
-        BG_TRY(put(out, "weights_ratio", json_real(number(run, "weights_bytes") / weights), err));
+        BG_TRY(bg_json_set(out, "weights_ratio", json_real(number(run, "weights_bytes") / weights),
+                           err));
     const json_t *a = json_object_get(baseline, "memory"), *b = json_object_get(run, "memory");
     double held = number(a, "rss_loaded") - number(a, "rss_before");
     double mine = number(b, "rss_loaded") - number(b, "rss_before");
-    if (held > 0 && mine > 0) BG_TRY(put(out, "memory_ratio", json_real(mine / held), err));
+    if (held > 0 && mine > 0) BG_TRY(bg_json_set(out, "memory_ratio", json_real(mine / held), err));
     return BG_OK;
 }
 
@@ -70,7 +66,7 @@ static bg_status perplexity(json_t *out, const json_t *run, const json_t *baseli
             return bg_fail_memory(err, 256, "a perplexity");
         }
     }
-    if (json_array_size(list) > 0) return put(out, "perplexity_change_percent", list, err);
+    if (json_array_size(list) > 0) return bg_json_set(out, "perplexity_change_percent", list, err);
     json_decref(list);
     return BG_OK;
 }
@@ -102,17 +98,17 @@ static bg_status generations(json_t *out, const json_t *run, const json_t *basel
         if (at < 0)
             identical++;
         else
-            BG_TRY(put(g, "first_difference", json_integer(at), err));
+            BG_TRY(bg_json_set(g, "first_difference", json_integer(at), err));
     }
-    return put(out, "generations_identical", json_integer(identical), err);
+    return bg_json_set(out, "generations_identical", json_integer(identical), err);
 }
 
 bg_status bg_results_compare(json_t *run, const json_t *baseline, const json_t *paired,
                              bg_error *err)
 {
     json_t *out = json_object();
-    BG_TRY(put(run, "vs_baseline", out, err));
-    BG_TRY(put(out, "baseline", json_incref(json_object_get(baseline, "precision")), err));
+    BG_TRY(bg_json_set(run, "vs_baseline", out, err));
+    BG_TRY(bg_json_set(out, "baseline", json_incref(json_object_get(baseline, "precision")), err));
     BG_TRY(memory(out, run, baseline, err));
     /* Without paired samples, those that the baseline took at its own time. */
     json_t *own = NULL;
@@ -136,18 +132,19 @@ bg_status bg_results_compare(json_t *run, const json_t *baseline, const json_t *
     BG_TRY(status);
     if (paired) {
         json_t *kept = json_object();
-        BG_TRY(put(out, "baseline_samples_s", kept, err));
-        BG_TRY(put(kept, "prefill", json_incref(json_object_get(paired, "prefill")), err));
+        BG_TRY(bg_json_set(out, "baseline_samples_s", kept, err));
+        BG_TRY(bg_json_set(kept, "prefill", json_incref(json_object_get(paired, "prefill")), err));
         if (json_object_get(run, "decode"))
-            BG_TRY(put(kept, "decode", json_incref(json_object_get(paired, "decode")), err));
+            BG_TRY(
+                bg_json_set(kept, "decode", json_incref(json_object_get(paired, "decode")), err));
     }
     if (json_object_get(out, "prefill_speedup"))
-        BG_TRY(put(out, "interleaved", json_boolean(paired != NULL), err));
+        BG_TRY(bg_json_set(out, "interleaved", json_boolean(paired != NULL), err));
     BG_TRY(perplexity(out, run, baseline, err));
     const json_t *a = json_object_get(baseline, "accuracy"), *b = json_object_get(run, "accuracy");
     if (a && b)
-        BG_TRY(
-            put(out, "accuracy_change", json_real(number(b, "value") - number(a, "value")), err));
+        BG_TRY(bg_json_set(out, "accuracy_change",
+                           json_real(number(b, "value") - number(a, "value")), err));
     BG_TRY(bg_tasks_compare(out, run, baseline, err));
     return generations(out, run, baseline, err);
 }

@@ -3,6 +3,7 @@
 #include "bench/machine.h"
 #include "core/alloc.h"
 #include "core/file.h"
+#include "core/json.h"
 #include "core/text.h"
 #include "report/report.h"
 
@@ -46,18 +47,12 @@ size_t bg_results_count(const bg_results *results)
     return json_array_size(json_object_get(results->document, "runs"));
 }
 
-static bg_status put(json_t *object, const char *key, json_t *value, bg_error *err)
-{
-    if (value && json_object_set_new(object, key, value) == 0) return BG_OK;
-    return bg_fail_memory(err, 256, key);
-}
-
 bg_status bg_results_set_command(bg_results *results, const char *command, bg_error *err)
 {
     /* A file name need not be UTF-8, but the document is. */
     json_t *text = json_string(command);
     if (!text) text = json_string("bitgauge (the command line is not valid UTF-8)");
-    return put(results->document, "command", text, err);
+    return bg_json_set(results->document, "command", text, err);
 }
 
 bg_status bg_results_add_model(bg_results *results, json_t *model, json_t **entry, bg_error *err)
@@ -77,11 +72,11 @@ bg_status bg_results_add_model(bg_results *results, json_t *model, json_t **entr
         }
         if (taken) snprintf(name, sizeof name, "%.480s (%d)", wanted, copy);
     }
-    bg_status status = put(model, "name", json_string(name), err);
+    bg_status status = bg_json_set(model, "name", json_string(name), err);
     if (status == BG_OK && json_array_append(models, model) != 0)
         status = bg_fail_memory(err, 256, "a model");
     if (status == BG_OK && json_array_size(models) == 1)
-        status = put(results->document, "model", json_incref(model), err);
+        status = bg_json_set(results->document, "model", json_incref(model), err);
     json_decref(model);
     *entry = status == BG_OK ? model : NULL;
     return status;

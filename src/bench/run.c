@@ -12,6 +12,7 @@
 #include "core/alloc.h"
 #include "core/checked.h"
 #include "core/file.h"
+#include "core/json.h"
 #include "eval/dataset.h"
 #include "eval/perplexity.h"
 #include "eval/prompt.h"
@@ -33,12 +34,6 @@ typedef struct {
     json_t *baseline; /* the baseline's run; NULL until there is one */
     bg_task_files task_files;
 } session;
-
-static bg_status put(json_t *object, const char *key, json_t *value, bg_error *err)
-{
-    if (value && json_object_set_new(object, key, value) == 0) return BG_OK;
-    return bg_fail_memory(err, 256, key);
-}
 
 /* ---- before the first row: what can be refused at once --------------------------------------- */
 
@@ -137,7 +132,7 @@ static bg_status add_bandwidth(const bg_job *job, bg_results *results, bg_error 
     bg_status status = bg_measure_bandwidth(threads, &bandwidth, err);
     bg_threads_free(threads);
     BG_TRY(status);
-    return put(machine, "bandwidth_bytes_per_s", json_real(bandwidth), err);
+    return bg_json_set(machine, "bandwidth_bytes_per_s", json_real(bandwidth), err);
 }
 
 /* Leaves out the measurements that do not fit the model; an error where none is left. */
@@ -208,7 +203,7 @@ static bg_status collect(json_t *samples, const char *key, const json_t *round, 
     json_t *list = json_object_get(samples, key);
     if (!list) {
         list = json_array();
-        BG_TRY(put(samples, key, list, err));
+        BG_TRY(bg_json_set(samples, key, list, err));
     }
     if (json_array_append(list, json_object_get(round, field)) == 0) return BG_OK;
     return bg_fail_memory(err, 64, key);
@@ -240,10 +235,10 @@ static bg_status add_times(json_t *run, const char *key, const json_t *samples,
     json_t *times = count_key ? json_pack("{s:I, s:I}", count_key, (json_int_t)count, "batch",
                                           (json_int_t)batch)
                               : json_object();
-    BG_TRY(put(run, key, times, err));
-    BG_TRY(put(times, "median_s", json_real(e.median), err));
-    BG_TRY(put(times, "ci95_s", json_pack("[f, f]", e.low, e.high), err));
-    return put(times, "samples_s", json_incref((json_t *)samples), err);
+    BG_TRY(bg_json_set(run, key, times, err));
+    BG_TRY(bg_json_set(times, "median_s", json_real(e.median), err));
+    BG_TRY(bg_json_set(times, "ci95_s", json_pack("[f, f]", e.low, e.high), err));
+    return bg_json_set(times, "samples_s", json_incref((json_t *)samples), err);
 }
 
 static bg_status add_speeds(session *s, json_t *run, const json_t *samples, int64_t prompt_tokens,
@@ -255,16 +250,20 @@ static bg_status add_speeds(session *s, json_t *run, const json_t *samples, int6
                      batch, err));
     json_t *prefill = json_object_get(run, "prefill");
     double seconds = json_number_value(json_object_get(prefill, "median_s"));
-    BG_TRY(put(prefill, "tokens_per_s", json_real((double)(prompt_tokens * batch) / seconds), err));
-    if (!decoder) return put(prefill, "sentences_per_s", json_real((double)batch / seconds), err);
+    BG_TRY(bg_json_set(prefill, "tokens_per_s",
+                       json_real((double)(prompt_tokens * batch) / seconds), err));
+    if (!decoder)
+        return bg_json_set(prefill, "sentences_per_s", json_real((double)batch / seconds), err);
     BG_TRY(add_times(run, "time_to_first_token", json_object_get(samples, "first_token"), NULL, 0,
                      0, err));
     BG_TRY(add_times(run, "decode", json_object_get(samples, "decode"), "new_tokens", new_tokens,
                      batch, err));
     json_t *decode = json_object_get(run, "decode");
     seconds = json_number_value(json_object_get(decode, "median_s"));
-    BG_TRY(put(decode, "ms_per_token", json_real(1000 * seconds / (double)new_tokens), err));
-    return put(decode, "tokens_per_s", json_real((double)(new_tokens * batch) / seconds), err);
+    BG_TRY(
+        bg_json_set(decode, "ms_per_token", json_real(1000 * seconds / (double)new_tokens), err));
+    return bg_json_set(decode, "tokens_per_s", json_real((double)(new_tokens * batch) / seconds),
+                       err);
 }
 
 /* A round of the baseline. Where its worker fails, it is another row that is being measured: that
@@ -289,7 +288,8 @@ static bg_status time_row(session *s, bg_worker *worker, json_t *run, json_t **p
     json_t *warm_up;
     BG_TRY(bg_worker_ask(worker, "warm_up", NULL, s->progress, &warm_up, err));
     int64_t prompt_tokens = json_integer_value(json_object_get(warm_up, "prompt_tokens"));
-    bg_status status = put(run, "warmup", json_incref(json_object_get(warm_up, "warmup")), err);
+    bg_status status =
+        bg_json_set(run, "warmup", json_incref(json_object_get(warm_up, "warmup")), err);
     json_decref(warm_up);
     BG_TRY(status);
     bool in_turn = s->baseline && s->baseline_worker.pid > 0;
@@ -329,23 +329,25 @@ static bg_status add_memory(json_t *run, json_t *finish, bg_error *err)
     json_int_t loaded = json_integer_value(json_object_get(memory, "rss_loaded"));
     json_int_t running = json_integer_value(after);
     json_object_del(memory, "rss_peak_loading");
-    BG_TRY(put(memory, "rss_peak", json_integer(loading > running ? loading : running), err));
+    BG_TRY(
+        bg_json_set(memory, "rss_peak", json_integer(loading > running ? loading : running), err));
     /* Where the peak could not begin anew after loading, growth is not known. */
     if (!after) return BG_OK;
-    return put(memory, "rss_growth", json_integer(running > loaded ? running - loaded : 0), err);
+    return bg_json_set(memory, "rss_growth", json_integer(running > loaded ? running - loaded : 0),
+                       err);
 }
 
 static bg_status add_load(session *s, json_t *run, json_t *load, bg_error *err)
 {
     json_t *parameters = json_object_get(load, "parameters");
     if (!json_object_get(s->model, "parameters"))
-        BG_TRY(put(s->model, "parameters", json_incref(parameters), err));
+        BG_TRY(bg_json_set(s->model, "parameters", json_incref(parameters), err));
     json_object_del(load, "parameters");
     if (json_object_update(run, load) != 0) return bg_fail_memory(err, 256, "a run");
     if (s->checkpoint_bytes == 0) return BG_OK;
     double bytes = json_number_value(json_object_get(run, "weights_bytes"));
-    return put(json_object_get(run, "weights"), "checkpoint_ratio",
-               json_real(bytes / (double)s->checkpoint_bytes), err);
+    return bg_json_set(json_object_get(run, "weights"), "checkpoint_ratio",
+                       json_real(bytes / (double)s->checkpoint_bytes), err);
 }
 
 static bg_status fill_row(session *s, const char *precision, bg_worker *worker, json_t *run,
@@ -401,8 +403,8 @@ static bg_status mark_failed(json_t *run, const bg_error *problem, bg_error *err
 {
     static const char *const partial[] = {"warmup", "memory", "vs_baseline"};
     for (size_t i = 0; i < sizeof partial / sizeof *partial; i++) json_object_del(run, partial[i]);
-    BG_TRY(put(run, "status", json_string("error"), err));
-    return put(run, "error", json_string(problem->message), err);
+    BG_TRY(bg_json_set(run, "status", json_string("error"), err));
+    return bg_json_set(run, "error", json_string(problem->message), err);
 }
 
 static bg_status measure_rows(session *s, bg_results *results, bg_error *err)

@@ -13,6 +13,7 @@
 #include "bench/timing.h"
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "core/json.h"
 #include "eval/classify.h"
 #include "eval/perplexity.h"
 #include "tokenizer/tokenizer.h"
@@ -73,13 +74,6 @@ static bool report_progress(void *context, const char *stage, uint64_t done, uin
                                    "done", (json_int_t)done, "total", (json_int_t)total));
 }
 
-/* Sets a key of an object to a new value, which may be NULL for want of memory. */
-static bg_status set(json_t *object, const char *key, json_t *value, bg_error *err)
-{
-    if (value && json_object_set_new(object, key, value) == 0) return BG_OK;
-    return bg_fail_memory(err, 256, key);
-}
-
 /* ---- load ------------------------------------------------------------------------------------ */
 
 /* Distinct names of the kernels that this model's matrices run on. */
@@ -123,19 +117,20 @@ static json_t *notes(const worker *w)
 static bg_status describe(worker *w, json_t *run, bg_error *err)
 {
     const bg_model *m = w->model;
-    BG_TRY(set(run, "threads", json_integer(w->backend->ops->threads(w->backend)), err));
-    BG_TRY(set(run, "isa", json_string(w->backend->ops->isa(w->backend)), err));
-    BG_TRY(set(run, "kernels", kernel_names(w), err));
+    BG_TRY(bg_json_set(run, "threads", json_integer(w->backend->ops->threads(w->backend)), err));
+    BG_TRY(bg_json_set(run, "isa", json_string(w->backend->ops->isa(w->backend)), err));
+    BG_TRY(bg_json_set(run, "kernels", kernel_names(w), err));
     json_t *list = notes(w);
     if (json_array_size(list) > 0)
-        BG_TRY(set(run, "notes", list, err));
+        BG_TRY(bg_json_set(run, "notes", list, err));
     else
         json_decref(list);
-    BG_TRY(set(run, "weights_bytes", json_integer((json_int_t)m->weights_bytes), err));
-    return set(run, "weights",
-               json_pack("{s:I, s:I}", "quantized_bytes", (json_int_t)m->quantized_bytes,
-                         "unquantized_bytes", (json_int_t)(m->weights_bytes - m->quantized_bytes)),
-               err);
+    BG_TRY(bg_json_set(run, "weights_bytes", json_integer((json_int_t)m->weights_bytes), err));
+    return bg_json_set(run, "weights",
+                       json_pack("{s:I, s:I}", "quantized_bytes", (json_int_t)m->quantized_bytes,
+                                 "unquantized_bytes",
+                                 (json_int_t)(m->weights_bytes - m->quantized_bytes)),
+                       err);
 }
 
 /* Refused before memory is filled: the system would rather swap, or kill, than say no. */
@@ -197,13 +192,14 @@ static bg_status command_load(worker *w, json_t *request, json_t *run, bg_error 
     w->peak_loading = bg_peak_resident_bytes();
     w->peak_resets = bg_reset_peak();
     BG_TRY(describe(w, run, err));
-    BG_TRY(set(run, "load_seconds", json_real(seconds), err));
-    BG_TRY(set(run, "quantize_seconds", json_real(w->model->quantize_seconds), err));
-    BG_TRY(set(run, "parameters", json_integer(w->model->n_parameters), err));
-    return set(run, "memory",
-               json_pack("{s:I, s:I, s:I}", "rss_before", (json_int_t)before, "rss_loaded",
-                         (json_int_t)loaded, "rss_peak_loading", (json_int_t)w->peak_loading),
-               err);
+    BG_TRY(bg_json_set(run, "load_seconds", json_real(seconds), err));
+    BG_TRY(bg_json_set(run, "quantize_seconds", json_real(w->model->quantize_seconds), err));
+    BG_TRY(bg_json_set(run, "parameters", json_integer(w->model->n_parameters), err));
+    return bg_json_set(run, "memory",
+                       json_pack("{s:I, s:I, s:I}", "rss_before", (json_int_t)before, "rss_loaded",
+                                 (json_int_t)loaded, "rss_peak_loading",
+                                 (json_int_t)w->peak_loading),
+                       err);
 }
 
 /* ---- evaluate -------------------------------------------------------------------------------- */
@@ -213,7 +209,7 @@ static bg_status perplexities(worker *w, json_t *run, bg_error *err)
     static const bg_protocol protocols[] = {BG_PROTOCOL_LINES, BG_PROTOCOL_SLIDING,
                                             BG_PROTOCOL_CHUNKS};
     json_t *list = json_array();
-    BG_TRY(set(run, "perplexity", list, err));
+    BG_TRY(bg_json_set(run, "perplexity", list, err));
     for (int i = 0; i < 3; i++) {
         if (!(w->job.perplexity.protocols & protocols[i])) continue;
         bg_perplexity_options options = {protocols[i], w->job.perplexity.max_length,
@@ -251,13 +247,13 @@ static bg_status accuracy(worker *w, json_t *run, bg_error *err)
                                w->job.classify.max_length, w->job.classify.pad,
                                (bg_progress){report_progress, w}, &result, err));
     bg_status status =
-        set(run, "accuracy",
-            json_pack("{s:I, s:I, s:f, s:i, s:b, s:f, s:s}", "correct", (json_int_t)result.correct,
-                      "total", (json_int_t)result.total, "value",
-                      (double)result.correct / (double)result.total, "max_length",
-                      w->job.classify.max_length, "padded", w->job.classify.pad, "seconds",
-                      bg_seconds() - start, "data", w->job.classify.data),
-            err);
+        bg_json_set(run, "accuracy",
+                    json_pack("{s:I, s:I, s:f, s:i, s:b, s:f, s:s}", "correct",
+                              (json_int_t)result.correct, "total", (json_int_t)result.total,
+                              "value", (double)result.correct / (double)result.total, "max_length",
+                              w->job.classify.max_length, "padded", w->job.classify.pad, "seconds",
+                              bg_seconds() - start, "data", w->job.classify.data),
+                    err);
     bg_accuracy_free(&result);
     return status;
 }
@@ -285,8 +281,10 @@ static bg_status command_warm_up(worker *w, json_t *run, bg_error *err)
     int rounds;
     bool settled;
     BG_TRY(bg_timing_warm_up(w->timing, &rounds, &settled, err));
-    BG_TRY(set(run, "warmup", json_pack("{s:i, s:b}", "runs", rounds, "settled", settled), err));
-    return set(run, "prompt_tokens", json_integer((json_int_t)w->timing->prompt_tokens), err);
+    BG_TRY(bg_json_set(run, "warmup", json_pack("{s:i, s:b}", "runs", rounds, "settled", settled),
+                       err));
+    return bg_json_set(run, "prompt_tokens", json_integer((json_int_t)w->timing->prompt_tokens),
+                       err);
 }
 
 static bg_status command_round(worker *w, json_t *run, bg_error *err)
@@ -294,15 +292,15 @@ static bg_status command_round(worker *w, json_t *run, bg_error *err)
     if (!w->timing) return bg_fail(err, BG_ERR_INTERNAL, "worker: a round before warm_up");
     bg_round round;
     BG_TRY(bg_timing_round(w->timing, &round, err));
-    BG_TRY(set(run, "prefill", json_real(round.prefill), err));
-    BG_TRY(set(run, "first_token", json_real(round.first_token), err));
-    return set(run, "decode", json_real(round.decode), err);
+    BG_TRY(bg_json_set(run, "prefill", json_real(round.prefill), err));
+    BG_TRY(bg_json_set(run, "first_token", json_real(round.first_token), err));
+    return bg_json_set(run, "decode", json_real(round.decode), err);
 }
 
 static bg_status command_finish(worker *w, json_t *run, bg_error *err)
 {
     if (!w->peak_resets) return BG_OK;
-    return set(run, "rss_peak_running", json_integer(bg_peak_resident_bytes()), err);
+    return bg_json_set(run, "rss_peak_running", json_integer(bg_peak_resident_bytes()), err);
 }
 
 /* ---- the loop -------------------------------------------------------------------------------- */

@@ -138,3 +138,9 @@ bg_status bg_json_string(const json_t *object, const char *key, const char *wher
     *out = json_string_value(value);
     return BG_OK;
 }
+
+bg_status bg_json_set(json_t *object, const char *key, json_t *value, bg_error *err)
+{
+    if (value && json_object_set_new(object, key, value) == 0) return BG_OK;
+    return bg_fail_memory(err, 64, key);
+}
