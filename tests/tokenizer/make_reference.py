@@ -8,8 +8,8 @@ Run in the root of the source tree. Three kinds of reference:
   demo        the two demonstration tokenizers on about a hundred texts, hostile ones included
   components  one small tokenizer for each normalizer, pre-tokenizer, model setting, added-token
               flag, post-processor and decoder
-  digests     the whole WikiText-2 test file with the GPT-2, OPT and BERT vocabularies, as a count
-              and a hash of the ids; made where ../shared is there, else kept from the old file
+  digests     the whole WikiText-2 test file with the GPT-2, OPT, BERT and small T5 vocabularies, as
+              a count and a hash of the ids; made where ../shared is there, else kept from the old file
 """
 import json
 import os
@@ -134,7 +134,31 @@ def build_cases():
             cases.append(setting(f"Split {behavior} {invert}", None, p.Split("a", behavior, invert)))
             cases.append(setting(f"Split regex {behavior} {invert}", None, p.Split(Regex(r"\w\w|\s"), behavior, invert)))
     marks = dict(normalized=False, special=True)
+    special = [AddedToken("[X]", **marks)]
+    for scheme in ("always", "first", "never"):
+        for split in (True, False):
+            cases.append(setting(f"Metaspace {scheme} {split}", None, p.Metaspace(prepend_scheme=scheme, split=split),
+                                 d.Metaspace(prepend_scheme=scheme, split=split), added=special))
+    # What comes before the text that is left decides whether that is the first.
+    for name, normalizer in (("Strip", n.Strip()), ("Nmt", n.Nmt()), ("Bert", n.BertNormalizer()),
+                             ("StripAccents", n.StripAccents()), ("Replace", n.Replace(Regex(r"^\w"), "")),
+                             ("Replace two", n.Replace("  ", "x")), ("Prepend", n.Prepend("x")), ("NFKC", n.NFKC())):
+        cases.append(setting(f"Metaspace first after {name}", normalizer, p.Metaspace(prepend_scheme="first"),
+                             d.Metaspace(prepend_scheme="first"), added=special))
+    for name, splitter in (("WhitespaceSplit", p.WhitespaceSplit()), ("Whitespace", p.Whitespace()),
+                           ("Bert", p.BertPreTokenizer()), ("UnicodeScripts", p.UnicodeScripts()),
+                           ("Split", p.Split(Regex(r"\W"), "removed")), ("Digits", p.Digits())):
+        cases.append(setting(f"Metaspace first after {name}", None,
+                             p.Sequence([splitter, p.Metaspace(replacement="_", prepend_scheme="first")])))
     cases += [
+        setting("UnicodeScripts", None, p.UnicodeScripts()), setting("FixedLength", None, p.FixedLength(3)),
+        setting("WordLevel", None, p.Whitespace(), model="wordlevel"),
+        setting("CTC", None, p.WhitespaceSplit(), d.CTC("##l", "|", False)),
+        setting("CTC cleanup", None, p.Sequence([p.Split("", "isolated")]), d.CTC("a", "e", True)),
+        setting("Unigram", None, p.Metaspace(), d.Metaspace(), added=special, model="unigram"),
+        setting("Unigram whole", None, None, model="unigram"),
+        setting("Unigram bytes", None, p.Metaspace(split=False), d.Sequence([d.ByteFallback(), d.Metaspace()]), model="unigram bytes"),
+        setting("Unigram odd scores", None, None, model="unigram odd"),
         setting("added", None, p.Whitespace(), added=[AddedToken("[X]", **marks), AddedToken("the", normalized=False)]),
         setting("added single_word", None, p.Whitespace(), added=[AddedToken("the", single_word=True, normalized=False), AddedToken("foo", single_word=True, normalized=False)]),
         setting("added lstrip", None, None, added=[AddedToken("[X]", lstrip=True, **marks)]),
@@ -200,11 +224,21 @@ def build_models(characters):
         model.update(options)
         return model
 
+    def unigram(byte_fallback=False, shift=0.0):
+        pieces = [["<unk>", 0.0], ["\u2581", -2.0], ["a", -3.0], ["b", -3.5], ["the", -4.0], ["\u2581the", -4.5], ["he", -4.2],
+                  ["l", -3.9], ["ll", -5.0], ["o", -3.3], ["t", -3.8], ["h", -3.8], ["e", -3.1], ["hell", -6.0], ["\u2581hell", -6.5],
+                  ["oo", -6.6], ["foo", -7.0], ["\u6771\u4eac", -8.0], ["e\u0301", -7.5], ["aa", -6.0], ["aaa", -9.0], ["a", -3.25]]
+        if byte_fallback:
+            pieces += [[f"<0x{b:02X}>", -9.5] for b in range(256)]
+        return dict(type="Unigram", unk_id=0, byte_fallback=byte_fallback, vocab=[[t, s + shift] for t, s in pieces])
+
     plain = bpe()
     ignoring = bpe(ignore_merges=True)
     ignoring["vocab"]["Hello"] = len(ignoring["vocab"])
     return {
         "characters": wordpiece,
+        "wordlevel": dict(type="WordLevel", unk_token="[UNK]", vocab={"[UNK]": 0, "the": 1, "Hello": 2, ".": 3, "a": 4}),
+        "unigram": unigram(), "unigram bytes": unigram(True), "unigram odd": unigram(shift=40.0),
         "short words": dict(wordpiece, max_input_chars_per_word=5),
         "bpe": plain,
         "bpe strings": dict(plain, merges=[" ".join(m) for m in plain["merges"]]),
@@ -306,7 +340,8 @@ def shared_tokenizers():
     bert.add_special_tokens(["[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"])
     bert.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]",
                                                         special_tokens=[("[CLS]", 101), ("[SEP]", 102)])
-    return {"gpt2": gpt2, "bert-base-uncased": bert, "opt-125m": Tokenizer.from_file(f"{base}/opt-125m/tokenizer.json")}
+    t5 = Tokenizer.from_file(f"{SHARED}/models/mini-t5/tokenizer.json")
+    return {"../models/mini-t5": t5, "gpt2": gpt2, "bert-base-uncased": bert, "opt-125m": Tokenizer.from_file(f"{base}/opt-125m/tokenizer.json")}
 
 
 def digests():

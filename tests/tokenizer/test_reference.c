@@ -223,6 +223,31 @@ static void wikitext(void)
     bg_unmap(&map);
 }
 
+/* What was recorded beside the shared models. */
+static void shared_models(void)
+{
+    static const char path[] = "../shared/reference/tokenizers.json";
+    json_t *recorded = bg_file_exists(path) ? load(path) : NULL, *texts, *row;
+    const char *name;
+    size_t i;
+    if (!recorded) SKIP("%s is not there", path);
+    json_object_foreach(recorded, name, texts)
+    {
+        char directory[128];
+        snprintf(directory, sizeof directory, "../shared/models/%s", name);
+        bg_tokenizer *t = open_first(directory, directory);
+        json_array_foreach(texts, i, row)
+        {
+            const json_t *ids = json_object_get(row, "ids");
+            if (!t) break;
+            check_encode(name, i, t, json_object_get(row, "text"), true, ids);
+            check_decode(name, i, t, ids, false, json_object_get(row, "decoded"));
+        }
+        bg_tokenizer_close(t);
+    }
+    json_decref(recorded);
+}
+
 static void special_tokens(void)
 {
     bg_tokenizer *t = open_first("models/demo-classifier", "../shared/models/mini-distilbert-sst2");
@@ -257,6 +282,7 @@ int main(void)
     RUN(demo_tokenizers);
     RUN(components);
     RUN(wikitext);
+    RUN(shared_models);
     RUN(special_tokens);
     json_decref(reference);
     return test_finish();
