@@ -22,8 +22,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         "{\"tokenizer_class\":\"LlamaTokenizer\",\"legacy\":true,\"add_bos_token\":true}",
         "{\"tokenizer_class\":\"GemmaTokenizer\",\"add_eos_token\":true,\"pad_token\":\"<pad>\"}",
         "{\"tokenizer_class\":\"T5Tokenizer\",\"extra_ids\":3}",
-        "{\"tokenizer_class\":\"XLMRobertaTokenizer\",\"added_tokens_decoder\":{\"9\":{\"content\":"
-        "\"[X]\",\"lstrip\":true,\"normalized\":true}}}",
+        ("{\"tokenizer_class\":\"XLMRobertaTokenizer\",\"added_tokens_decoder\":{\"9\":{"
+         "\"content\":"
+         "\"[X]\",\"lstrip\":true,\"normalized\":true}}}"),
         "{\"tokenizer_class\":\"Other\",\"extra_special_tokens\":[\"ab\",\"<s>\"]}",
     };
     static const char text[] =

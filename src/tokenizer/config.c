@@ -119,6 +119,7 @@ bg_status bg_added_config(bg_tokenizer *t, const json_t *config, const char *con
     return BG_OK;
 }
 
+/* As in transformers 5, a class adds neither unless its configuration says so. */
 bg_status bg_template_config(bg_tokenizer *t, const json_t *config, bg_error *err)
 {
     bool bos = json_is_true(json_object_get(config, "add_bos_token"));

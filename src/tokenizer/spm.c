@@ -176,7 +176,8 @@ static bg_status build_bpe(const bg_sentencepiece_model *m, const char *where, b
 
 /* ---- the steps around the model -------------------------------------------------------------- */
 
-/* LlamaTokenizer: a mark before the text, or ("legacy") before every piece between special tokens.
+/* LlamaTokenizer, as transformers 5 has it: a mark before the text, or ("legacy") before every
+ * piece between special tokens.
  */
 static void llama_steps(const json_t *config, bg_text *out)
 {

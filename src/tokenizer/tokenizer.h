@@ -10,7 +10,8 @@
 #include "bitgauge/bitgauge.h"
 
 /* Parses tokenizer.json from memory; `where` names it in errors. Its truncation and padding
- * settings are ignored: callers decide. Special tokens are then known by their usual spellings. */
+ * settings are for bg_tokenizer_encode_batch alone. Special tokens are then known by their usual
+ * spellings. */
 bg_status bg_tokenizer_parse(const char *json, size_t size, const char *where, bg_tokenizer **out,
                              bg_error *err);
 
