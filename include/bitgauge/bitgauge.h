@@ -98,7 +98,7 @@ typedef struct {
     } bench;
     struct {
         bool enabled;
-        const char *text;       /* a UTF-8 text file */
+        const char *text;       /* a UTF-8 text file, or a data file with the column "text" */
         unsigned protocols;     /* bg_protocol values, or-ed */
         int max_length, stride; /* 0: 128 for lines; the model's context for the others, and half */
         int64_t limit;          /* lines: at most so many lines; 0: all */
@@ -106,7 +106,7 @@ typedef struct {
     } perplexity;
     struct {
         bool enabled;
-        const char *data; /* tab-separated: a header with "sentence" and "label" */
+        const char *data; /* a data file with the columns "sentence" and "label" (docs/data.md) */
         int64_t limit;    /* at most so many sentences; 0: all */
         int max_length;   /* truncate to so many tokens */
         bool pad;         /* pad every sentence to max_length */

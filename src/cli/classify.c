@@ -1,11 +1,11 @@
-/* bitgauge classify: the accuracy of a sentence classifier. */
+/* bitgauge classify: the accuracy of a sentence classifier, or of a model that is asked. */
 #include "cli/settings.h"
 
 #include "core/error.h"
 
 static const cli_option rows[] = {
     {"data", 0, CLI_STRING, "FILE", offsetof(cli_settings, job.classify.data),
-     "Labelled sentences, tab-separated, with a header \"sentence\" and \"label\"",
+     "Labelled sentences: a data file with the columns \"sentence\" and \"label\"",
      "the embedded sentences", 0, 0},
     {"limit", 0, CLI_INT64, "N", offsetof(cli_settings, job.classify.limit),
      "At most so many sentences; 0 is all", "all", 0, INT64_MAX},
@@ -37,8 +37,10 @@ const cli_command cli_classify = {
     .arguments = "MODEL",
     .min_arguments = 1,
     .max_arguments = 1,
-    .description = "Classifies labelled sentences with MODEL and counts the correct answers. The "
-                   "label of a line is the number of the class.",
+    .description =
+        "Classifies labelled sentences with MODEL and counts the correct answers. The "
+        "label of a line is the number of the class. An encoder-decoder is asked whether "
+        "each is positive, 1, or negative, 0, as the task sst2 does.",
     .examples = "bitgauge classify distilbert/ --data sst2.tsv # every sentence at fp32\n"
                 "bitgauge classify distilbert/ --data sst2.tsv --pad --max-length 128 --precision "
                 "fp32,int8 # padded, two precisions\n",

@@ -5,7 +5,7 @@
 
 static const cli_option rows[] = {
     {"text", 0, CLI_STRING, "FILE", offsetof(cli_settings, job.perplexity.text),
-     "The UTF-8 text to score", "the embedded text", 0, 0},
+     "The UTF-8 text to score, or a data file with the column \"text\"", "the embedded text", 0, 0},
     {"protocol", 0, CLI_STRING, "LIST", offsetof(cli_settings, protocols),
      "How the text is cut: lines (each alone), sliding (overlapping windows, each token scored "
      "once), chunks (windows side by side)",
