@@ -22,6 +22,7 @@ strip = normalizers.BertNormalizer(clean_text=False, handle_chinese_chars=False,
 marks = normalizers.StripAccents()
 punctuation = pre_tokenizers.Punctuation()
 whitespace = pre_tokenizers.Whitespace()
+digits = pre_tokenizers.Digits()
 lowercase, nfd, nfkd = normalizers.Lowercase(), normalizers.NFD(), normalizers.NFKD()
 
 utf8proc = ctypes.CDLL("libutf8proc.so.2")
@@ -62,6 +63,8 @@ CLASSES = {
     "bg_unicode_word": ("Word characters, \\w (pre-tokenizer Whitespace, single_word).",
                         lambda c: len(whitespace.pre_tokenize_str("a" + c)) == 1
                         and len(whitespace.pre_tokenize_str("a" + c)[0][0]) == 2),
+    "bg_unicode_numeric": ("Digits and other numbers (pre-tokenizer Digits).",
+                           lambda c: len(digits.pre_tokenize_str("a" + c)) == 2),
     "bg_unicode_unclassed": ("Marks that stay where they are among others (normalizers NFC, NFD, ...).",
                              lambda c: 0 < combining_class(c) < 240
                              and nfd.normalize_str("\u0345" + c) == "\u0345" + c),

@@ -145,11 +145,6 @@ bool bg_is_whitespace(uint32_t c)
            c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
-static unsigned category_bit(uint32_t c)
-{
-    return 1u << (unsigned)utf8proc_category((utf8proc_int32_t)c);
-}
-
 bool bg_is_word(uint32_t c)
 {
     if (c < 0x80)
@@ -160,10 +155,7 @@ bool bg_is_word(uint32_t c)
 
 bool bg_is_numeric(uint32_t c)
 {
-    enum {
-        NUMBER = 1 << UTF8PROC_CATEGORY_ND | 1 << UTF8PROC_CATEGORY_NL | 1 << UTF8PROC_CATEGORY_NO
-    };
-    return category_bit(c) & NUMBER;
+    return c < 0x80 ? c >= '0' && c <= '9' : IN(bg_unicode_numeric, c);
 }
 
 bool bg_is_punctuation(uint32_t c)
