@@ -8,6 +8,7 @@
 #include "eval/answers.h"
 #include "eval/dataset.h"
 #include "eval/task.h"
+#include "eval/words.h"
 
 #include <unistd.h>
 
@@ -271,6 +272,35 @@ static void test_documents(void)
     bg_text_free(&d.text);
 }
 
+/* White space and lengths as Python's str has them. */
+static void test_words(void)
+{
+    static const struct {
+        const char *text;
+        size_t leading, trailing, characters;
+        bool valid;
+    } cases[] = {
+        {"", 0, 0, 0, true},
+        {" \t\n", 3, 3, 3, true},
+        {" a\xC2\xA0", 1, 2, 3, true},                       /* a space that does not break */
+        {"\xE3\x80\x80\xC3\xA9\xE3\x80\x80", 3, 3, 3, true}, /* ideographic spaces */
+        {"a\xE2\x80\x8B", 0, 0, 2, true},                    /* of no width, and no space */
+        {"\x1F\xF0\x9F\x99\x82\xC2\x85", 1, 2, 3, true},
+        {"a \x80", 0, 0, 3, false},
+        {"\xE3\x80", 0, 0, 2, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *text = cases[i].text;
+        size_t n = strlen(text);
+        CHECK(bg_leading_space(text, n) == cases[i].leading &&
+                  bg_trailing_space(text, n) == cases[i].trailing &&
+                  bg_count_characters(text, n) == cases[i].characters &&
+                  bg_is_utf8(text, n) == cases[i].valid,
+              "case %zu: %zu %zu %zu %d", i, bg_leading_space(text, n), bg_trailing_space(text, n),
+              bg_count_characters(text, n), bg_is_utf8(text, n));
+    }
+}
+
 static bool refuse(void *context, const char *stage, uint64_t done, uint64_t total)
 {
     (void)stage;
@@ -379,6 +409,7 @@ int main(void)
     RUN(test_batches);
     RUN(test_equal_choices);
     RUN(test_documents);
+    RUN(test_words);
     RUN(test_refusals);
     RUN(test_t5);
     RUN(test_answers);
