@@ -220,6 +220,18 @@ void bg_words_conditions(bg_text *out, const bg_report_model *model)
                     scored ? "" : "perplexity over ", " tokens by sliding windows");
     put_number_part(out, start, bg_report_number(classified, "accuracy.total"), BG_UNIT_COUNT,
                     "accuracy on ", " sentences");
+    static const struct {
+        const char *path, *after;
+    } tasks[] = {{"tasks.sst2.documents", " questions of sst2"},
+                 {"tasks.boolq.documents", " questions of boolq"},
+                 {"tasks.hellaswag.documents", " questions of hellaswag"},
+                 {"tasks.piqa.documents", " questions of piqa"},
+                 {"tasks.arc_easy.documents", " questions of arc_easy"},
+                 {"tasks.lambada_openai.documents", " questions of lambada_openai"}};
+    for (size_t i = 0; i < sizeof tasks / sizeof *tasks; i++)
+        put_number_part(out, start,
+                        bg_report_number(first_with(model, tasks[i].path), tasks[i].path),
+                        BG_UNIT_COUNT, "", tasks[i].after);
     /* A sentence starts with a capital letter. */
     if (out->data && out->size > start && out->data[start] >= 'a' && out->data[start] <= 'z')
         out->data[start] = (char)(out->data[start] - 'a' + 'A');

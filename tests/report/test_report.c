@@ -318,6 +318,7 @@ static void test_tasks(void)
     out = rendered(sample, BG_REPORT_TABLE, 300);
     CHECK_HAS(out, "boolq");
     CHECK_HAS(out, "acc_norm, %");
+    CHECK_HAS(out, "3,270 questions of boolq, 10,042 questions of hellaswag");
     bg_text_free(&out);
     out = rendered(sample, BG_REPORT_HTML, 0);
     CHECK_HAS(out, "<span>hellaswag</span>");
