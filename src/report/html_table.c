@@ -19,28 +19,27 @@ static bool starts_group(const bg_grid *grid, size_t c)
     return c == 0 || strcmp(grid->columns[c - 1].group, grid->columns[c].group) != 0;
 }
 
-/* A summary too wide for a sheet of paper is cut in two when printed: the columns from `late` on
- * are in the table on the screen, and on paper in a second table of their own. */
+/* Columns [first, end) of the summary; one too wide for a page, of glass or paper, comes in parts,
+ * each a table of its own. */
 typedef struct {
     const bg_report_model *model;
     const bg_grid *grid;
-    size_t first, late; /* columns shown; n_columns: none is late */
+    size_t first, end;
 } summary;
 
 static void put_headings(bg_text *out, const summary *s)
 {
     const bg_grid *grid = s->grid;
     bg_text_puts(out, "<thead><tr><th class=\"row\"></th>");
-    for (size_t c = s->first; c < grid->n_columns; c = group_end(grid, c)) {
-        bg_text_printf(out, "<th class=\"g%s\" colspan=\"%zu\" scope=\"colgroup\"><span>",
-                       c >= s->late ? " late" : "", group_end(grid, c) - c);
+    for (size_t c = s->first; c < s->end; c = group_end(grid, c)) {
+        bg_text_printf(out, "<th class=\"g\" colspan=\"%zu\" scope=\"colgroup\"><span>",
+                       group_end(grid, c) - c);
         bg_put_html(out, grid->columns[c].group);
         bg_text_puts(out, "</span></th>");
     }
     bg_text_puts(out, "</tr>\n<tr><th class=\"row\" scope=\"col\">precision</th>");
-    for (size_t c = s->first; c < grid->n_columns; c++) {
-        bg_text_printf(out, "<th scope=\"col\" class=\"%s%s\">", starts_group(grid, c) ? "g" : "",
-                       c >= s->late ? " late" : "");
+    for (size_t c = s->first; c < s->end; c++) {
+        bg_text_printf(out, "<th scope=\"col\" class=\"%s\">", starts_group(grid, c) ? "g" : "");
         bg_put_html(out, grid->columns[c].title);
         bg_text_puts(out, "</th>");
     }
@@ -56,49 +55,50 @@ static void put_row(bg_text *out, const summary *s, size_t i)
     bg_text_puts(out, "</th>");
     if (!row->ok) {
         bg_text_printf(out, "<td class=\"why g\" colspan=\"%zu\"><span><b>failed:</b> ",
-                       grid->n_columns > s->first ? grid->n_columns - s->first : 1);
+                       s->end > s->first ? s->end - s->first : 1);
         bg_put_html(out, bg_report_reason(row));
         bg_text_puts(out, "</span></td></tr>\n");
         return;
     }
-    for (size_t c = s->first; c < grid->n_columns; c++) {
+    for (size_t c = s->first; c < s->end; c++) {
         const char *cell = bg_grid_cell(grid, i, c);
         bool quiet = strcmp(cell, "base") == 0 || strcmp(cell, "–") == 0;
-        bg_text_printf(out, "<td class=\"%s%s%s%s\">", starts_group(grid, c) ? "g" : "",
-                       quiet ? " quiet" : "", grid->columns[c].interval ? " interval" : "",
-                       c >= s->late ? " late" : "");
+        bg_text_printf(out, "<td class=\"%s%s%s\">", starts_group(grid, c) ? "g" : "",
+                       quiet ? " quiet" : "", grid->columns[c].interval ? " interval" : "");
         bg_put_html(out, cell);
         bg_text_puts(out, "</td>");
     }
     bg_text_puts(out, "</tr>\n");
 }
 
-static void put_summary(bg_text *out, const summary *s, const char *class)
+static void put_summary(bg_text *out, const summary *s)
 {
-    bg_text_printf(out,
-                   "<div class=\"%s\" tabindex=\"0\" role=\"region\" aria-label=\"Summary "
-                   "table\"><table>\n",
-                   class);
+    bg_text_puts(out, "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Summary "
+                      "table\"><table>\n");
     put_headings(out, s);
     bg_text_puts(out, "<tbody>\n");
     for (size_t i = 0; i < s->model->n_rows; i++) put_row(out, s, i);
     bg_text_puts(out, "</tbody></table></div>\n");
 }
 
+/* Whole groups from `first` on that fit on a page, at least one. */
+static size_t page_end(const bg_grid *grid, size_t first)
+{
+    enum { PAGE = 14 };
+    size_t end = group_end(grid, first);
+    while (end < grid->n_columns && group_end(grid, end) - first <= PAGE)
+        end = group_end(grid, end);
+    return end;
+}
+
 void bg_html_summary(bg_text *out, const bg_report_model *model, const bg_grid *grid)
 {
-    enum { PAPER = 14 }; /* columns that fit on a sheet */
-    summary s = {model, grid, 0, grid->n_columns};
-    for (size_t c = PAPER; c < grid->n_columns && s.late == grid->n_columns; c++) {
-        size_t start = c;
-        while (start && !starts_group(grid, start)) start--;
-        if (start) s.late = start;
-    }
-    put_summary(out, &s, "scroll");
-    if (s.late == grid->n_columns) return;
-    s.first = s.late;
-    s.late = grid->n_columns;
-    put_summary(out, &s, "scroll paper");
+    summary s = {model, grid, 0, 0};
+    do {
+        s.first = s.end;
+        s.end = s.first < grid->n_columns ? page_end(grid, s.first) : 0;
+        put_summary(out, &s);
+    } while (s.end < grid->n_columns);
 }
 
 /* ---- what ran -------------------------------------------------------------------------------- */
