@@ -39,8 +39,10 @@ bg_status bg_generations_run(const bg_job *job, const bg_model *model,
     float *pixels = NULL;
     if (job->generate.image)
         BG_TRY(bg_prompt_image(c, job->model, job->generate.image, &pixels, err));
+    /* Texts of one length compare best; but an answer that may not end turns to nonsense. */
+    const bool stops = job->generate.stop_at_eos || c->arch->task == BG_TASK_SEQ2SEQ;
     const bg_generate_options options = {job->generate.max_new_tokens,
-                                         job->generate.stop_at_eos,
+                                         stops,
                                          job->generate.temperature,
                                          job->generate.top_k,
                                          job->generate.top_p,

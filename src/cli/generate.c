@@ -13,7 +13,7 @@ static const cli_option rows[] = {
      "Tokens to generate after each prompt", NULL, 1, 1 << 20},
     {"stop-at-eos", 0, CLI_FLAG, NULL, offsetof(cli_settings, job.generate.stop_at_eos),
      "End a text at an end-of-text token; without this none is ever chosen, so that all texts are "
-     "equally long",
+     "equally long. An encoder-decoder's answers always end so",
      NULL, 0, 0},
     {"temperature", 0, CLI_REAL, "X", offsetof(cli_settings, job.generate.temperature),
      "Divide the logits by X and draw from the distribution; 0 is greedy", NULL, 0, 1000},

@@ -46,7 +46,9 @@ class EveryArchitecture(ModelTest):
                 runs = json.loads(report.read_text())["runs"]
                 self.assertEqual([run["status"] for run in runs], ["ok"] * 4)
                 for run in runs:
-                    self.assertEqual(len(run["generations"][0]["token_ids"]), 5)
+                    one = run["generations"][0]
+                    ended = one["finish"] == "eos" and "t5" in name
+                    self.assertTrue(ended or len(one["token_ids"]) == 5, one)
 
     def test_classifiers(self):
         data = self.scratch / "data.tsv"
