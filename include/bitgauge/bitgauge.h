@@ -100,7 +100,8 @@ typedef struct {
         bool enabled;
         const char *text;       /* a UTF-8 text file, or a data file with the column "text" */
         unsigned protocols;     /* bg_protocol values, or-ed */
-        int max_length, stride; /* 0: 128 for lines; the model's context for the others, and half */
+        int max_length, stride; /* 0: 128 for lines; for the others the model's context, at
+                                       most 2048, and half of it */
         int64_t limit;          /* lines: at most so many lines; 0: all */
         int64_t max_tokens;     /* sliding, chunks: at most so many tokens of the text; 0: all */
     } perplexity;
@@ -117,7 +118,8 @@ typedef struct {
         size_t n_prompts;
         const char *image; /* PNG or JPEG that the prompts are about; NULL: none */
         int max_new_tokens;
-        bool stop_at_eos;   /* end a text at an end token; else none is ever chosen */
+        bool stop_at_eos;   /* end a text at an end token; else none is ever chosen, but by an
+                               encoder-decoder, which always ends its answers */
         double temperature; /* 0: greedy */
         int top_k;          /* 0: off */
         double top_p;       /* 1: off */

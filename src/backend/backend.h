@@ -99,8 +99,8 @@ typedef struct {
     const bg_weight *rope; /* (positions, d): d/2 cosines, then sines, of the angle that the pair
                               (x[i], x[i + d/2]) of a head turns by; NULL: none */
     float scale;           /* of the scores */
-    /* (n_heads, 2 D + 1): what the score of a key gets that lies `distance` behind the query, from
-     * column D + distance; distances beyond D count as D. NULL: nothing. */
+    /* (n_heads, 2 D + 1): what is added to a score, from column D + (key's position - query's),
+     * where distances beyond D count as D. NULL: nothing. */
     const bg_weight *position_bias;
     bool causal;
     size_t window; /* a query sees so many keys, its own the last; 0: all. Causal only */

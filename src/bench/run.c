@@ -55,8 +55,7 @@ static bg_status describe_model(session *s, const char *given, bg_results *resul
     BG_TRY(s->job->random_weights ? bg_checkpoint_open_config(s->job->model, &checkpoint, err)
                                   : bg_checkpoint_open(s->job->model, &checkpoint, err));
     bg_status status = bg_config_load(checkpoint, &s->config, err);
-    bg_dtype dtype = s->config.dtype;
-    if (bg_checkpoint_count(checkpoint) > 0) dtype = bg_checkpoint_tensor(checkpoint, 0)->dtype;
+    const bg_dtype dtype = bg_checkpoint_dtype(checkpoint, s->config.dtype);
     s->checkpoint_bytes = (int64_t)bg_checkpoint_file_bytes(checkpoint);
     bg_checkpoint_close(checkpoint);
     if (status != BG_OK) return status;
@@ -77,7 +76,7 @@ static bg_status describe_model(session *s, const char *given, bg_results *resul
     if (!model)
         return bg_fail(err, BG_ERR_USAGE, "%s: the path is not valid UTF-8; rename it", path);
     if (s->checkpoint_bytes > 0)
-        json_object_set_new(model, "checkpoint_bytes", json_integer(s->checkpoint_bytes));
+        BG_TRY(bg_json_set(model, "checkpoint_bytes", json_integer(s->checkpoint_bytes), err));
     return bg_results_add_model(results, model, &s->model, err);
 }
 

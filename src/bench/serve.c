@@ -182,12 +182,11 @@ static bg_status command_load(worker *w, json_t *request, json_t *run, bg_error 
     if (w->job.perplexity.enabled || w->job.classify.enabled || w->job.generate.enabled ||
         w->job.tasks.n > 0)
         BG_TRY(bg_tokenizer_open(w->job.model, &w->tokenizer, err));
+    bg_reset_peak();
     int64_t before = bg_resident_bytes();
     double start = bg_seconds();
     BG_TRY(load_model(w, precision, err));
     double seconds = bg_seconds() - start;
-    /* The tokenizer is no part of the model's memory or loading, but what it holds must not count
-     * as growth during inference, either: it comes before the second reading. */
     int64_t loaded = bg_resident_bytes();
     w->peak_loading = bg_peak_resident_bytes();
     w->peak_resets = bg_reset_peak();
@@ -223,7 +222,7 @@ static bg_status perplexities(worker *w, json_t *run, bg_error *err)
         json_t *entry = json_pack("{s:s, s:I}", "protocol", bg_protocol_name(protocols[i]),
                                   "max_length", (json_int_t)options.max_length);
         if (entry && protocols[i] == BG_PROTOCOL_SLIDING)
-            json_object_set_new(entry, "stride", json_integer(options.stride));
+            BG_TRY(bg_json_set(entry, "stride", json_integer(options.stride), err));
         json_t *rest =
             json_pack("{s:I, s:f, s:f, s:f, s:s}", "tokens", (json_int_t)result.tokens, "value",
                       result.value, "nll_per_token", result.nll / (double)result.tokens, "seconds",

@@ -56,9 +56,11 @@ static bg_status fit_one(bg_job *job, const bg_config *config, const bg_named_ta
     if (task->kind == BG_EVAL_TEXT) {
         job->perplexity.enabled = true;
         job->perplexity.text = *path;
+        if (job->tasks.limit > 0) job->perplexity.limit = job->tasks.limit;
     } else if (config->arch->task == BG_TASK_CLASSIFIER) {
         job->classify.enabled = true;
         job->classify.data = *path;
+        if (job->tasks.limit > 0) job->classify.limit = job->tasks.limit;
     } else {
         BG_TRY(bg_task_check(task, *path, job->tasks.limit, err));
         owned->items[(*kept)++] = (bg_named_task){task->name, *path};
@@ -78,6 +80,7 @@ bg_status bg_tasks_fit(bg_job *job, const bg_config *config, bg_progress progres
     owned->paths = bg_calloc(n + asked, sizeof *owned->paths);
     if (!owned->items || !owned->paths)
         return bg_fail_memory(err, (n + 1) * sizeof *owned->items, "tasks");
+    if (asked && job->tasks.limit == 0) job->tasks.limit = job->classify.limit;
     bool sst2 = false;
     for (size_t i = 0; i < n; i++) {
         sst2 |= strcmp(wanted[i].name, "sst2") == 0;
@@ -85,7 +88,6 @@ bg_status bg_tasks_fit(bg_job *job, const bg_config *config, bg_progress progres
     }
     if (asked && !sst2) {
         const bg_named_task sentences = {"sst2", job->classify.data};
-        if (job->tasks.limit == 0) job->tasks.limit = job->classify.limit;
         BG_TRY(fit_one(job, config, &sentences, progress, owned, &kept, err));
     }
     job->tasks.items = owned->items;
@@ -109,8 +111,11 @@ static json_t *metrics_of(const bg_task_result *result)
     for (size_t i = 0; list && i < result->n_metrics; i++) {
         const bg_task_metric *m = &result->metrics[i];
         json_t *metric = json_pack("{s:s, s:f}", "metric", m->name, "value", m->value);
-        if (metric && isfinite(m->stderr_))
-            json_object_set_new(metric, "stderr", json_real(m->stderr_));
+        if (metric && isfinite(m->stderr_) &&
+            json_object_set_new(metric, "stderr", json_real(m->stderr_)) != 0) {
+            json_decref(metric);
+            metric = NULL;
+        }
         if (json_array_append_new(list, metric) != 0) {
             json_decref(list);
             return NULL;

@@ -45,10 +45,12 @@ static void fill_in(bg_timing *t)
 {
     const bg_config *c = &t->model->config;
     const size_t image = image_tokens(c), rows = t->prompt_tokens * t->batch;
-    for (size_t i = 0; i < rows; i++)
-        t->ids[i] = i % t->prompt_tokens < image
-                        ? (int32_t)c->image_token_id
-                        : (int32_t)((i * 7919 + 13) % (size_t)c->vocab_size);
+    for (size_t i = 0; i < rows; i++) {
+        const int32_t word = (int32_t)((i * 7919 + 13) % (size_t)c->vocab_size);
+        t->ids[i] = i % t->prompt_tokens < image ? (int32_t)c->image_token_id
+                    : word == c->image_token_id  ? 0
+                                                 : word;
+    }
     if (!image) return;
     const bg_config *e = c->encoder;
     const size_t values = (size_t)(e->num_channels * e->image_size * e->image_size);
@@ -141,7 +143,7 @@ static bg_status prefill(bg_timing *t, size_t *past, bg_error *err)
     BG_TRY(bg_run_encode(t->run, t->ids, t->sequences, t->batch, err));
     *past = 1;
     lay_out(t, 0, 1);
-    for (size_t i = 0; i < t->batch; i++) t->next[i] = bg_config_start(c);
+    for (size_t i = 0; i < t->batch; i++) t->next[i] = (int32_t)c->decoder_start_token_id;
     return bg_run_forward(t->run, t->next, t->sequences, t->batch, err);
 }
 

@@ -456,6 +456,22 @@ size_t bg_checkpoint_count(const bg_checkpoint *c)
     return c->count;
 }
 
+bg_dtype bg_checkpoint_dtype(const bg_checkpoint *checkpoint, bg_dtype fallback)
+{
+    static const bg_dtype floats[] = {BG_F32, BG_F16, BG_BF16, BG_F64};
+    uint64_t bytes[BG_DTYPE_COUNT] = {0}, most = 0;
+    for (size_t i = 0; i < bg_checkpoint_count(checkpoint); i++) {
+        const bg_tensor *t = bg_checkpoint_tensor(checkpoint, i);
+        bytes[t->dtype] += t->bytes;
+    }
+    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
+        if (bytes[floats[i]] > most) {
+            most = bytes[floats[i]];
+            fallback = floats[i];
+        }
+    return fallback;
+}
+
 const bg_tensor *bg_checkpoint_tensor(const bg_checkpoint *c, size_t index)
 {
     return index < c->count ? &c->tensors[index] : NULL;

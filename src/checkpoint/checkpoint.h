@@ -55,6 +55,8 @@ const char *bg_checkpoint_config_path(const bg_checkpoint *checkpoint);
 const char *bg_checkpoint_directory(const bg_checkpoint *checkpoint);
 
 size_t bg_checkpoint_count(const bg_checkpoint *checkpoint);
+/* The floating-point type that most of the bytes have; `fallback` where there is none. */
+bg_dtype bg_checkpoint_dtype(const bg_checkpoint *checkpoint, bg_dtype fallback);
 const bg_tensor *bg_checkpoint_tensor(const bg_checkpoint *checkpoint, size_t index);
 /* The tensor of that name, or NULL; hashed. */
 const bg_tensor *bg_checkpoint_find(const bg_checkpoint *checkpoint, const char *name);

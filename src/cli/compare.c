@@ -3,6 +3,8 @@
 
 #include "core/error.h"
 
+#include <string.h>
+
 static const cli_option rows[] = {
     {"skip", 0, CLI_STRING, "LIST", offsetof(cli_settings, skip),
      "Measurements to leave out: bench, perplexity, classify, generate", NULL, 0, 0},
@@ -57,6 +59,17 @@ static void prepare(cli_settings *settings)
 static bg_status run(cli_settings *settings, bg_error *err)
 {
     bg_job *job = &settings->job;
+    for (size_t i = 0; i < job->tasks.n; i++) {
+        const char *task = job->tasks.items[i].name;
+        const bool text = strcmp(task, "wikitext2") == 0, data = strcmp(task, "sst2") == 0;
+        if ((text && job->perplexity.text) || (data && job->classify.data))
+            return bg_fail(err, BG_ERR_USAGE,
+                           "--task %s and %s name two files for one thing; give one", task,
+                           text ? "--text" : "--data");
+        if ((text && !job->perplexity.enabled) || (data && !job->classify.enabled))
+            return bg_fail(err, BG_ERR_USAGE, "--task %s asks for what --skip leaves out; give one",
+                           task);
+    }
     if (settings->limit >= 0) {
         job->perplexity.limit = settings->limit;
         job->classify.limit = settings->limit;

@@ -25,11 +25,6 @@ void cli_catch_signals(void)
     sigaction(SIGTERM, &action, NULL);
 }
 
-bool cli_interrupted(void)
-{
-    return interrupted;
-}
-
 int cli_terminal_width(int fd)
 {
     struct winsize size;

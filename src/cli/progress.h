@@ -17,7 +17,6 @@ typedef struct {
 
 /* From now on the first SIGINT or SIGTERM interrupts the job, and a second one ends the program. */
 void cli_catch_signals(void);
-bool cli_interrupted(void);
 
 bg_progress cli_progress_begin(cli_progress *progress);
 void cli_progress_end(cli_progress *progress);

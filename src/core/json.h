@@ -39,7 +39,8 @@ bg_status bg_json_bool(const json_t *object, const char *key, const char *where,
 bg_status bg_json_string(const json_t *object, const char *key, const char *where,
                          const char *fallback, const char **out, bg_error *err);
 
-/* object[key] = value, whose reference is taken; NULL is a value that memory did not suffice for. */
+/* object[key] = value, whose reference is taken; NULL is a value that memory did not suffice for.
+ */
 bg_status bg_json_set(json_t *object, const char *key, json_t *value, bg_error *err);
 
 #endif

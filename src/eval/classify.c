@@ -18,8 +18,11 @@ static bg_status classify_one(bg_run *run, const bg_tokenizer *tokenizer, const 
     size_t n;
     BG_TRY(bg_tokenizer_encode_truncated(tokenizer, example->text, example->size, true, max_length,
                                          &encoded, &n, err));
-    memcpy(ids, encoded, n * sizeof *ids);
+    if (n <= max_length) memcpy(ids, encoded, n * sizeof *ids);
     bg_ids_free(encoded);
+    if (n > max_length)
+        return bg_fail(err, BG_ERR_INTERNAL, "a sentence of %zu tokens was not cut to %zu", n,
+                       max_length);
     if (n == 0) return bg_fail(err, BG_ERR_FORMAT, "a sentence has no tokens; remove it");
     size_t rows = pad ? max_length : n;
     int32_t padding = c->pad_token_id >= 0 ? (int32_t)c->pad_token_id : 0;

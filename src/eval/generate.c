@@ -103,7 +103,7 @@ bg_status bg_generate(const bg_model *model, const int32_t *prompt, size_t n_pro
         status = bg_fail_memory(err, vocabulary * sizeof *g.logits, "generation");
     if (status == BG_OK) status = bg_run_create(model, n_prompt, 1, longest, 1, &g.run, err);
     if (status == BG_OK) {
-        const int32_t start = bg_config_start(c);
+        const int32_t start = (int32_t)c->decoder_start_token_id;
         const bg_sequence source = {.rows = n_prompt, .keys = n_prompt};
         memcpy(out->ids, reads ? &start : prompt, held * sizeof *prompt);
         g.prefix = c->arch->prefix_attention ? n_prompt : 0;

@@ -47,10 +47,14 @@ bg_status bg_prompt_encode(const bg_config *c, const bg_tokenizer *tokenizer, co
 static bg_status open_processor(const bg_config *vision, const char *directory,
                                 bg_image_processor *out, bg_error *err)
 {
-    bg_error problem = {0};
-    bg_status status = bg_image_processor_open(directory, out, &problem);
-    if (status == BG_OK) return BG_OK;
-    if (status != BG_ERR_FILE) return bg_fail(err, status, "%s", problem.message);
+    static const char *const names[] = {"processor_config.json", "preprocessor_config.json"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *path = bg_path_join(directory, names[i]);
+        if (!path) return bg_fail_memory(err, strlen(directory), "a path");
+        const bool there = bg_file_exists(path);
+        bg_free(path);
+        if (there) return bg_image_processor_open(directory, out, err);
+    }
     bg_image_processor_defaults((size_t)vision->image_size, out);
     return BG_OK;
 }

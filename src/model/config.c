@@ -38,7 +38,7 @@ static const struct {
     {offsetof(bg_config, relative_attention_max_distance), "relative_attention_max_distance",
      MAX_SIZE, OPTIONAL},
     {offsetof(bg_config, image_size), "image_size", MAX_IMAGE, IMAGES},
-    {offsetof(bg_config, patch_size), "patch_size", 256, IMAGES},
+    {offsetof(bg_config, patch_size), "patch_size", 128, IMAGES},
     {offsetof(bg_config, num_channels), "num_channels", 4, IMAGES},
 };
 
@@ -199,7 +199,7 @@ static bg_status parse_tokens(const json_t *object, const char *where, bg_config
     int64_t forced;
     BG_TRY(bg_json_int(object, "forced_bos_token_id", where, 0, MAX_VOCABULARY, -1, false, &forced,
                        err));
-    if (forced >= 0) {
+    if (forced >= 0 && out->arch->task == BG_TASK_SEQ2SEQ) {
         out->forced_ids[0] = forced;
         out->n_forced = 1;
     }
@@ -215,7 +215,8 @@ static bg_status parse_forced(const json_t *object, const char *where, bg_config
         const json_t *pair = json_array_get(list, i);
         const json_t *at = json_array_get(pair, 0), *id = json_array_get(pair, 1);
         if (!json_is_integer(at) || !json_is_integer(id) ||
-            json_integer_value(at) != (json_int_t)i + 1 || i == BG_MAX_FORCED_TOKENS)
+            json_integer_value(at) != (json_int_t)i + 1 || json_integer_value(id) < 0 ||
+            json_integer_value(id) > MAX_VOCABULARY || i == BG_MAX_FORCED_TOKENS)
             return bg_fail(err, BG_ERR_UNSUPPORTED,
                            "%s: \"forced_decoder_ids\" must be up to %d pairs of a place, counted "
                            "from 1, and an id",
@@ -252,7 +253,13 @@ static bg_status derive_sizes(const parser *p)
     bg_config *c = p->out;
     if (c->num_key_value_heads < 0) c->num_key_value_heads = c->num_attention_heads;
     if (c->intermediate_size < 0) c->intermediate_size = 4 * c->hidden_size;
-    if (c->embedding_size < 0) c->embedding_size = c->hidden_size;
+    /* Where nothing projects, embeddings are as wide as the hidden state, whatever the file says.
+     */
+    if (c->embedding_size < 0 || !c->arch->tensors[BG_ROLE_PROJECT_IN].name)
+        c->embedding_size = c->hidden_size;
+    if (c->intermediate_size > MAX_SIZE)
+        return bg_fail(p->err, BG_ERR_FORMAT, "%s: an MLP of %lld is larger than %d", p->where,
+                       (long long)c->intermediate_size, MAX_SIZE);
     if (c->type_vocab_size < 0) c->type_vocab_size = 1;
     if (c->head_dim < 0) {
         if (c->hidden_size % c->num_attention_heads)
@@ -446,7 +453,11 @@ bg_status bg_config_parse(const json_t *config, const char *where, bg_config *ou
     if (out->arch->encoder) BG_TRY(parse_encoder(config, where, out, err));
     if (out->arch->section)
         BG_TRY(parse_tokens(json_object_get(config, out->arch->section), where, out, err));
-    return parse_tokens(config, where, out, err);
+    BG_TRY(parse_tokens(config, where, out, err));
+    /* T5's texts begin with the padding token. */
+    if (out->arch->task == BG_TASK_SEQ2SEQ && out->decoder_start_token_id < 0)
+        out->decoder_start_token_id = out->pad_token_id > 0 ? out->pad_token_id : 0;
+    return BG_OK;
 }
 
 bg_status bg_config_load(const bg_checkpoint *checkpoint, bg_config *out, bg_error *err)

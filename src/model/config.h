@@ -49,7 +49,8 @@ typedef struct bg_config {
     uint64_t sliding_layers[BG_MAX_LAYERS / 64]; /* a bit for each layer */
     bg_dtype dtype;                              /* the type the weights are said to have */
 
-    int64_t pad_token_id, decoder_start_token_id, image_token_id; /* -1: none */
+    int64_t pad_token_id, image_token_id; /* -1: none */
+    int64_t decoder_start_token_id;       /* what an encoder-decoder's texts begin with; else -1 */
     int64_t end_token_ids[BG_MAX_END_TOKENS];
     int n_end_tokens;
     int64_t forced_ids[BG_MAX_FORCED_TOKENS]; /* what every generated text begins with */
@@ -68,12 +69,6 @@ void bg_config_free(bg_config *config);
 
 /* Patches of an image: the rows of a vision tower. */
 size_t bg_config_patches(const bg_config *config);
-
-/* The id that an encoder-decoder's texts begin with. */
-static inline int32_t bg_config_start(const bg_config *config)
-{
-    return config->decoder_start_token_id >= 0 ? (int32_t)config->decoder_start_token_id : 0;
-}
 
 static inline bool bg_config_slides(const bg_config *config, size_t layer)
 {

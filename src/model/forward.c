@@ -222,8 +222,8 @@ static bg_status prepare(bg_run *run, const bg_sequence *sequences, size_t n_seq
     return BG_OK;
 }
 
-/* run->ids: the tokens, but for image tokens, which stand for features and may have no embedding.
- */
+/* run->ids: the tokens, but for image tokens, which stand for an image's features as long as there
+ * are some. One that the model writes itself is a token as any other, if it has an embedding. */
 static bg_status check_ids(bg_run *run, const int32_t *ids, size_t n, size_t *n_images,
                            bg_error *err)
 {
@@ -231,7 +231,7 @@ static bg_status check_ids(bg_run *run, const int32_t *ids, size_t n, size_t *n_
     *n_images = 0;
     for (size_t i = 0; i < n; i++) {
         run->ids[i] = ids[i];
-        if (c->image_token_id >= 0 && ids[i] == c->image_token_id) {
+        if (ids[i] == c->image_token_id && *n_images < run->n_features - run->used_features) {
             run->ids[i] = 0;
             run->feature_rows[(*n_images)++] = i;
         } else if (ids[i] < 0 || ids[i] >= c->vocab_size) {
@@ -241,11 +241,9 @@ static bg_status check_ids(bg_run *run, const int32_t *ids, size_t n, size_t *n_
                            ids[i], (long long)c->vocab_size);
         }
     }
-    if (*n_images > run->n_features - run->used_features)
-        return bg_fail(err, BG_ERR_USAGE,
-                       "the prompt has %zu image tokens for the %zu patches of its images; give an "
-                       "image for each place",
-                       *n_images, run->n_features - run->used_features);
+    if (*n_images > 0 && run->used_features + *n_images < run->n_features)
+        return bg_fail(err, BG_ERR_INTERNAL, "forward: an image of %zu patches has %zu tokens",
+                       run->n_features - run->used_features, *n_images);
     return BG_OK;
 }
 

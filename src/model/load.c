@@ -386,9 +386,8 @@ static bg_format_id other_format(const bg_format *precision, const bg_config *co
                                  const bg_checkpoint *checkpoint)
 {
     if (precision->bits >= 16) return (bg_format_id)(precision - bg_formats);
-    bg_dtype dtype = config->dtype;
-    if (bg_checkpoint_count(checkpoint) > 0) dtype = bg_checkpoint_tensor(checkpoint, 0)->dtype;
-    return dtype == BG_BF16 ? BG_FORMAT_BF16 : BG_FORMAT_F16;
+    return bg_checkpoint_dtype(checkpoint, config->dtype) == BG_BF16 ? BG_FORMAT_BF16
+                                                                     : BG_FORMAT_F16;
 }
 
 static bg_status create(bg_backend *backend, const bg_checkpoint *checkpoint,

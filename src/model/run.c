@@ -54,9 +54,10 @@ static bg_status create_arrays(bg_run *run, bg_error *err)
     run->feature_rows = bg_alloc_array(n, sizeof *run->feature_rows);
     run->source_keys = bg_calloc(run->n_slots, sizeof *run->source_keys);
     run->sources = bg_calloc(run->n_slots, sizeof *run->sources);
-    if (run->embedded) run->patches = bg_alloc_array(n, run->embedded->cols * sizeof(float));
+    const bool patches = run->model->config.arch->tensors[BG_ROLE_PATCH_EMBEDDING].name;
+    if (patches) run->patches = bg_alloc_array(n, run->embedded->cols * sizeof(float));
     if (!run->ids || !run->positions || !run->zeros || !run->feature_rows || !run->source_keys ||
-        !run->sources || (run->embedded && !run->patches))
+        !run->sources || (patches && !run->patches))
         return bg_fail_memory(err, 16 * n, "a run");
     return BG_OK;
 }

@@ -53,7 +53,7 @@ typedef struct {
     /* scratch of one word */
     symbol *symbols;
     candidate *heap;
-    size_t n, capacity, heap_n, heap_capacity;
+    size_t n, capacity, heap_n;
     bg_text spelling;
 } bpe;
 

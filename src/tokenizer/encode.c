@@ -63,7 +63,9 @@ bg_status bg_tokenizer_encode_truncated(const bg_tokenizer *tokenizer, const cha
                        max_length, added);
     bg_ids own = {0};
     bg_status status = bg_encode_text(tokenizer, text, size, &own, err);
-    size_t keep = bg_min_size(own.n, max_length - added), total = 0;
+    size_t texts = 0; /* places of the template that the text is put into */
+    for (size_t i = 0; i < template->n; i++) texts += template->items[i].id == BG_TEMPLATE_A;
+    size_t keep = texts ? bg_min_size(own.n, (max_length - added) / texts) : 0, total = 0;
     size_t from = tokenizer->truncate_left ? own.n - keep : 0;
     for (size_t i = 0; i < template->n; i++)
         total += template->items[i].id == BG_TEMPLATE_A ? keep : 1;

@@ -72,8 +72,23 @@ static void test_families(void)
     CHECK(c.num_hidden_layers == 3 && c.encoder->num_hidden_layers == 2 && c.holds[BG_IF_GATED] &&
               c.activation == BG_ACTIVATION_GELU_NEW && c.n_forced == 1 && c.forced_ids[0] == 7,
           "t5");
+    CHECK(c.decoder_start_token_id == 0, "texts begin with the padding token");
     CHECK(fabs(c.head_scale - 1 / sqrt(32)) < 1e-12, "a tied head is scaled: %g", c.head_scale);
     bg_config_free(&c);
+}
+
+/* What only opt-350m has is ignored elsewhere: rows would not be as wide as their embeddings. */
+static void test_embedding_size(void)
+{
+    bg_config c;
+    CHECK(parse("{" GPT2 ",\"embedding_size\":8}", &c) == BG_OK && c.embedding_size == 40, "gpt2");
+    CHECK(
+        parse("{\"architectures\":[\"OPTForCausalLM\"],\"hidden_size\":40,\"num_hidden_layers\":1,"
+              "\"num_attention_heads\":4,\"vocab_size\":9,\"max_position_embeddings\":8,"
+              "\"word_embed_proj_dim\":24,\"do_layer_norm_before\":false}",
+              &c) == BG_OK &&
+            c.embedding_size == 24 && c.holds[BG_IF_PROJECTED] && c.block == BG_BLOCK_POST_NORM,
+        "opt");
 }
 
 static void test_bad(void)
@@ -126,6 +141,7 @@ int main(void)
 {
     RUN(test_good);
     RUN(test_families);
+    RUN(test_embedding_size);
     RUN(test_bad);
     return test_finish();
 }

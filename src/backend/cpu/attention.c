@@ -173,11 +173,15 @@ static void attend_tile(const attention_loop *loop, const bg_sequence *s, size_t
     const size_t at = plane(a->cache, a->layer, s->slot, head / (a->n_heads / a->n_kv_heads));
     range all = visible_to(a, s, position);
     all.end = visible_to(a, s, position + n - 1).end;
-    const size_t visible = all.end - all.first;
+    const size_t visible = all.end > all.first ? all.end - all.first : 0;
     const float *keys = cache->keys + at + all.first * d;
     const float *values = cache->values + at + all.first * d;
     float sums[TILE];
 
+    if (visible == 0) {
+        for (size_t i = 0; i < n; i++) memset(out + i * out_cols, 0, d * sizeof(float));
+        return;
+    }
     score(loop, q, stride, n, keys, visible, scores);
     for (size_t i = 0; i < n; i++) {
         const range mine = visible_to(a, s, position + i);

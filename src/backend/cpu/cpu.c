@@ -181,6 +181,10 @@ static bg_status cpu_embed(bg_backend *backend, const bg_lookup *lookups, size_t
 {
     cpu_backend *cpu = (cpu_backend *)backend;
     BG_TRY(cpu_reserve_own(cpu, out->cols, err));
+    for (size_t i = 0; i < n_lookups; i++)
+        if (lookups[i].table->cols != out->cols)
+            return bg_fail(err, BG_ERR_INTERNAL, "embeddings of %zu values into rows of %zu",
+                           lookups[i].table->cols, out->cols);
     embed_loop loop = {lookups, n_lookups, out->cols, cpu_values(out), out->half, cpu};
     bg_parallel_for(cpu->threads, n_rows, 16, embed_rows, &loop);
     return BG_OK;
@@ -228,9 +232,11 @@ static bg_status cpu_copy_rows(bg_backend *backend, const bg_act *in, const size
                                bg_act *out, const size_t *out_rows, size_t n_rows, float scale,
                                bg_error *err)
 {
-    (void)err;
     const bg_cpu_kernels *kernels = ((cpu_backend *)backend)->kernels;
     const size_t cols = in->cols;
+    if (out->cols != cols)
+        return bg_fail(err, BG_ERR_INTERNAL, "rows of %zu values into rows of %zu", cols,
+                       out->cols);
     for (size_t i = 0; i < n_rows; i++) {
         const float *from = cpu_values(in) + (in_rows ? in_rows[i] : i) * cols;
         float *to = cpu_values(out) + (out_rows ? out_rows[i] : i) * cols;

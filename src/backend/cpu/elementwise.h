@@ -354,10 +354,13 @@ static void mark_outliers(const float *values, size_t n, uint8_t *is_outlier)
     .log_sum_exp = log_sum_exp, .quantize_row = quantize_row, .mark_outliers = mark_outliers,      \
     .finish_int8 = finish_int8, .round_half = round_half, .exp_half = exp_half,                    \
     .gelu_tanh_half = gelu_tanh_half,                                                              \
-    .activation = {                                                                                \
-        [BG_ACTIVATION_NONE] = activation_none, [BG_ACTIVATION_RELU] = activation_relu,            \
-        [BG_ACTIVATION_GELU] = activation_gelu, [BG_ACTIVATION_GELU_TANH] = activation_gelu_tanh, [BG_ACTIVATION_GELU_NEW] = activation_gelu_tanh,  \
-        [BG_ACTIVATION_SILU] = activation_silu, [BG_ACTIVATION_TANH] = activation_tanh}
+    .activation = {[BG_ACTIVATION_NONE] = activation_none,                                         \
+                   [BG_ACTIVATION_RELU] = activation_relu,                                         \
+                   [BG_ACTIVATION_GELU] = activation_gelu,                                         \
+                   [BG_ACTIVATION_GELU_TANH] = activation_gelu_tanh,                               \
+                   [BG_ACTIVATION_GELU_NEW] = activation_gelu_tanh,                                \
+                   [BG_ACTIVATION_SILU] = activation_silu,                                         \
+                   [BG_ACTIVATION_TANH] = activation_tanh}
 
 /* Formats that need no decoder of their own: rows are decoded by the format's scalar one. */
 static void decode_reference(const bg_packed *w, float *values, size_t begin, size_t end)
