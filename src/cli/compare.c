@@ -111,10 +111,13 @@ const cli_command cli_compare = {
     .arguments = "[MODEL]",
     .max_arguments = 1,
     .description =
-        "Runs MODEL, a directory in the Hugging Face layout, once for each precision, each in a "
+        "Runs MODEL, a directory in the Hugging Face layout or a name on the Hub, once for each "
+        "precision, each in a "
         "process of its own, and sets the figures side by side against the first precision: bytes, "
         "resident memory, load time, prefill and decode speed; for a decoder also perplexity by "
-        "lines and by sliding windows, and the texts it generates; for a classifier its accuracy. "
+        "lines and by sliding windows, and the texts it generates; for a classifier its accuracy; "
+        "for "
+        "an encoder-decoder its answers, and what it thinks of labelled sentences (the task sst2). "
         "Measurements that do not fit the model are left out. --task adds accuracies on named data "
         "sets.\n\n"
         "Without MODEL the two embedded models are compared, a small GPT-2 and a small "

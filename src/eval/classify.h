@@ -11,7 +11,7 @@ typedef struct {
     int64_t tokens;  /* run in all, padding included */
 } bg_accuracy;
 
-/* Classifies each sentence of a tab-separated file alone, truncated to max_length tokens and, with
+/* Classifies each labelled sentence of a data file alone, truncated to max_length tokens and, with
  * `pad`, padded to it (padding is masked; it costs time and, for int8, can make an outlier). The
  * largest logit decides. */
 bg_status bg_classify_measure(const bg_model *model, const bg_tokenizer *tokenizer,
