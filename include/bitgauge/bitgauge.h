@@ -109,7 +109,7 @@ typedef struct {
         bool enabled;
         const char *data; /* a data file with the columns "sentence" and "label" (docs/data.md) */
         int64_t limit;    /* at most so many sentences; 0: all */
-        int max_length;   /* truncate to so many tokens */
+        int max_length;   /* truncate to so many tokens; 0: 128, or what the model has */
         bool pad;         /* pad every sentence to max_length */
     } classify;
     struct {
@@ -125,7 +125,8 @@ typedef struct {
         double top_p;       /* 1: off */
         uint64_t seed;
     } generate;
-    /* Questions as lm-evaluation-harness asks them. What a model cannot do is left out. */
+    /* Questions as lm-evaluation-harness asks them. One that the model cannot be asked is
+     * an error. */
     struct {
         const bg_named_task *items;
         size_t n;

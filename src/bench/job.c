@@ -38,7 +38,7 @@ void bg_job_defaults(bg_job *job)
         .device = "cpu",
         .bench = {.new_tokens = 50, .batch = 1, .runs = 7},
         .perplexity = {.protocols = BG_PROTOCOL_LINES | BG_PROTOCOL_SLIDING, .limit = 200},
-        .classify = {.max_length = 128, .pad = true},
+
         .generate = {.prompts = default_prompts,
                      .n_prompts = sizeof default_prompts / sizeof *default_prompts,
                      .max_new_tokens = 50,
@@ -209,7 +209,8 @@ bg_status bg_job_check(const bg_job *j, bg_error *err)
         return bg_fail(err, BG_ERR_USAGE,
                        "perplexity needs a text and a protocol; lengths must not "
                        "be negative");
-    if (j->classify.enabled && (!j->classify.data || j->classify.max_length < 3))
+    if (j->classify.enabled &&
+        (!j->classify.data || (j->classify.max_length != 0 && j->classify.max_length < 3)))
         return bg_fail(err, BG_ERR_USAGE,
                        "classify needs labelled data and a max length of at least 3");
     const double t = j->generate.temperature, p = j->generate.top_p;

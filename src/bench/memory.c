@@ -1,6 +1,9 @@
 #include "bench/memory.h"
 
 #include <fcntl.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,4 +43,11 @@ bool bg_reset_peak(void)
     bool ok = write(fd, "5", 1) == 1;
     close(fd);
     return ok;
+}
+
+void bg_return_memory(void)
+{
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
 }

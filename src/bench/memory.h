@@ -10,6 +10,9 @@
 int64_t bg_resident_bytes(void);
 int64_t bg_peak_resident_bytes(void);
 
+/* Gives freed memory back to the system, so that what is allocated next is seen to grow. */
+void bg_return_memory(void);
+
 /* Lets the peak begin anew; false where the system cannot, and the peak is that of the whole
  * process. */
 bool bg_reset_peak(void);

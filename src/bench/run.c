@@ -141,6 +141,10 @@ static bg_status fit_to_task(session *s, bg_job *job, bg_error *err)
     bool wanted = job->perplexity.enabled || job->classify.enabled || job->generate.enabled ||
                   job->tasks.n > 0;
     BG_TRY(bg_tasks_fit(job, &s->config, s->progress, &s->task_files, err));
+    if (job->classify.max_length == 0)
+        job->classify.max_length =
+            (int)(s->config.max_position_embeddings < 128 ? s->config.max_position_embeddings
+                                                          : 128);
     job->perplexity.enabled &= task == BG_TASK_DECODER;
     job->classify.enabled &= task == BG_TASK_CLASSIFIER;
     job->generate.enabled &= task != BG_TASK_CLASSIFIER;

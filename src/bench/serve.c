@@ -182,6 +182,7 @@ static bg_status command_load(worker *w, json_t *request, json_t *run, bg_error 
     if (w->job.perplexity.enabled || w->job.classify.enabled || w->job.generate.enabled ||
         w->job.tasks.n > 0)
         BG_TRY(bg_tokenizer_open(w->job.model, &w->tokenizer, err));
+    bg_return_memory();
     bg_reset_peak();
     int64_t before = bg_resident_bytes();
     double start = bg_seconds();

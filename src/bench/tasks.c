@@ -49,7 +49,12 @@ static bg_status fit_one(bg_job *job, const bg_config *config, const bg_named_ta
 {
     const bg_eval_task *task = bg_eval_task_by_name(wanted->name);
     if (!task) return unknown(wanted->name, err);
-    if (!fits(task, config)) return BG_OK;
+    if (!fits(task, config))
+        return bg_fail(err, BG_ERR_UNSUPPORTED, "task %s cannot be asked of %s: %s; leave it out",
+                       task->name, config->architecture,
+                       config->arch->task == BG_TASK_CLASSIFIER
+                           ? "a classifier can do sst2 alone"
+                           : "an encoder-decoder has no perplexity");
     char **path = &owned->paths[owned->n];
     BG_TRY(data_file(task, wanted->data, progress, path, err));
     owned->n++;

@@ -357,7 +357,8 @@ static bg_status open_config(bg_checkpoint *c, bg_error *err)
     c->config_path = bg_path_join(directory, "config.json");
     if (!c->config_path) return bg_fail_memory(err, strlen(directory), "a file name");
     if (!bg_file_exists(c->config_path))
-        return bg_fail(err, BG_ERR_FILE, "%s: is not there; %s", c->config_path, layout);
+        return bg_fail(err, BG_ERR_FILE, "%s: there is no such file that can be read; %s",
+                       c->config_path, layout);
     BG_TRY(bg_json_load(c->config_path, MAX_CONFIG_BYTES, &c->config, err));
     if (!json_is_object(c->config))
         return bg_fail(err, BG_ERR_FORMAT, "%s: must be a JSON object; download it again",

@@ -10,7 +10,8 @@ static const cli_option rows[] = {
     {"limit", 0, CLI_INT64, "N", offsetof(cli_settings, job.classify.limit),
      "At most so many sentences; 0 is all", "all", 0, INT64_MAX},
     {"max-length", 0, CLI_INT, "N", offsetof(cli_settings, job.classify.max_length),
-     "Cut sentences at so many tokens; an encoder-decoder reads them whole", NULL, 3, 1 << 20},
+     "Cut sentences at so many tokens; an encoder-decoder reads them whole",
+     "128, or what the model has", 3, 1 << 20},
     {"pad", 0, CLI_FLAG, NULL, offsetof(cli_settings, job.classify.pad),
      "Pad every sentence to --max-length tokens", NULL, 0, 0},
 };

@@ -66,9 +66,6 @@ static bg_status run(cli_settings *settings, bg_error *err)
             return bg_fail(err, BG_ERR_USAGE,
                            "--task %s and %s name two files for one thing; give one", task,
                            text ? "--text" : "--data");
-        if ((text && !job->perplexity.enabled) || (data && !job->classify.enabled))
-            return bg_fail(err, BG_ERR_USAGE, "--task %s asks for what --skip leaves out; give one",
-                           task);
     }
     if (settings->limit >= 0) {
         job->perplexity.limit = settings->limit;
@@ -99,6 +96,7 @@ static bg_status run(cli_settings *settings, bg_error *err)
         BG_TRY(cli_find_data(settings, "models/demo-decoder", &jobs[n++].model, err));
     if (job->bench.enabled || job->classify.enabled) {
         jobs[n] = *job;
+        jobs[n].tasks.n = 0;
         jobs[n].perplexity.enabled = jobs[n].generate.enabled = false;
         BG_TRY(cli_find_data(settings, "models/demo-classifier", &jobs[n++].model, err));
     }

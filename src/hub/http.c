@@ -4,7 +4,9 @@
 #include "core/clock.h"
 #include "hub/names.h"
 
+#include <math.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +47,20 @@ bg_status bg_http_report(const bg_http *http, uint64_t done, uint64_t total, bg_
         return BG_OK;
     return bg_fail(err, BG_ERR_INTERRUPTED,
                    "interrupted; what was downloaded is kept, the same command goes on with it");
+}
+
+bg_status bg_http_note(const bg_http *http, bg_error *err, const char *format, ...)
+{
+    char text[sizeof err->message];
+    bg_error tidy; /* as a message of an error is: bytes of a server may be in it */
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    bg_fail(&tidy, BG_OK, BG_STAGE_NOTE "%s", text);
+    const bg_progress *progress = &http->progress;
+    if (!progress->call || progress->call(progress->context, tidy.message, 0, 0)) return BG_OK;
+    return bg_fail(err, BG_ERR_INTERRUPTED, "interrupted");
 }
 
 bg_status bg_http_wait(const bg_http *http, double seconds, bg_error *err)
@@ -146,7 +162,8 @@ bg_status bg_http_request(const bg_http *http, const char *url, char *problem, C
            curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) == CURLE_OK &&
            curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L) == CURLE_OK &&
            curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, 15L) == CURLE_OK &&
+           curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, (long)bg_hub_tune.stall_seconds) ==
+               CURLE_OK &&
            curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L) == CURLE_OK &&
            curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (long)bg_hub_tune.stall_seconds) ==
                CURLE_OK &&
@@ -272,9 +289,33 @@ static bool passing_result(CURLcode result)
     return true;
 }
 
-/* One attempt. *passing: whether another may do better, where there was no answer. */
+void bg_http_problem(CURLcode result, const char *problem, char *out, size_t size)
+{
+    if (result == CURLE_OPERATION_TIMEDOUT)
+        snprintf(out, size, "nothing came for %d s", bg_hub_tune.stall_seconds);
+    else
+        snprintf(out, size, "%s", *problem ? problem : curl_easy_strerror(result));
+}
+
+static bg_status unreachable(const char *endpoint, CURLcode result, const char *why, bg_error *err)
+{
+    if (result == CURLE_PEER_FAILED_VERIFICATION)
+        return bg_fail(
+            err, BG_ERR_FILE,
+            "%s cannot be reached (%s): its certificate is not to be trusted; if a proxy "
+            "of yours is in the way, name its certificate with SSL_CERT_FILE",
+            endpoint, why);
+    return bg_fail(
+        err, BG_ERR_FILE,
+        "%s cannot be reached (%s); check the network, the proxy and HF_ENDPOINT, or set "
+        "HF_HUB_OFFLINE=1 to use what is in the cache",
+        endpoint, why);
+}
+
+/* One attempt. *most: how many such there may be, where there was no answer; 1 if another will do
+ * no better. */
 static bg_status attempt(bg_http *http, const char *url, bg_text *body, size_t limit,
-                         bg_reply *reply, bool *passing, bg_error *err)
+                         bg_reply *reply, int *most, bg_error *err)
 {
     char problem[CURL_ERROR_SIZE];
     CURL *easy;
@@ -291,7 +332,7 @@ static bg_status attempt(bg_http *http, const char *url, bg_text *body, size_t l
     reply->sent_token = http->settings->token && bg_http_same_origin(url, http->settings->endpoint);
     const char *location = header(easy, "Location");
     bool linked = header(easy, "X-Linked-Etag");
-    *passing = false;
+    *most = 1;
     if (status != BG_OK) {
         /* interrupted */
     } else if (result == CURLE_OUT_OF_MEMORY || (body && body->failed)) {
@@ -302,12 +343,12 @@ static bg_status attempt(bg_http *http, const char *url, bg_text *body, size_t l
                          "Hub",
                          url, limit);
     } else if (result != CURLE_OK) {
-        *passing = passing_result(result);
+        *most = result == CURLE_OPERATION_TIMEDOUT ? BG_HTTP_SILENT_ATTEMPTS
+                : passing_result(result)           ? BG_HTTP_ATTEMPTS
+                                                   : 1;
         reply->status = 0;
-        snprintf(reply->message, sizeof reply->message, "%s",
-                 *problem ? problem : curl_easy_strerror(result));
-        status = bg_fail(err, BG_ERR_FILE, "%s cannot be reached (%s)", http->settings->endpoint,
-                         reply->message);
+        bg_http_problem(result, problem, reply->message, sizeof reply->message);
+        status = unreachable(http->settings->endpoint, result, reply->message, err);
     } else if (reply->status >= 300 && reply->status < 400 && location) {
         status = bg_http_resolve(http, url, location, &reply->location, err);
         /* The ETag of a redirect is that of what it leads to only where it says so. */
@@ -323,16 +364,18 @@ static bg_status fetch_one(bg_http *http, const char *url, bg_text *body, size_t
                            bg_reply *reply, bg_error *err)
 {
     for (int n = 1;; n++) {
-        bool passing = false;
+        int most = 1;
         bg_free(reply->location);
         reply->location = NULL;
-        bg_status status = attempt(http, url, body, limit, reply, &passing, err);
-        if (status == BG_OK && bg_http_passing(reply->status))
-            passing = true;
-        else if (status == BG_OK || !passing)
-            return status;
-        if (n == BG_HTTP_ATTEMPTS || reply->retry_after > BG_HTTP_LONGEST_WAIT) return status;
-        BG_TRY(bg_http_wait(http, bg_http_back_off(n, reply->retry_after), err));
+        bg_status status = attempt(http, url, body, limit, reply, &most, err);
+        if (status == BG_OK && bg_http_passing(reply->status)) most = BG_HTTP_ATTEMPTS;
+        if (n >= most || reply->retry_after > BG_HTTP_LONGEST_WAIT) return status;
+        if (reply->status)
+            snprintf(reply->message, sizeof reply->message, "HTTP %ld", reply->status);
+        const double wait = bg_http_back_off(n, reply->retry_after);
+        BG_TRY(bg_http_note(http, err, "%s: %s; attempt %d of %d follows in %.0f s",
+                            http->settings->endpoint, reply->message, n + 1, most, ceil(wait)));
+        BG_TRY(bg_http_wait(http, wait, err));
     }
 }
 

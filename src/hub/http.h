@@ -27,6 +27,10 @@ void bg_http_close(bg_http *http);
 /* Tells the progress callback; BG_ERR_INTERRUPTED when it wants an end. */
 bg_status bg_http_report(const bg_http *http, uint64_t done, uint64_t total, bg_error *err);
 
+/* Tells the progress callback a remark for the user (BG_STAGE_NOTE); the end as above. */
+bg_status bg_http_note(const bg_http *http, bg_error *err, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
 /* Waits, reporting meanwhile. */
 bg_status bg_http_wait(const bg_http *http, double seconds, bg_error *err);
 
@@ -57,6 +61,9 @@ typedef struct {
 } bg_reply;
 void bg_reply_free(bg_reply *reply);
 
+/* What was wrong with a connection, in words; `problem` as of bg_http_request. */
+void bg_http_problem(CURLcode result, const char *problem, char *out, size_t size);
+
 /* Reads the head of the last answer on `easy` into *out (all but the owned strings). */
 void bg_reply_read(CURL *easy, bg_reply *out);
 
@@ -68,7 +75,8 @@ bool bg_http_passing(long status);
 double bg_http_back_off(int attempt, double retry_after);
 enum {
     BG_HTTP_ATTEMPTS = 5,
-    BG_HTTP_LONGEST_WAIT = 120, /* what a server may ask for; more is an error */
+    BG_HTTP_SILENT_ATTEMPTS = 3, /* where each ended because nothing came */
+    BG_HTTP_LONGEST_WAIT = 120,  /* what a server may ask for; more is an error */
 };
 
 /* GET (into `body`, at most `limit` bytes) or, where `body` is NULL, HEAD. Repeats what may do

@@ -147,12 +147,8 @@ static bg_status fetch_model(bg_hub *hub, const char *commit, const json_t *sibl
 /* Says that the cache stands in for the Hub, and why. */
 static bg_status say_cached(bg_hub *hub, const char *commit, const char *why, bg_error *err)
 {
-    char note[1400];
-    snprintf(note, sizeof note, BG_STAGE_NOTE "using the cached %s, commit %.12s: %s", hub->repo.id,
-             commit, why);
-    const bg_progress *progress = &hub->http.progress;
-    if (!progress->call || progress->call(progress->context, note, 0, 0)) return BG_OK;
-    return bg_fail(err, BG_ERR_INTERRUPTED, "interrupted");
+    return bg_http_note(&hub->http, err, "using the cached %s, commit %.12s: %s", hub->repo.id,
+                        commit, why);
 }
 
 /* The Hub could not be asked, for the reason of `problem`: the cache may do. */

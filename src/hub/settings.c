@@ -12,8 +12,11 @@
 #include <strings.h>
 #include <unistd.h>
 
-bg_hub_tuning bg_hub_tune = {
-    .back_off = 1, .part_bytes = (size_t)16 << 20, .connections = 8, .stall_seconds = 30};
+bg_hub_tuning bg_hub_tune = {.back_off = 1,
+                             .part_bytes = (size_t)16 << 20,
+                             .unit_bytes = (size_t)1 << 20,
+                             .connections = 8,
+                             .stall_seconds = 20};
 
 /* The first of the variables (the list ends with NULL) that is set and not empty, or NULL. */
 static const char *variable(const char *const *names)

@@ -23,6 +23,7 @@ void bg_hub_settings_free(bg_hub_settings *settings);
 typedef struct {
     double back_off;   /* seconds before the second attempt; doubled for each after it */
     size_t part_bytes; /* a file is requested in parts of this size */
+    size_t unit_bytes; /* a part is resumed at a multiple of it, of which it is one */
     int connections;   /* at most so many at a time */
     int stall_seconds; /* a connection on which nothing came for so long is given up */
 } bg_hub_tuning;

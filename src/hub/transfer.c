@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,7 +49,7 @@ struct transfer {
     int fd;
     bg_tally *tally;
     uint64_t size; /* UINT64_MAX: not known */
-    size_t part_bytes, n_parts;
+    size_t part_bytes, n_parts, unit_bytes, n_units;
     uint64_t *got; /* [n_parts] bytes of each part that are written */
     bool *taken;   /* [n_parts] complete, or being requested */
     bool ranges;   /* the server has answered with one */
@@ -114,6 +115,22 @@ static bg_status disk_failed(const transfer *t, bg_error *err)
                    t->source->name, strerror(t->disk_error));
 }
 
+/* The end of the unit that the byte at `at` is in. */
+static uint64_t unit_end(const transfer *t, uint64_t at)
+{
+    const uint64_t begin = at - at % t->unit_bytes;
+    return t->size - begin < t->unit_bytes ? t->size : begin + t->unit_bytes;
+}
+
+/* Whether the file, which has `held` bytes on disk, has the unit that begins at `at`. */
+static bool unit_there(const transfer *t, uint64_t held, uint64_t at)
+{
+    char mark = 1;
+    if (held > t->size && pread(t->fd, &mark, 1, (off_t)(t->size + at / t->unit_bytes)) != 1)
+        return false;
+    return mark == 1;
+}
+
 /* Takes what an earlier process left. */
 static bg_status read_journal(transfer *t, bool *resumed, bg_error *err)
 {
@@ -123,19 +140,27 @@ static bg_status read_journal(transfer *t, bool *resumed, bg_error *err)
         return disk_failed(t, err);
     }
     const uint64_t held = (uint64_t)info.st_size;
-    *resumed = t->size > 0 && (held == t->size || held == t->size + t->n_parts);
+    *resumed = t->size > 0 && (held == t->size || held == t->size + t->n_units);
     if (!*resumed)
-        return set_size(t, 0) && set_size(t, t->size + t->n_parts) ? BG_OK : disk_failed(t, err);
+        return set_size(t, 0) && set_size(t, t->size + t->n_units) ? BG_OK : disk_failed(t, err);
     for (size_t i = 0; i < t->n_parts; i++) {
-        char mark = 1;
-        if (held > t->size && pread(t->fd, &mark, 1, (off_t)(t->size + i)) != 1) mark = 0;
-        if (mark != 1) continue;
-        t->taken[i] = true;
-        t->got[i] = part_end(t, i) - part_begin(t, i);
-        t->left--;
+        const uint64_t begin = part_begin(t, i), end = part_end(t, i);
+        while (begin + t->got[i] < end && unit_there(t, held, begin + t->got[i]))
+            t->got[i] = unit_end(t, begin + t->got[i]) - begin;
         count(t, (int64_t)t->got[i]);
+        t->taken[i] = begin + t->got[i] == end;
+        if (t->taken[i]) t->left--;
     }
     return BG_OK;
+}
+
+/* Marks the units that end in the bytes [from, to), which are written. */
+static bool mark_units(transfer *t, uint64_t from, uint64_t to)
+{
+    const char mark = 1;
+    for (uint64_t end; from < to && (end = unit_end(t, from)) <= to; from = end)
+        if (!write_at(t, &mark, 1, t->size + from / t->unit_bytes)) return false;
+    return true;
 }
 
 static bg_status check_space(const transfer *t, bg_error *err)
@@ -228,7 +253,7 @@ static size_t on_bytes(char *data, size_t size, size_t n, void *context)
         s->fault = FAULT_LONG;
         return CURL_WRITEFUNC_ERROR;
     }
-    if (!write_at(t, data, n, s->at)) {
+    if (!write_at(t, data, n, s->at) || (!t->whole && !mark_units(t, s->at, s->at + n))) {
         s->fault = FAULT_DISK;
         return CURL_WRITEFUNC_ERROR;
     }
@@ -320,16 +345,23 @@ static bg_status launch_all(transfer *t, bg_error *err)
 
 /* A failure that another attempt may heal: it begins at the endpoint again, as the address that it
  * led to may have expired. */
-static bg_status retry(transfer *t, const slot *s, double wait, bg_error *err)
+static bg_status retry(transfer *t, const slot *s, int most, double wait, bg_error *err)
 {
+    const double now = bg_seconds();
     if (!t->whole && s->at - s->from > t->part_bytes / 16) t->failures = 0;
-    if (++t->failures >= BG_HTTP_ATTEMPTS || wait > BG_HTTP_LONGEST_WAIT)
+    /* Connections that break side by side are one failure. */
+    const bool fresh = now >= t->not_before;
+    if (fresh || t->failures == 0) t->failures++;
+    if (t->failures >= most || wait > BG_HTTP_LONGEST_WAIT)
         return bg_fail(err, BG_ERR_FILE,
-                       "%s: the download broke off %d times (%s); what came is kept: the same "
-                       "command goes on with it",
+                       "%s: the download broke off %d times (%s); check the network, or try later: "
+                       "what came is kept, and the same command goes on with it",
                        t->source->name, t->failures, t->last);
-    double until = bg_seconds() + bg_http_back_off(t->failures, wait);
-    if (until > t->not_before) t->not_before = until;
+    const double pause = bg_http_back_off(t->failures, wait);
+    if (now + pause > t->not_before) t->not_before = now + pause;
+    if (fresh)
+        BG_TRY(bg_http_note(t->http, err, "%s: the download broke off (%s) and goes on in %.0f s",
+                            t->source->name, t->last, ceil(pause)));
     return go_to(t, t->source->url, err);
 }
 
@@ -372,18 +404,17 @@ static bg_status refused(transfer *t, const slot *s, bg_reply *reply, bg_error *
     if (reply->status == 416) return restart(t, err);
     snprintf(t->last, sizeof t->last, "HTTP %ld", reply->status);
     /* Elsewhere it is the address that has expired. */
-    if (bg_http_passing(reply->status) || !home) return retry(t, s, reply->retry_after, err);
+    if (bg_http_passing(reply->status) || !home)
+        return retry(t, s, BG_HTTP_ATTEMPTS, reply->retry_after, err);
     reply->sent_token = settings->token != NULL;
     return bg_hub_explain(settings, t->source->repo, t->source->name, reply, err);
 }
 
-static bg_status complete_part(transfer *t, size_t part, bg_error *err)
+static void complete_part(transfer *t, size_t part)
 {
-    const char mark = 1;
     t->taken[part] = true;
     t->left--;
     t->failures = t->redirects = 0;
-    return t->whole || write_at(t, &mark, 1, t->size + part) ? BG_OK : disk_failed(t, err);
 }
 
 /* The request of `s` has ended: what follows from it. Frees the slot. */
@@ -397,10 +428,10 @@ static bg_status settle(transfer *t, slot *s, CURLcode result, bg_error *err)
     const char *location = header(s->easy, "Location");
     const bool done = result == CURLE_OK && !s->discard && s->fault == FAULT_NONE;
     if (s->fault != FAULT_DROPPED) t->taken[s->part] = false;
-    snprintf(t->last, sizeof t->last, "%s",
-             result == CURLE_OK ? "the file ended too early"
-             : *s->problem      ? s->problem
-                                : curl_easy_strerror(result));
+    const int most =
+        result == CURLE_OPERATION_TIMEDOUT ? BG_HTTP_SILENT_ATTEMPTS : BG_HTTP_ATTEMPTS;
+    bg_http_problem(result, result == CURLE_OK ? "the file ended too early" : s->problem, t->last,
+                    sizeof t->last);
     if (s->fault == FAULT_DROPPED) {
         status = BG_OK;
     } else if (s->fault == FAULT_DISK) {
@@ -408,9 +439,10 @@ static bg_status settle(transfer *t, slot *s, CURLcode result, bg_error *err)
     } else if (s->fault == FAULT_RANGE || s->fault == FAULT_CHANGED || s->fault == FAULT_LONG) {
         status = restart(t, err);
     } else if (done && (s->at == s->end || t->size == UINT64_MAX)) {
-        status = complete_part(t, s->part, err);
+        complete_part(t, s->part);
+        status = BG_OK;
     } else if (done) {
-        status = retry(t, s, 0, err);
+        status = retry(t, s, most, 0, err);
     } else if (result == CURLE_OUT_OF_MEMORY) {
         status = bg_fail_memory(err, 4096, "a request to the Hub");
     } else if (result == CURLE_PEER_FAILED_VERIFICATION) {
@@ -419,7 +451,7 @@ static bg_status settle(transfer *t, slot *s, CURLcode result, bg_error *err)
                          "yours is in the way, name its certificate with SSL_CERT_FILE",
                          t->source->name, t->last);
     } else if (result != CURLE_OK) {
-        status = retry(t, s, 0, err);
+        status = retry(t, s, most, 0, err);
     } else if (reply.status >= 300 && reply.status < 400 && location) {
         status = redirect(t, s, location, &reply, err);
     } else {
@@ -459,6 +491,7 @@ static bg_status run(transfer *t, bg_error *err)
 static bg_status prepare(transfer *t, bool *resumed, bg_error *err)
 {
     t->n_parts = t->whole ? 1 : (size_t)((t->size + t->part_bytes - 1) / t->part_bytes);
+    t->n_units = t->whole ? 0 : (size_t)((t->size + t->unit_bytes - 1) / t->unit_bytes);
     t->left = t->n_parts;
     size_t room = t->n_parts ? t->n_parts : 1;
     t->got = bg_calloc(room, sizeof *t->got);
@@ -477,6 +510,7 @@ bg_status bg_transfer(bg_http *http, const bg_source *source, int fd, bg_tally *
     t.whole = source->size < 0;
     t.size = t.whole ? UINT64_MAX : (uint64_t)source->size;
     t.part_bytes = bg_hub_tune.part_bytes;
+    t.unit_bytes = bg_hub_tune.unit_bytes;
     *resumed = false;
     bg_status status = prepare(&t, resumed, err);
     if (status == BG_OK) status = go_to(&t, source->location ? source->location : source->url, err);

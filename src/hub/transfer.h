@@ -2,8 +2,9 @@
  * belongs; a connection that breaks is replaced and goes on where it stopped.
  *
  * An unfinished download on disk is the file at its full size and, behind it, one byte for each
- * part: 1 where the part is complete. So a later process goes on with it. Of the size alone, it is
- * taken for complete: the caller checks it against its checksum in any case. A server that knows no
+ * unit (1 MiB; a part is several): 1 where the unit is complete. So a later process goes on with
+ * it, in each part behind the units that it begins with. Of the size alone, it is taken for
+ * complete: the caller checks it against its checksum in any case. A server that knows no
  * ranges is read from the start, over one connection, and what it breaks off begins anew. */
 #ifndef BG_HUB_TRANSFER_H
 #define BG_HUB_TRANSFER_H

@@ -137,7 +137,6 @@ typedef struct bg_arch {
     bool scaled_embedding;        /* token embeddings are multiplied by sqrt(hidden) */
     bool unbounded_positions;     /* positions have no table and no limit */
     bool prefix_attention;        /* a prompt's tokens all see each other */
-    bool head_if_present;         /* a head in the file is used even if the configuration ties it */
     unsigned spared;              /* bits 1 << (role - BG_ROLE_LAYER_FIRST) not to quantize */
     bool linear_transposed;       /* matrices are stored (in, out), as GPT-2's Conv1D */
     int position_offset;          /* position p has row p + offset of the table */

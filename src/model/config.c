@@ -175,9 +175,11 @@ static bg_status parse_end_tokens(const json_t *object, const char *where, bg_co
     for (size_t i = 0; i < n; i++) {
         const json_t *id = json_is_array(end) ? json_array_get(end, i) : end;
         if (!json_is_integer(id) || out->n_end_tokens == BG_MAX_END_TOKENS)
-            return bg_fail(err, BG_ERR_FORMAT,
-                           "%s: \"eos_token_id\" must be a number or a list of at most %d", where,
-                           BG_MAX_END_TOKENS);
+            return bg_fail(
+                err, BG_ERR_FORMAT,
+                "%s: \"eos_token_id\" must be a number or a list of at most %d; correct the "
+                "file",
+                where, BG_MAX_END_TOKENS);
         if (json_integer_value(id) >= 0)
             out->end_token_ids[out->n_end_tokens++] = json_integer_value(id);
     }
@@ -218,8 +220,8 @@ static bg_status parse_forced(const json_t *object, const char *where, bg_config
             json_integer_value(at) != (json_int_t)i + 1 || json_integer_value(id) < 0 ||
             json_integer_value(id) > MAX_VOCABULARY || i == BG_MAX_FORCED_TOKENS)
             return bg_fail(err, BG_ERR_UNSUPPORTED,
-                           "%s: \"forced_decoder_ids\" must be up to %d pairs of a place, counted "
-                           "from 1, and an id",
+                           "%s: \"forced_decoder_ids\" must be pairs of a place and an id, for the "
+                           "places 1, 2, ... up to %d without a gap; change them or remove the key",
                            where, BG_MAX_FORCED_TOKENS);
         out->forced_ids[i] = json_integer_value(id);
         out->n_forced = (int)i + 1;
@@ -318,7 +320,7 @@ static bg_status parse_integers(const parser *p)
          p->out->relative_attention_max_distance <= p->out->relative_attention_num_buckets / 2))
         return bg_fail(p->err, BG_ERR_FORMAT,
                        "%s: relative attention needs at least 4 buckets and distances beyond half "
-                       "of them",
+                       "of them; correct the file",
                        p->where);
     return BG_OK;
 }
@@ -365,11 +367,20 @@ static bg_status parse_window(const parser *p)
                        &c->sliding_window, p->err));
     const json_t *types = json_object_get(p->object, "layer_types");
     if (!used) c->sliding_window = 0;
+    if (types && !json_is_null(types) && json_array_size(types) != (size_t)c->num_hidden_layers)
+        return bg_fail(
+            p->err, BG_ERR_FORMAT,
+            "%s: \"layer_types\" must be a list with an entry for each of the %lld layers; "
+            "correct the file",
+            p->where, (long long)c->num_hidden_layers);
     for (int64_t i = 0; i < c->num_hidden_layers; i++) {
         const char *type = json_string_value(json_array_get(types, (size_t)i));
         if (type && strcmp(type, "sliding_attention") != 0 && strcmp(type, "full_attention") != 0)
-            return bg_fail(p->err, BG_ERR_UNSUPPORTED,
-                           "%s: layers of type \"%.32s\" are not supported", p->where, type);
+            return bg_fail(
+                p->err, BG_ERR_UNSUPPORTED,
+                "%s: layers of type \"%.32s\" are not supported; choose a model with full or "
+                "sliding attention",
+                p->where, type);
         bool slides = type ? strcmp(type, "sliding_attention") == 0 : i >= first;
         if (slides) c->sliding_layers[i / 64] |= 1ULL << i % 64;
     }
@@ -400,8 +411,8 @@ static bg_status parse_stack(const parser *p)
     place at = find(p, "norm_eps");
     BG_TRY(bg_json_real(at.object, at.key, p->where, 1e-5, &c->norm_eps, p->err));
     if (!(c->norm_eps >= 0 && c->norm_eps < 1))
-        return bg_fail(p->err, BG_ERR_FORMAT, "%s: the norm's epsilon must lie in [0, 1)",
-                       p->where);
+        return bg_fail(p->err, BG_ERR_FORMAT,
+                       "%s: the norm's epsilon must lie in [0, 1); correct the file", p->where);
     BG_TRY(boolean(p, "tie_word_embeddings", false, &c->tie_word_embeddings));
     BG_TRY(parse_conditions(p));
     BG_TRY(parse_activation(p));
@@ -420,7 +431,9 @@ static bg_status parse_section(const json_t *root, const char *where, bg_config 
     const char *section = out->arch->section;
     parser p = {root, section ? json_object_get(root, section) : root, NULL, where, out, err};
     if (!json_is_object(p.object))
-        return bg_fail(err, BG_ERR_FORMAT, "%s: \"%s\" must be an object", where, section);
+        return bg_fail(err, BG_ERR_FORMAT,
+                       "%s: \"%s\" must be an object with a model's sizes; download the file again",
+                       where, section);
     p.defaults = json_loads(out->arch->defaults, 0, NULL);
     if (!p.defaults) return bg_fail_memory(err, 1024, "an architecture's defaults");
     bg_status status = parse_stack(&p);
@@ -449,6 +462,11 @@ bg_status bg_config_parse(const json_t *config, const char *where, bg_config *ou
     if (!json_is_object(config))
         return bg_fail(err, BG_ERR_FORMAT, "%s: must be a JSON object", where);
     BG_TRY(find_arch(config, where, out, err));
+    if (has(config, "quantization_config"))
+        return bg_fail(err, BG_ERR_UNSUPPORTED,
+                       "%s: the checkpoint is quantized already (\"quantization_config\"); use the "
+                       "original model",
+                       where);
     BG_TRY(parse_section(config, where, out, err));
     if (out->arch->encoder) BG_TRY(parse_encoder(config, where, out, err));
     if (out->arch->section)
@@ -457,6 +475,24 @@ bg_status bg_config_parse(const json_t *config, const char *where, bg_config *ou
     /* T5's texts begin with the padding token. */
     if (out->arch->task == BG_TASK_SEQ2SEQ && out->decoder_start_token_id < 0)
         out->decoder_start_token_id = out->pad_token_id > 0 ? out->pad_token_id : 0;
+    return BG_OK;
+}
+
+/* Ids that are run must have an embedding. */
+static bg_status check_ids(const bg_config *c, const char *where, bg_error *err)
+{
+    const struct {
+        const char *key;
+        int64_t id;
+    } ids[] = {{"pad_token_id", c->pad_token_id},
+               {"decoder_start_token_id", c->decoder_start_token_id},
+               {"forced tokens", c->n_forced > 0 ? c->forced_ids[0] : -1},
+               {"forced tokens", c->n_forced > 1 ? c->forced_ids[c->n_forced - 1] : -1}};
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
+        if (ids[i].id >= c->vocab_size)
+            return bg_fail(err, BG_ERR_FORMAT,
+                           "%s: id %lld (%s) is outside the vocabulary of %lld; correct the file",
+                           where, (long long)ids[i].id, ids[i].key, (long long)c->vocab_size);
     return BG_OK;
 }
 
@@ -472,6 +508,9 @@ bg_status bg_config_load(const bg_checkpoint *checkpoint, bg_config *out, bg_err
     if (status == BG_OK && generation) {
         status = parse_tokens(generation, path, out, err);
         if (status == BG_OK) status = parse_forced(generation, path, out, err);
+        if (status == BG_OK) status = check_ids(out, path, err);
+    } else if (status == BG_OK) {
+        status = check_ids(out, bg_checkpoint_config_path(checkpoint), err);
     }
     json_decref(generation);
     bg_free(path);

@@ -336,6 +336,23 @@ static bg_status check_no_further_layer(const loader *l, bg_error *err)
     return BG_OK;
 }
 
+/* Whether the file has a head that is not the token embedding once more. transformers then uses
+ * it, whatever the configuration says of tying. */
+static bool has_own_head(const loader *l)
+{
+    char name[256];
+    if (!l->model->config.arch->tensors[BG_ROLE_HEAD].name) return false;
+    full_name(l, BG_ROLE_HEAD, 0, ".weight", name);
+    const bg_tensor *head = bg_checkpoint_find(l->checkpoint, name);
+    full_name(l, BG_ROLE_TOKEN_EMBEDDING, 0, ".weight", name);
+    const bg_tensor *embedding = bg_checkpoint_find(l->checkpoint, name);
+    if (!head || !embedding || head->data == embedding->data) return false;
+    const bool same = head->dtype == embedding->dtype && head->bytes == embedding->bytes &&
+                      memcmp(head->data, embedding->data, head->bytes) == 0;
+    bg_checkpoint_release(l->checkpoint, head);
+    return !same;
+}
+
 /* All of one model, without its encoder. */
 static bg_status load_stack(loader *l, bg_error *err)
 {
@@ -343,11 +360,7 @@ static bg_status load_stack(loader *l, bg_error *err)
     bg_config *c = &model->config;
     find_prefix(l);
     BG_TRY(check_no_further_layer(l, err));
-    char head[256];
-    if (c->arch->head_if_present && c->tie_word_embeddings) {
-        full_name(l, BG_ROLE_HEAD, 0, ".weight", head);
-        c->tie_word_embeddings = !bg_checkpoint_find(l->checkpoint, head);
-    }
+    if (c->tie_word_embeddings && !l->random_weights) c->tie_word_embeddings = !has_own_head(l);
     for (bg_role role = 0; role < BG_ROLE_LAYER_FIRST; role++)
         BG_TRY(load_role(l, role, 0, &model->parameters[role], err));
     for (int layer = 0; layer < (int)c->num_hidden_layers; layer++)

@@ -12,22 +12,31 @@ static const struct {
     bool needs_factor;
 } kinds[] = {
     {"default", BG_ROPE_DEFAULT, false}, {"linear", BG_ROPE_LINEAR, true},
-    {"llama3", BG_ROPE_LLAMA3, true},    {"yarn", BG_ROPE_YARN, false},
+    {"llama3", BG_ROPE_LLAMA3, true},    {"yarn", BG_ROPE_YARN, true},
     {"dynamic", BG_ROPE_DEFAULT, false},
 };
 
 static bg_status parse_kind(const json_t *scaling, const char *where, bg_rope *out, bg_error *err)
 {
     const char *name;
-    BG_TRY(bg_json_string(scaling, "type", where, "default", &name, err));
+    BG_TRY(bg_json_string(scaling, "type", where, NULL, &name, err));
     BG_TRY(bg_json_string(scaling, "rope_type", where, name, &name, err));
+    if (!name && json_object_get(scaling, "factor"))
+        return bg_fail(err, BG_ERR_FORMAT,
+                       "%s: the rope scaling has a \"factor\" but no \"rope_type\"; add it", where);
+    if (!name) name = "default";
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (strcmp(kinds[i].name, name) != 0) continue;
         out->kind = kinds[i].kind;
-        if (!kinds[i].needs_factor || json_is_number(json_object_get(scaling, "factor")))
-            return BG_OK;
-        return bg_fail(err, BG_ERR_FORMAT, "%s: the \"%s\" rope scaling has no \"factor\"", where,
-                       name);
+        static const char *const needed[] = {"factor", "low_freq_factor", "high_freq_factor"};
+        const size_t n = !kinds[i].needs_factor ? 0 : out->kind == BG_ROPE_LLAMA3 ? 3 : 1;
+        for (size_t k = 0; k < n; k++)
+            if (!json_is_number(json_object_get(scaling, needed[k])))
+                return bg_fail(err, BG_ERR_FORMAT,
+                               "%s: the \"%s\" rope scaling needs a number as its \"%s\"; correct "
+                               "the file",
+                               where, name, needed[k]);
+        return BG_OK;
     }
     return bg_fail(
         err, BG_ERR_UNSUPPORTED,
@@ -42,15 +51,14 @@ static double yarn_magnitude(double scale, double weight)
     return scale <= 1 ? 1 : 0.1 * weight * log(scale) + 1;
 }
 
-static bg_status parse_scaling(const json_t *scaling, const char *where, double max_positions,
-                               bg_rope *out, bg_error *err)
+static bg_status parse_scaling(const json_t *scaling, const char *where, bg_rope *out,
+                               bg_error *err)
 {
     double mscale, mscale_all;
     BG_TRY(parse_kind(scaling, where, out, err));
     BG_TRY(bg_json_real(scaling, "original_max_position_embeddings", where, out->original_positions,
                         &out->original_positions, err));
-    double usual = out->kind == BG_ROPE_YARN ? max_positions / out->original_positions : 1;
-    BG_TRY(bg_json_real(scaling, "factor", where, usual, &out->factor, err));
+    BG_TRY(bg_json_real(scaling, "factor", where, 1, &out->factor, err));
     BG_TRY(bg_json_real(scaling, "low_freq_factor", where, 1, &out->low_factor, err));
     BG_TRY(bg_json_real(scaling, "high_freq_factor", where, 4, &out->high_factor, err));
     BG_TRY(bg_json_real(scaling, "beta_fast", where, 32, &out->beta_fast, err));
@@ -58,11 +66,11 @@ static bg_status parse_scaling(const json_t *scaling, const char *where, double 
     BG_TRY(bg_json_bool(scaling, "truncate", where, true, &out->truncate, err));
     BG_TRY(bg_json_real(scaling, "mscale", where, 0, &mscale, err));
     BG_TRY(bg_json_real(scaling, "mscale_all_dim", where, 0, &mscale_all, err));
-    double magnitude = 1;
-    if (out->kind == BG_ROPE_YARN)
-        magnitude = mscale != 0 && mscale_all != 0 ? yarn_magnitude(out->factor, mscale) /
-                                                         yarn_magnitude(out->factor, mscale_all)
-                                                   : yarn_magnitude(out->factor, 1);
+    out->attention_factor = 1;
+    if (out->kind != BG_ROPE_YARN) return BG_OK;
+    double magnitude = mscale != 0 && mscale_all != 0 ? yarn_magnitude(out->factor, mscale) /
+                                                            yarn_magnitude(out->factor, mscale_all)
+                                                      : yarn_magnitude(out->factor, 1);
     return bg_json_real(scaling, "attention_factor", where, magnitude, &out->attention_factor, err);
 }
 
@@ -76,18 +84,42 @@ static bg_status real_of(const json_t *first, const json_t *second, const json_t
     return bg_json_real(first, key, where, *out, out, err);
 }
 
+/* An object of numbers and names, or nothing. */
+static bg_status check_scaling(const json_t *scaling, const char *where, bg_error *err)
+{
+    const char *key;
+    json_t *value;
+    if (!scaling || json_is_null(scaling)) return BG_OK;
+    if (!json_is_object(scaling))
+        return bg_fail(err, BG_ERR_FORMAT,
+                       "%s: the rope parameters must be an object; correct the file", where);
+    json_object_foreach((json_t *)scaling, key, value)
+    {
+        if (json_is_object(value))
+            return bg_fail(
+                err, BG_ERR_UNSUPPORTED,
+                "%s: rope parameters of their own for \"%.32s\" are not supported; models "
+                "that have them are not, either",
+                where, key);
+    }
+    return BG_OK;
+}
+
 bg_status bg_rope_parse(const json_t *config, const json_t *defaults, const char *where,
                         int64_t head_dim, int64_t max_positions, bg_rope *out, bg_error *err)
 {
     *out = (bg_rope){.original_positions = (double)max_positions};
     const json_t *scaling = json_object_get(config, "rope_parameters");
-    if (!json_is_object(scaling)) scaling = json_object_get(config, "rope_scaling");
+    if (!scaling || json_is_null(scaling)) scaling = json_object_get(config, "rope_scaling");
+    BG_TRY(check_scaling(scaling, where, err));
     BG_TRY(bg_json_real(config, "original_max_position_embeddings", where, out->original_positions,
                         &out->original_positions, err));
-    BG_TRY(parse_scaling(scaling, where, (double)max_positions, out, err));
+    BG_TRY(parse_scaling(scaling, where, out, err));
     double part;
     BG_TRY(real_of(scaling, config, defaults, "rope_theta", where, 10000, &out->theta, err));
-    BG_TRY(real_of(scaling, config, defaults, "partial_rotary_factor", where, 1, &part, err));
+    part = 1; /* only where the architecture knows of it */
+    if (json_object_get(defaults, "partial_rotary_factor"))
+        BG_TRY(real_of(scaling, config, defaults, "partial_rotary_factor", where, 1, &part, err));
     out->dim = part > 0 && part <= 1 ? (int64_t)((double)head_dim * part) : 0;
     if (out->dim < 2 || out->dim % 2)
         return bg_fail(err, BG_ERR_FORMAT,
@@ -100,8 +132,9 @@ bg_status bg_rope_parse(const json_t *config, const json_t *defaults, const char
           out->beta_fast < 1e9 && fabs(out->attention_factor) < 1e6) ||
         (out->kind == BG_ROPE_LLAMA3 && !(out->high_factor > out->low_factor)))
         return bg_fail(err, BG_ERR_FORMAT,
-                       "%s: the numbers of the rotary positions make no sense; correct the file",
-                       where);
+                       "%s: the rotary positions make no sense (theta %g, factor %g, %g trained "
+                       "positions); correct the file",
+                       where, out->theta, out->factor, out->original_positions);
     return BG_OK;
 }
 

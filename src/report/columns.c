@@ -70,6 +70,8 @@ static const source columns[] = {
     ACCURACY("arc_easy", "acc_norm", 6),
     ACCURACY("lambada_openai", "acc", 6),
     RESULT("lambada_openai", "perplexity", "perplexity", BG_UNIT_NUMBER, 6),
+    {"lambada_openai", "± perplexity", "tasks.lambada_openai.metrics.perplexity.stderr", NULL,
+     BG_UNIT_NUMBER, NULL, false, 9, 0},
     {"lambada_openai", "change",
      "vs_baseline.tasks.lambada_openai.metrics.perplexity.change_percent", NULL, BG_UNIT_CHANGE,
      NULL, true, 7, 0},

@@ -84,11 +84,13 @@ class Tasks(ProgramTest):
 
     def test_a_classifier_classifies(self):
         (run,) = self.results("compare", CLASSIFIER, "--precision", "fp32", *ONLY, "--limit", 20,
-                              "--task", f"sst2={REVIEWS},boolq={FIXTURES}/boolq.jsonl")["runs"]
+                              "--task", f"sst2={REVIEWS}")["runs"]
         self.assertEqual(run["accuracy"]["total"], 20)
         self.assertNotIn("tasks", run)
-        self.fails(UNSUPPORTED, "compare", CLASSIFIER, *ONLY, "--task",
-                   f"boolq={FIXTURES}/boolq.jsonl")
+        error = self.fails(UNSUPPORTED, "compare", CLASSIFIER, *ONLY, "--task",
+                           f"sst2={REVIEWS},boolq={FIXTURES}/boolq.jsonl").err
+        self.assertIn("boolq", error)
+        self.fails(USAGE, "compare", CLASSIFIER, "--task", f"sst2={REVIEWS}", "--data", REVIEWS)
 
     def test_a_text_of_another_kind_of_file(self):
         """The rows of a data file are the lines of a text."""

@@ -61,6 +61,7 @@ int main(int argc, char **argv)
         if (option == 's') bg_hub_tune.stall_seconds = atoi(optarg);
         if (option == 'a') failing = true;
     }
+    bg_hub_tune.unit_bytes = bg_hub_tune.part_bytes / 16;
     signal(SIGINT, on_signal);
     bg_json_init();
     bg_status status = BG_ERR_MEMORY;

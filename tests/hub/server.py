@@ -11,6 +11,9 @@ import threading
 import urllib.parse
 
 
+SILENCE = -1  # a status
+
+
 def git_sha1(content):
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
@@ -132,6 +135,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if fault:
             if fault["status"] == 0:
                 return self.break_off()
+            if fault["status"] == SILENCE:
+                self.server.go_on.wait(60)
+                return self.break_off()
             return self.answer(fault["status"], fault["headers"], b"sorry")
         self.server.route(self, urllib.parse.unquote(self.path.split("?")[0]))
 
@@ -151,6 +157,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.url = f"{self.scheme}://{name}:{self.server_address[1]}"
         self.route = route
         self.log, self.failures, self.lock = [], [], threading.Lock()
+        self.go_on = threading.Event()
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     def handle_error(self, request, client_address):
@@ -158,12 +165,13 @@ class Server(http.server.ThreadingHTTPServer):
 
     def fail(self, status, count=1, match="", **headers):
         """The next `count` requests for a path with `match` in it are answered with `status`; 0
-        resets the connection."""
+        resets the connection, SILENCE never answers."""
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         self.failures.append({"status": status, "count": count, "match": match,
                               "headers": headers})
 
     def stop(self):
+        self.go_on.set()
         self.shutdown()
         self.server_close()
 

@@ -8,9 +8,10 @@ import unittest
 
 from common import (DRIVER, FILE, FORMAT, INTERRUPTED, OK, OUTPUT, PART, SMALL, HubTest,
                     model, noise)
-from server import Repo, sha256
+from server import SILENCE, Repo, sha256
 
 WANTED = [*SMALL, "model.safetensors"]
+UNIT = PART // 16  # as the driver has it
 
 
 class Faults(HubTest):
@@ -45,6 +46,31 @@ class Answers(Faults):
         self.assertIn("HTTP 503", error)
         self.assertEqual(len(self.hub.log), 5)
         self.assertGreaterEqual(waited, 0.5 * (0.1 + 0.2 + 0.4 + 0.8))
+
+        self.assertIn("note: " + self.hub.url + ": HTTP 503; attempt 2 of 5 follows in", error)
+
+    def test_silence(self):
+        """Connections are accepted, and nothing comes."""
+        self.hub.server.fail(SILENCE, 100)
+        error = self.pull(FILE, options=("-s", "1"))
+        self.assertEqual(len(self.hub.log), 3)
+        note, again, end = error.splitlines()
+        self.assertIn("note: " + self.hub.url + ": nothing came for 1 s; attempt 2 of 3", note)
+        self.assertIn("attempt 3 of 3", again)
+        self.assertIn("cannot be reached (nothing came for 1 s); check the network", end)
+        self.hub.clear()
+        self.hub.storage.fail(SILENCE, 100)
+        error = self.pull(FILE, options=("-s", "1"))
+        self.assertIn("note: model.safetensors: the download broke off (nothing came for 1 s)",
+                      error)
+        self.assertIn("broke off 3 times (nothing came for 1 s); check the network", error)
+        self.hub.clear()
+        self.pull()
+
+    def test_connections_that_fall_silent_together(self):
+        """That is one failure, not eight."""
+        self.faults.cuts, self.faults.stall = [None] + [0] * 8, True
+        self.pull(options=("-s", "1"))
 
     def test_storage_that_stays_down(self):
         self.hub.storage.fail(500, 1000)
@@ -251,7 +277,20 @@ class Interrupted(Faults):
         self.assertFalse((self.folder("org/name") / "refs").exists())
         self.go_on()
         self.pull()
-        self.assertEqual(self.hub.sent(), self.size - 4 * PART)
+        self.assertEqual(self.hub.sent(), self.size - 4 * PART - 3 * (PART // 2))
+
+    def test_kill_within_the_only_part(self):
+        """What is smaller than a part is gone on with, too, from the last unit that is complete."""
+        self.repo = self.hub.models["org/name"] = model(PART - 5)
+        self.faults.cuts, self.faults.stall = [10 * UNIT + 7], True
+        process = self.start("pull", "org/name")
+        self.assertTrue(self.faults.stalled.wait(30))
+        time.sleep(0.2)  # for the client to write what was sent
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+        self.go_on()
+        self.pull()
+        self.assertEqual(self.hub.sent(), PART - 5 - 10 * UNIT)
 
     def test_kill_and_what_was_there_is_damaged(self):
         process = self.stall_after(4)
@@ -279,7 +318,7 @@ class Interrupted(Faults):
         self.assertIn("interrupted", self.finish(process, INTERRUPTED))
         self.go_on()
         self.pull()
-        self.assertEqual(self.hub.sent(), self.size - 4 * PART)
+        self.assertEqual(self.hub.sent(), self.size - 4 * PART - 3 * (PART // 2))
 
     def test_signal_during_back_off(self):
         self.hub.server.fail(503, 1)
@@ -301,9 +340,9 @@ class Interrupted(Faults):
 
     def test_remains_of_something_else(self):
         content = self.repo.files["model.safetensors"]
-        parts = -(-len(content) // PART)
-        for remains in (b"", b"x", content + b"\1" * 3, bytes(len(content)) + b"\1" * parts,
-                        bytes(len(content)) + b"\2" * parts, bytes(2 * len(content))):
+        units = -(-len(content) // UNIT)
+        for remains in (b"", b"x", content + b"\1" * 3, bytes(len(content)) + b"\1" * units,
+                        bytes(len(content)) + b"\2" * units, bytes(2 * len(content))):
             blobs = self.folder("org/name") / "blobs"
             blobs.mkdir(parents=True, exist_ok=True)
             blob = blobs / sha256(content)

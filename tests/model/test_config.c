@@ -54,12 +54,21 @@ static void test_families(void)
                 "\"rope_theta\":100},\"tie_word_embeddings\":true}",
                 &c) == BG_OK,
           "%s", err.message);
+    CHECK(parse("{" LLAMA ",\"partial_rotary_factor\":0.5,\"rope_scaling\":{\"type\":\"linear\","
+                "\"factor\":2,\"attention_factor\":1.5}}",
+                &c) == BG_OK &&
+              c.rope.dim == 16 && c.rope.attention_factor == 1,
+          "Llama knows neither key");
+    CHECK(parse("{" LLAMA ",\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":4,"
+                "\"rope_theta\":100},\"tie_word_embeddings\":true}",
+                &c) == BG_OK,
+          "%s", err.message);
     CHECK(c.rope.kind == BG_ROPE_LINEAR && c.rope.factor == 4 && c.rope.theta == 100,
           "new spelling");
     CHECK(parse("{\"architectures\":[\"MistralForCausalLM\"],\"hidden_size\":64,"
                 "\"num_hidden_layers\":3,\"num_attention_heads\":4,\"vocab_size\":99,"
                 "\"max_position_embeddings\":128,\"sliding_window\":16,"
-                "\"layer_types\":[\"full_attention\",\"sliding_attention\"]}",
+                "\"layer_types\":[\"full_attention\",\"sliding_attention\",\"sliding_attention\"]}",
                 &c) == BG_OK,
           "%s", err.message);
     CHECK(!bg_config_slides(&c, 0) && bg_config_slides(&c, 1) && bg_config_slides(&c, 2),
@@ -114,7 +123,19 @@ static void test_bad(void)
         {"{" LLAMA ",\"rope_scaling\":{\"type\":\"llama3\"}}", "factor", BG_ERR_FORMAT},
         {"{" LLAMA ",\"rope_theta\":-1}", "rotary", BG_ERR_FORMAT},
         {"{" LLAMA ",\"rope_theta\":\"x\"}", "rope_theta", BG_ERR_FORMAT},
-        {"{" LLAMA ",\"partial_rotary_factor\":0.05}", "rotary", BG_ERR_FORMAT},
+        {"{\"architectures\":[\"PhiForCausalLM\"],\"hidden_size\":64,\"num_hidden_layers\":1,"
+         "\"num_attention_heads\":4,\"vocab_size\":9,\"max_position_embeddings\":8,"
+         "\"partial_rotary_factor\":0.05}",
+         "rotary", BG_ERR_FORMAT},
+        {"{" LLAMA ",\"rope_scaling\":\"linear\"}", "object", BG_ERR_FORMAT},
+        {"{" LLAMA ",\"rope_scaling\":{\"factor\":2}}", "rope_type", BG_ERR_FORMAT},
+        {"{" LLAMA ",\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8}}", "low_freq_factor",
+         BG_ERR_FORMAT},
+        {"{" LLAMA ",\"rope_parameters\":{\"full_attention\":{\"rope_theta\":5e5}}}",
+         "full_attention", BG_ERR_UNSUPPORTED},
+        {"{" LLAMA ",\"layer_types\":[\"full_attention\"]}", "layer_types", BG_ERR_FORMAT},
+        {"{" LLAMA ",\"quantization_config\":{\"quant_method\":\"gptq\"}}", "quantized already",
+         BG_ERR_UNSUPPORTED},
         {"{\"architectures\":[\"PaliGemmaForConditionalGeneration\"]}", "text_config",
          BG_ERR_FORMAT},
         {"{\"architectures\":[\"T5ForConditionalGeneration\"],\"d_model\":32,\"d_kv\":8,"

@@ -5,6 +5,9 @@
 #include "core/checked.h"
 #include "quant/widen.h"
 
+#include <stdatomic.h>
+#include <string.h>
+
 /* 64 rows start on a multiple of 64 values whatever the row's length: 4-bit blocks need that. */
 enum { PANEL = 64 };
 
@@ -12,11 +15,24 @@ typedef struct {
     cpu_backend *cpu;
     const bg_source *source;
     bg_packed *packed;
+    atomic_bool not_finite;
 } pack_loop;
+
+/* Whether any of the values is NaN or infinite. */
+static bool any_not_finite(const float *x, size_t n)
+{
+    uint32_t found = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        found |= (bits & 0x7F800000u) == 0x7F800000u;
+    }
+    return found;
+}
 
 static void pack_panels(void *context, size_t begin, size_t end, int thread)
 {
-    const pack_loop *a = context;
+    pack_loop *a = context;
     const bg_source *s = a->source;
     float *values = a->cpu->own[thread].data;
     for (size_t panel = begin; panel < end; panel++) {
@@ -31,6 +47,8 @@ static void pack_panels(void *context, size_t begin, size_t end, int thread)
                 for (size_t r = 0; r < n; r++) values[r * s->cols + c] = line[r];
             }
         }
+        /* At 4 bits a value that is none would become some number, and nobody would know. */
+        if (any_not_finite(values, n * s->cols)) a->not_finite = true;
         bg_formats[a->packed->format].encode(a->packed, values, first * s->cols, n * s->cols);
     }
 }
@@ -54,8 +72,17 @@ bg_status cpu_weight_create(bg_backend *backend, const bg_source *source, bg_for
         bg_free(weight);
         return bg_error_context(err, "tensor \"%s\"", source->name);
     }
-    pack_loop loop = {cpu, source, &weight->packed};
+    pack_loop loop = {cpu, source, &weight->packed, false};
     bg_parallel_for(cpu->threads, (source->rows + PANEL - 1) / PANEL, 1, pack_panels, &loop);
+    if (loop.not_finite) {
+        bg_packed_free(&weight->packed);
+        bg_free(weight);
+        return bg_fail(
+            err, BG_ERR_FORMAT,
+            "tensor \"%s\" holds NaN or infinity; the checkpoint is damaged, download it "
+            "again",
+            source->name);
+    }
     bg_packed_finish(&weight->packed);
 
     bg_packed_bytes bytes;

@@ -52,7 +52,6 @@ const bg_arch bg_arch_t5 = {
     .encoder = &encoder,
     .causal = true,
     .cross_attention = true,
-    .head_if_present = true,
     .prefixes = {""},
     .tensors =
         {
