@@ -45,10 +45,10 @@ char *bg_cache_file(const bg_cache *cache, const char *commit, const char *path)
 
 static bg_status cannot(const char *what, const char *path, bg_error *err)
 {
-    return bg_fail(err, BG_ERR_OUTPUT,
-                   "%s: cannot %s: %s; free some space there, or name another cache with "
-                   "HF_HUB_CACHE",
-                   path, what, strerror(errno));
+    return bg_fail(err, BG_ERR_OUTPUT, "%s: cannot %s: %s; %sname another cache with HF_HUB_CACHE",
+                   path, what, strerror(errno),
+                   errno == ENOSPC || errno == EDQUOT ? "free some space there, or "
+                                                      : "make it writable, or ");
 }
 
 /* Makes the directories above `path` that are missing. */
@@ -59,8 +59,11 @@ static bg_status make_parents(const char *path, bg_error *err)
     bg_status status = BG_OK;
     for (char *slash = copy; status == BG_OK && (slash = strchr(slash + 1, '/'));) {
         *slash = '\0';
-        if (mkdir(copy, 0777) != 0 && errno != EEXIST && !bg_is_directory(copy))
+        int problem = mkdir(copy, 0777) != 0 ? errno : 0;
+        if (problem && problem != EEXIST && !bg_is_directory(copy)) {
+            errno = problem;
             status = cannot("make this directory", copy, err);
+        }
         *slash = '/';
     }
     bg_free(copy);
@@ -106,6 +109,26 @@ bool bg_cache_has(const bg_cache *cache, const char *commit, const char *name)
     return n < (int)sizeof path && bg_file_exists(path);
 }
 
+void bg_cache_open_file(const bg_cache *cache, const char *commit, const char *name, int *fd,
+                        int64_t *size, char etag[65])
+{
+    char path[PATH_MAX], target[PATH_MAX];
+    struct stat info;
+    *fd = -1;
+    *size = -1;
+    etag[0] = '\0';
+    int n = snprintf(path, sizeof path, "%s/snapshots/%s/%s", cache->root, commit, name);
+    if (n >= (int)sizeof path) return;
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (*fd < 0) return;
+    if (fstat(*fd, &info) == 0) *size = info.st_size;
+    ssize_t length = readlink(path, target, sizeof target - 1);
+    if (length <= 0) return;
+    target[length] = '\0';
+    const char *slash = strrchr(target, '/');
+    if (!slash || !bg_etag_parse(slash + 1, etag)) etag[0] = '\0';
+}
+
 bg_status bg_cache_set_commit(const bg_cache *cache, const char *revision, const char *commit,
                               bg_error *err)
 {
@@ -124,7 +147,6 @@ bg_status bg_cache_set_commit(const bg_cache *cache, const char *revision, const
 bg_status bg_cache_link(const bg_cache *cache, const char *commit, const char *path,
                         const char *etag, bg_error *err)
 {
-    if (bg_cache_has(cache, commit, path)) return BG_OK;
     bg_text target = {0};
     bg_text_puts(&target, "../../");
     for (const char *p = path; *p; p++)
@@ -136,7 +158,7 @@ bg_status bg_cache_link(const bg_cache *cache, const char *commit, const char *p
     if (target.failed || !beside) {
         status = bg_fail_memory(err, 256, "a file name");
     } else if ((status = make_parents(link, err)) == BG_OK) {
-        /* By way of a rename: the link that is there may lead nowhere, and is replaced. */
+        /* By way of a rename: what is there may lead nowhere or be damaged, and is replaced. */
         unlink(beside);
         if (symlink(target.data, beside) != 0 || rename(beside, link) != 0) {
             status = cannot("make this link", link, err);

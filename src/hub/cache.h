@@ -39,6 +39,11 @@ bg_status bg_cache_set_commit(const bg_cache *cache, const char *revision, const
 /* Whether the snapshot has the file (and not just a link to nowhere). */
 bool bg_cache_has(const bg_cache *cache, const char *commit, const char *path);
 
+/* Opens a file of a snapshot: *fd is -1 where there is none. *size, and the digest that the name of
+ * its blob is, or "" where the file is no link to a blob. */
+void bg_cache_open_file(const bg_cache *cache, const char *commit, const char *path, int *fd,
+                        int64_t *size, char etag[65]);
+
 /* A blob being made or linked: held by one process at a time. */
 typedef struct {
     int lock;

@@ -44,8 +44,11 @@ bg_status bg_hub_explain(const bg_hub_settings *settings, const bg_repo *repo, c
                          "%s has no revision \"%s\"; %s/tree/main lists its branches and tags",
                          repo->id, repo->revision, page);
     } else if (strcmp(code, "EntryNotFound") == 0 && file) {
-        status = bg_fail(err, BG_ERR_FILE, "%s has no file \"%s\" at revision \"%s\"", repo->id,
-                         file, repo->revision);
+        status = bg_fail(
+            err, BG_ERR_FILE,
+            "%s has no file \"%s\" at revision \"%s\"; check the name: %s/tree/%s lists the "
+            "files",
+            repo->id, file, repo->revision, page, repo->revision);
     } else if (reply->status == 401 && token && strcmp(code, "RepoNotFound") != 0) {
         status = bg_fail(err, BG_ERR_FILE,
                          "%s does not accept the token of HF_TOKEN or of the token file: correct "

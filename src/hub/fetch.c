@@ -5,6 +5,7 @@
 #include "hub/explain.h"
 #include "hub/transfer.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -76,12 +77,13 @@ static bg_status on_checked(void *context, uint64_t done, bg_error *err)
     return bg_http_report(c->http, done, c->size, err);
 }
 
-static bg_status check(const job *j, int fd, bool *equal, bg_error *err)
+static bg_status check(const bg_hub *hub, const char *name, const char *etag, int64_t size, int fd,
+                       bool *equal, bg_error *err)
 {
-    bg_http http = j->hub->http; /* the same but for the stage */
-    checking c = {&http, j->head->size > 0 ? (uint64_t)j->head->size : 0};
-    snprintf(http.stage, sizeof http.stage, "checking %s", j->name);
-    return bg_digest_check(fd, j->head->etag, j->name, on_checked, &c, equal, err);
+    bg_http http = hub->http; /* the same but for the stage */
+    checking c = {&http, size > 0 ? (uint64_t)size : 0};
+    snprintf(http.stage, sizeof http.stage, "checking %s", name);
+    return bg_digest_check(fd, etag, name, on_checked, &c, equal, err);
 }
 
 /* Downloads into `fd` what is not there yet, and checks it. What was resumed and is wrong may be
@@ -93,7 +95,7 @@ static bg_status download(const job *j, const bg_source *source, const bg_blob *
         const uint64_t before = j->tally->done;
         bool equal = false;
         BG_TRY(bg_transfer(&j->hub->http, source, fd, j->tally, &again, err));
-        BG_TRY(check(j, fd, &equal, err));
+        BG_TRY(check(j->hub, j->name, j->head->etag, j->head->size, fd, &equal, err));
         if (equal) return bg_blob_finish(blob, fd, err);
         j->tally->done = before;
         if (ftruncate(fd, 0) != 0) again = false;
@@ -123,14 +125,27 @@ static bg_status fetch_blob(const job *j, const bg_blob *blob, bg_error *err)
     return status;
 }
 
+/* *good: whether a blob that is there has its checksum. */
+static bg_status verify_blob(const job *j, const bg_blob *blob, bool *good, bg_error *err)
+{
+    int fd = open(blob->blob, O_RDONLY | O_CLOEXEC);
+    *good = false;
+    if (fd < 0) return BG_OK;
+    bg_status status = check(j->hub, j->name, j->head->etag, j->head->size, fd, good, err);
+    close(fd);
+    return status;
+}
+
 static bg_status fetch_file(const job *j, bg_error *err)
 {
     bg_blob blob;
     BG_TRY(take(j, &blob, err));
+    bool ready = bg_blob_ready(&blob, j->head->size);
     bg_status status = BG_OK;
-    if (!bg_blob_ready(&blob, j->head->size))
+    if (ready && j->hub->verify) status = verify_blob(j, &blob, &ready, err);
+    if (status == BG_OK && !ready)
         status = fetch_blob(j, &blob, err);
-    else if (j->head->size > 0)
+    else if (status == BG_OK && j->head->size > 0)
         j->tally->done += (uint64_t)j->head->size;
     if (status == BG_OK)
         status = bg_cache_link(&j->hub->cache, j->commit, j->name, j->head->etag, err);
@@ -140,13 +155,36 @@ static bg_status fetch_file(const job *j, bg_error *err)
 
 /* ---- all of them ----------------------------------------------------------------------------- */
 
+/* *good: whether the snapshot has a file, as far as is looked. A `size` of -1 is not known. */
+static bg_status look(const bg_hub *hub, const char *commit, const char *name, int64_t size,
+                      bool *good, bg_error *err)
+{
+    int fd;
+    int64_t held;
+    char etag[65];
+    bg_cache_open_file(&hub->cache, commit, name, &fd, &held, etag);
+    const bool there = fd >= 0;
+    bg_status status = BG_OK;
+    *good = there && (size < 0 || held == size);
+    if (*good && hub->verify && *etag) status = check(hub, name, etag, held, fd, good, err);
+    if (there) close(fd);
+    if (status == BG_OK && there && !*good)
+        status = bg_http_note(&hub->http, err,
+                              "%s of %s is damaged in the cache, and is downloaded again", name,
+                              hub->repo.id);
+    return status;
+}
+
 static bg_status fetch_missing(bg_hub *hub, const char *commit, const bg_names *names,
-                               bg_reply *heads, bg_error *err)
+                               bg_listed_size size, const void *context, bg_reply *heads,
+                               bg_error *err)
 {
     bg_tally tally = {0};
     bool known = true; /* what all of them come to */
     for (size_t i = 0; i < names->n; i++) {
-        if (bg_cache_has(&hub->cache, commit, names->items[i])) continue;
+        bool good;
+        BG_TRY(look(hub, commit, names->items[i], size(context, names->items[i]), &good, err));
+        if (good) continue;
         BG_TRY(bg_hub_head(hub, commit, names->items[i], &heads[i], err));
         if (heads[i].size > 0) tally.total += (uint64_t)heads[i].size;
         if (heads[i].size < 0) known = false;
@@ -161,12 +199,13 @@ static bg_status fetch_missing(bg_hub *hub, const char *commit, const bg_names *
     return BG_OK;
 }
 
-bg_status bg_hub_fetch(bg_hub *hub, const char *commit, const bg_names *names, bg_error *err)
+bg_status bg_hub_fetch(bg_hub *hub, const char *commit, const bg_names *names, bg_listed_size size,
+                       const void *context, bg_error *err)
 {
     if (names->n == 0) return BG_OK;
     bg_reply *heads = bg_calloc(names->n, sizeof *heads);
     if (!heads) return bg_fail_memory(err, names->n * sizeof *heads, "a list of files");
-    bg_status status = fetch_missing(hub, commit, names, heads, err);
+    bg_status status = fetch_missing(hub, commit, names, size, context, heads, err);
     for (size_t i = 0; i < names->n; i++) bg_reply_free(&heads[i]);
     bg_free(heads);
     return status;

@@ -119,6 +119,7 @@ char *bg_repo_api_url(const char *endpoint, const bg_repo *repo)
     bg_text url = {0};
     bg_text_printf(&url, "%s/api/%s/%s/revision/", endpoint, kinds[repo->type], repo->id);
     append_quoted(&url, repo->revision, '\0');
+    bg_text_puts(&url, "?blobs=true"); /* with the files' sizes */
     return finish(&url);
 }
 

@@ -63,12 +63,14 @@ static bg_status cached_model(const bg_hub *hub, bool config_only, char commit[4
 static bg_status read_info(const bg_text *body, const char *where, json_t **info, char commit[41],
                            bg_error *err)
 {
-    const char *sha;
-    BG_TRY(bg_json_parse(body->data ? body->data : "", body->size, where, info, err));
-    BG_TRY(bg_json_string(*info, "sha", where, NULL, &sha, err));
+    bg_status status = bg_json_parse(body->data ? body->data : "", body->size, where, info, err);
+    if (status != BG_OK && status != BG_ERR_FORMAT) return status;
+    const char *sha = json_string_value(json_object_get(*info, "sha"));
     if (!sha || !bg_is_commit(sha) || !json_is_array(json_object_get(*info, "siblings")))
         return bg_fail(err, BG_ERR_FORMAT,
-                       "%s does not answer as a Hub does; check HF_ENDPOINT and the proxy", where);
+                       "%s does not answer as a Hub does (%s); check HF_ENDPOINT and the proxy, or "
+                       "whether this network wants a login first",
+                       where, *info ? "no commit, or no list of files" : "this is no JSON");
     memcpy(commit, sha, 41);
     return BG_OK;
 }
@@ -99,16 +101,27 @@ static bg_status ask(bg_hub *hub, json_t **info, char commit[41], bool *away, bg
     return status;
 }
 
-static bool among_siblings(const void *context, const char *name)
+static const json_t *sibling_named(const json_t *siblings, const char *name)
 {
     size_t i;
     json_t *sibling;
-    json_array_foreach((const json_t *)context, i, sibling)
+    json_array_foreach(siblings, i, sibling)
     {
         const char *file = json_string_value(json_object_get(sibling, "rfilename"));
-        if (file && strcmp(file, name) == 0) return true;
+        if (file && strcmp(file, name) == 0) return sibling;
     }
-    return false;
+    return NULL;
+}
+
+static bool among_siblings(const void *context, const char *name)
+{
+    return sibling_named(context, name);
+}
+
+static int64_t sibling_size(const void *context, const char *name)
+{
+    const json_t *size = json_object_get(sibling_named(context, name), "size");
+    return json_is_integer(size) ? json_integer_value(size) : -1;
 }
 
 static bg_status fetch_model(bg_hub *hub, const char *commit, const json_t *siblings,
@@ -130,13 +143,14 @@ static bg_status fetch_model(bg_hub *hub, const char *commit, const json_t *sibl
                          "no other weights",
                          hub->repo.id);
     if (status == BG_OK && !config_only) status = bg_names_add(&names, weights, err);
-    if (status == BG_OK) status = bg_hub_fetch(hub, commit, &names, err);
+    if (status == BG_OK) status = bg_hub_fetch(hub, commit, &names, sibling_size, siblings, err);
     if (status == BG_OK && !config_only && is_index) {
         char *path = bg_cache_file(&hub->cache, commit, weights);
         status =
             path ? bg_model_shards(path, &shards, err) : bg_fail_memory(err, 256, "a file name");
         bg_free(path);
-        if (status == BG_OK) status = bg_hub_fetch(hub, commit, &shards, err);
+        if (status == BG_OK)
+            status = bg_hub_fetch(hub, commit, &shards, sibling_size, siblings, err);
     }
     if (status == BG_OK) status = bg_cache_set_commit(&hub->cache, hub->repo.revision, commit, err);
     bg_names_free(&names);
@@ -182,8 +196,8 @@ static bg_status pull_model(bg_hub *hub, bool config_only, char commit[41], bg_e
     return status;
 }
 
-BG_API bg_status bg_pull(const char *name, bool config_only, bg_progress progress, char **directory,
-                         bg_error *err)
+static bg_status pull(const char *name, bool config_only, bool verify, bg_progress progress,
+                      char **directory, bg_error *err)
 {
     bg_repo repo;
     bg_hub hub;
@@ -196,6 +210,7 @@ BG_API bg_status bg_pull(const char *name, bool config_only, bg_progress progres
                        "facebook/opt-125m or facebook/opt-125m@main",
                        name);
     bg_status status = bg_hub_open(&repo, progress, &hub, err);
+    hub.verify = verify;
     if (status == BG_OK) status = pull_model(&hub, config_only, commit, err);
     if (status == BG_OK) {
         *directory = bg_cache_snapshot(&hub.cache, commit);
@@ -203,6 +218,12 @@ BG_API bg_status bg_pull(const char *name, bool config_only, bg_progress progres
     }
     bg_hub_close(&hub);
     return status;
+}
+
+BG_API bg_status bg_pull(const char *name, bool config_only, bg_progress progress, char **directory,
+                         bg_error *err)
+{
+    return pull(name, config_only, true, progress, directory, err);
 }
 
 bg_status bg_hub_resolve_model(const char *name_or_path, bool config_only, bg_progress progress,
@@ -214,7 +235,7 @@ bg_status bg_hub_resolve_model(const char *name_or_path, bool config_only, bg_pr
         *directory = bg_strdup(name_or_path);
         return *directory ? BG_OK : bg_fail_memory(err, strlen(name_or_path), "a path");
     }
-    bg_status status = bg_pull(name_or_path, config_only, progress, directory, err);
+    bg_status status = pull(name_or_path, config_only, false, progress, directory, err);
     if (status == BG_ERR_FILE)
         bg_error_context(err, "there is no file or directory %s, and as a model of the Hub",
                          name_or_path);
@@ -228,6 +249,12 @@ BG_API bg_status bg_find_model(const char *model, bool config_only, bg_progress 
 }
 
 /* ---- data sets ------------------------------------------------------------------------------- */
+
+static int64_t size_of_head(const void *context, const char *name)
+{
+    (void)name;
+    return ((const bg_reply *)context)->size;
+}
 
 static bg_status pull_file(bg_hub *hub, const char *file, char commit[41], bg_error *err)
 {
@@ -252,7 +279,7 @@ static bg_status pull_file(bg_hub *hub, const char *file, char commit[41], bg_er
     if (status == BG_OK) {
         bg_names names = {&(char *){(char *)file}, 1};
         memcpy(commit, head.commit, 41);
-        status = bg_hub_fetch(hub, commit, &names, err);
+        status = bg_hub_fetch(hub, commit, &names, size_of_head, &head, err);
         if (status == BG_OK) status = bg_cache_set_commit(&hub->cache, revision, commit, err);
     } else if (away && cached) {
         status = say_cached(hub, commit, problem.message, err);

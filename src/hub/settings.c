@@ -146,6 +146,7 @@ static bg_status read_endpoint(char **out, bg_error *err)
     bool scheme = strncasecmp(value, "https://", 8) == 0 || strncasecmp(value, "http://", 7) == 0;
     for (const char *p = value; *p; p++)
         if (*p <= 0x20 || *p > 0x7E) scheme = false;
+    if (scheme) scheme = !strchr("/:", strchr(value, ':')[3]); /* a host behind "://" */
     if (!scheme || strpbrk(value, "?#@"))
         return bg_fail(err, BG_ERR_USAGE,
                        "HF_ENDPOINT=%s: this is no address of a Hub; it looks like "

@@ -103,7 +103,8 @@ static void test_addresses(void)
     char *api = bg_repo_api_url("https://h", &repo);
     char *file = bg_repo_file_url("https://h", &repo, repo.revision, "a b/c#d?e%.txt");
     char *page = bg_repo_page_url("https://h", &repo);
-    CHECK_STRING(api, "https://h/api/datasets/org/set/revision/refs%2Fconvert%2Fparquet");
+    CHECK_STRING(api, "https://h/api/datasets/org/set/revision/refs%2Fconvert%2Fparquet"
+                      "?blobs=true");
     CHECK_STRING(file, "https://h/datasets/org/set/resolve/refs%2Fconvert%2Fparquet/"
                        "a%20b/c%23d%3Fe%25.txt");
     CHECK_STRING(page, "https://h/datasets/org/set");

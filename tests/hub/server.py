@@ -244,6 +244,9 @@ class Hub:
             return handler.answer(404, {"X-Error-Code": "RevisionNotFound"})
         if api:
             siblings = [{"rfilename": file} for file in [*repo.files, *repo.siblings]]
+            if "blobs=true" in handler.path:
+                for sibling, content in zip(siblings, repo.files.values()):
+                    sibling["size"] = len(content)
             body = json.dumps({"id": name, "sha": repo.commit, "siblings": siblings})
             return handler.answer(200, {"Content-Type": "application/json"}, body.encode())
         return self.resolve(handler, repo, rest[len(revision) + 1:])

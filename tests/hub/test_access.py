@@ -42,7 +42,7 @@ class Tokens(HubTest):
             self.hub.route(handler, asked) if "?x" not in handler.path else handler.answer(404))
         self.drive("pull", "org/name", code=FILE, HF_TOKEN="hf_good")
         sent = {request.path: request.headers.get("Authorization") for request in self.hub.log}
-        self.assertEqual(sent, {path: "Bearer hf_good", path + "?x": None})
+        self.assertEqual(sent, {path + "?blobs=true": "Bearer hf_good", path + "?x": None})
 
     def test_sources(self):
         home = self.scratch / "home"

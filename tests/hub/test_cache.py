@@ -39,7 +39,7 @@ class Layout(HubTest):
         self.hub.clear()
         self.assertEqual(self.drive("resolve", "org/name"), first)
         self.assertEqual([request.path for request in self.hub.log],
-                         ["/api/models/org/name/revision/main"])
+                         ["/api/models/org/name/revision/main?blobs=true"])
 
     def test_parts_come_over_several_connections(self):
         repo = self.hub.models["org/name"] = model()
@@ -58,7 +58,7 @@ class Layout(HubTest):
         self.assertEqual((refs / "refs" / "pr" / "1").read_text(), repo.commit)
         self.assertEqual((refs / "v1.0").read_text(), repo.commit)
         self.assertFalse((refs / repo.commit).exists())
-        self.assertIn("/api/models/gpt2/revision/refs%2Fpr%2F1",
+        self.assertIn("/api/models/gpt2/revision/refs%2Fpr%2F1?blobs=true",
                       [request.path for request in self.hub.log])
 
     def test_a_new_commit_takes_over_equal_blobs(self):
@@ -99,7 +99,8 @@ class Layout(HubTest):
                              "test-00000-of-00001.parquet")
             self.assertEqual(path.read_bytes(), files["data/test-00000-of-00001.parquet"])
             self.assertTrue(os.readlink(path).startswith("../../../blobs/"))
-        self.assertIn("no file", self.drive("dataset", "org/set", "", "other.parquet", code=FILE))
+        error = self.drive("dataset", "org/set", "", "other.parquet", code=FILE)
+        self.assertIn('no file "other.parquet" at revision "main"; check the name', error)
         self.assertIn("data set", self.drive("dataset", "org/other", "", "a", code=FILE))
         again = self.drive("dataset", "org/set", "", "data/test-00000-of-00001.parquet",
                            HF_HUB_OFFLINE="1")
@@ -167,8 +168,15 @@ class Files(HubTest):
         self.hub.redirects["/api/models/org/name/revision/main"] = "/page"
         self.hub.models["page"] = model()
         self.assertIn("org/name", self.drive("pull", "org/name", code=FILE))
-        self.drive("pull", "org/name", code=USAGE, HF_ENDPOINT="ftp://example.org")
-        self.drive("pull", "org/name", code=USAGE, HF_ENDPOINT="https://a b")
+        for endpoint in ("foo", "ftp://example.org", "https://a b", "http://", "https:///a",
+                         "http://:80"):
+            error = self.drive("pull", "org/name", code=USAGE, HF_ENDPOINT=endpoint)
+            self.assertIn(f"HF_ENDPOINT={endpoint}: this is no address of a Hub", error)
+        self.hub.redirects.clear()
+        self.hub.server.fail(200, 1)
+        error = self.drive("pull", "org/name", code=FORMAT)
+        self.assertIn("does not answer as a Hub does (this is no JSON); check HF_ENDPOINT and the "
+                      "proxy", error)
         for name in ("../x", "a/b/c", "-x", "x@", "x@..", "x@-a", "a--b", "a/", ""):
             self.drive("pull", name, code=USAGE)
 
@@ -211,6 +219,8 @@ class WithoutTheHub(HubTest):
             error = self.drive("resolve", "org/name", code=FILE, HF_ENDPOINT=nowhere)
             self.assertIn("no file or directory org/name", error)
             self.assertIn(f"{nowhere} cannot be reached", error)
+            self.assertIn("check the network, the proxy and HF_ENDPOINT, or set HF_HUB_OFFLINE=1",
+                          error)
             directory = self.drive("resolve", "org/name")
             process = self.start("resolve", "org/name", HF_ENDPOINT=nowhere)
             out, err = process.communicate(timeout=60)
@@ -259,6 +269,47 @@ class WithoutTheHub(HubTest):
         blob.write_bytes(b"short")
         (directory / "model.safetensors").unlink()
         self.check_snapshot(self.drive("pull", "org/name"), repo, WANTED)
+
+    def test_damaged_blobs(self):
+        """A wrong size is repaired by every command, a wrong content by a pull."""
+        repo = self.hub.models["org/name"] = model()
+        directory = self.drive("pull", "org/name")
+        content = repo.files["model.safetensors"]
+        self.hub.clear()
+        self.drive("pull", "org/name")
+        self.assertEqual(len(self.hub.log), 1)
+        for name in ("model.safetensors", "vocab.json"):
+            blob, good = (directory / name).resolve(), repo.files[name]
+            for command in ("pull", "resolve"):
+                blob.write_bytes(good[:-1])
+                self.drive("resolve", "org/name", HF_HUB_OFFLINE="1")
+                self.check_snapshot(self.drive(command, "org/name"), repo, WANTED)
+            blob.write_bytes(good[:-1] + b"X")
+            self.drive("resolve", "org/name")
+            self.assertNotEqual(blob.read_bytes(), good)
+            process = self.start("pull", "org/name")
+            out, err = process.communicate(timeout=60)
+            self.assertEqual((process.returncode, out.strip()), (OK, str(directory)), err)
+            self.assertIn(f"note: {name} of org/name is damaged in the cache", err)
+            self.check_snapshot(directory, repo, WANTED)
+        # A copy in place of a link; a blob that no snapshot has a link to yet.
+        link = directory / "model.safetensors"
+        blob = link.resolve()
+        link.unlink()
+        link.write_bytes(content[:100])
+        self.check_snapshot(self.drive("resolve", "org/name"), repo, WANTED)
+        self.assertTrue(link.is_symlink())
+        link.unlink()
+        blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        self.check_snapshot(self.drive("pull", "org/name"), repo, WANTED)
+        self.assertEqual(self.unfinished(), [])
+
+    def test_damaged_data_set(self):
+        repo = self.hub.datasets["org/set"] = Repo({"a.parquet": noise(PART)})
+        path = self.drive("dataset", "org/set", "", "a.parquet")
+        path.resolve().write_bytes(b"short")
+        self.drive("dataset", "org/set", "", "a.parquet")
+        self.assertEqual(path.read_bytes(), repo.files["a.parquet"])
 
 
 class Together(HubTest):

@@ -366,6 +366,8 @@ class Resources(Faults):
         (self.scratch / "home").write_text("a file")
         error = self.pull(OUTPUT)
         self.assertIn(str(self.scratch / "home"), error)
+        self.assertNotIn("free some space", error)
+        self.assertIn("HF_HUB_CACHE", error)
 
     def test_failing_memory(self):
         """Every allocation fails once, and all after it."""
