@@ -45,10 +45,13 @@ char *bg_cache_file(const bg_cache *cache, const char *commit, const char *path)
 
 static bg_status cannot(const char *what, const char *path, bg_error *err)
 {
-    return bg_fail(err, BG_ERR_OUTPUT, "%s: cannot %s: %s; %sname another cache with HF_HUB_CACHE",
-                   path, what, strerror(errno),
-                   errno == ENOSPC || errno == EDQUOT ? "free some space there, or "
-                                                      : "make it writable, or ");
+    const int problem = errno;
+    const char *remedy = problem == ENOSPC || problem == EDQUOT  ? "free some space there, or "
+                         : problem == EACCES || problem == EPERM ? "make it writable, or "
+                                                                 : "";
+    return bg_fail(err, BG_ERR_OUTPUT,
+                   "%s: cannot %s: %s; %sname another cache with HF_HOME or HF_HUB_CACHE", path,
+                   what, strerror(problem), remedy);
 }
 
 /* Makes the directories above `path` that are missing. */
