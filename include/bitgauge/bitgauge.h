@@ -186,7 +186,8 @@ BG_API bg_status bg_worker_main(int in, int out, bg_error *err);
 BG_API bg_status bg_find_model(const char *model, bool config_only, bg_progress progress,
                                char **directory, bg_error *err);
 
-/* The same for a name on the Hub, whatever paths there are. */
+/* The same for a name on the Hub, whatever paths there are; what the cache has is checked against
+ * its checksums. */
 BG_API bg_status bg_pull(const char *name, bool config_only, bg_progress progress, char **directory,
                          bg_error *err);
 
