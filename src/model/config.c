@@ -484,7 +484,7 @@ static bg_status check_ids(const bg_config *c, const char *where, bg_error *err)
     const struct {
         const char *key;
         int64_t id;
-    } ids[] = {{"pad_token_id", c->pad_token_id},
+    } ids[] = {{"pad_token_id", c->arch->task == BG_TASK_CLASSIFIER ? c->pad_token_id : -1},
                {"decoder_start_token_id", c->decoder_start_token_id},
                {"forced tokens", c->n_forced > 0 ? c->forced_ids[0] : -1},
                {"forced tokens", c->n_forced > 1 ? c->forced_ids[c->n_forced - 1] : -1}};
