@@ -3,7 +3,6 @@
  * BLAS library. int8 has a product of its own for both. */
 #include "backend/cpu/cpu.h"
 #include "core/checked.h"
-#include "quant/half.h"
 
 #include <cblas.h>
 #include <string.h>
@@ -25,32 +24,34 @@ typedef struct {
     uint8_t *is_outlier;
     int32_t *outliers;
     size_t n_outliers;
+    float *outlier_values; /* (n_rows, n_outliers), rounded to binary16 */
 } linear_loop;
 
 /* LLM.int8()'s outlier columns, in 16 bits: the weights are decoded to binary16, the products
- * summed in fp32. The codes of these rows were just read, so they are in cache. */
+ * summed in fp32. The codes of these rows were just read, so they are in cache. `own` has room for
+ * n_outliers. */
 static void add_outliers(const linear_loop *a, float *product, size_t stride, size_t begin,
-                         size_t end)
+                         size_t end, float *own)
 {
-    const size_t cols = a->w->cols;
+    const bg_cpu_kernels *k = a->cpu->kernels;
+    const size_t cols = a->w->cols, n = a->n_outliers;
     const int8_t *codes = a->w->codes;
-    for (size_t r = begin; r < end; r++)
-        for (size_t m = 0; m < a->args->n_rows; m++) {
-            float sum = 0;
-            for (size_t i = 0; i < a->n_outliers; i++) {
-                size_t c = (size_t)a->outliers[i];
-                float weight = (float)codes[r * cols + c] * a->w->scales[r] * 7.874015718698502e-3f;
-                sum += bg_f16_to_f32(bg_f32_to_f16(a->x[m * cols + c])) *
-                       bg_f16_to_f32(bg_f32_to_f16(weight));
-            }
-            product[m * stride + r - begin] += sum;
-        }
+    for (size_t r = begin; r < end; r++) {
+        const float scale = a->w->scales[r];
+        for (size_t i = 0; i < n; i++)
+            own[i] =
+                (float)codes[r * cols + (size_t)a->outliers[i]] * scale * 7.874015718698502e-3f;
+        k->round_half(own, own, n);
+        for (size_t m = 0; m < a->args->n_rows; m++)
+            product[m * stride + r - begin] += k->dot(a->outlier_values + m * n, own, n);
+    }
 }
 
 /* Bias, activation, multiplier, addend and residual for rows [begin, end) of w, that is, these
  * columns of y, while they are in cache. Where the residual or multiplier is what y holds already,
  * the product lies elsewhere until it is done; else it lies in y. */
-static void epilogue(const linear_loop *a, float *product, size_t stride, size_t begin, size_t end)
+static void epilogue(const linear_loop *a, float *product, size_t stride, size_t begin, size_t end,
+                     float *own)
 {
     const bg_cpu_kernels *k = a->cpu->kernels;
     const float *bias = cpu_vector(a->args->bias);
@@ -68,7 +69,7 @@ static void epilogue(const linear_loop *a, float *product, size_t stride, size_t
             k->axpy(1, bias + begin, p, n);
         if (half) k->round_half(p, p, n);
     }
-    if (a->n_outliers) add_outliers(a, product, stride, begin, end);
+    if (a->n_outliers) add_outliers(a, product, stride, begin, end, own);
     for (size_t m = 0; m < a->args->n_rows; m++) {
         float *p = product + m * stride, *y = a->y + m * a->stride + begin;
         if (half && a->n_outliers) k->round_half(p, p, n);
@@ -118,7 +119,7 @@ static void matvec_rows(void *context, size_t begin, size_t end, int thread)
             y[r - begin] = k->dot(row, a->x, cols);
         }
     }
-    epilogue(a, y, 0, begin, end);
+    epilogue(a, y, 0, begin, end, own + a->panel);
 }
 
 static void matmul_rows(void *context, size_t begin, size_t end, int thread)
@@ -144,7 +145,7 @@ static void matmul_rows(void *context, size_t begin, size_t end, int thread)
                     (blasint)(end - begin), (blasint)cols, 1, a->x, (blasint)cols, panel,
                     (blasint)cols, 0, product, (blasint)stride);
     }
-    epilogue(a, product, stride, begin, end);
+    epilogue(a, product, stride, begin, end, own);
 }
 
 /* LLM.int8(): an activation column with an entry of magnitude 6 or more anywhere in the batch is
@@ -165,6 +166,13 @@ static bg_status quantize_input(linear_loop *a, bg_error *err)
     a->n_outliers = 0;
     for (size_t c = 0; c < cols; c++)
         if (a->is_outlier[c]) a->outliers[a->n_outliers++] = (int32_t)c;
+    BG_TRY(cpu_reserve(a->cpu, &a->cpu->shared, n_rows * a->n_outliers, err));
+    a->outlier_values = a->cpu->shared.data;
+    for (size_t m = 0; m < n_rows; m++) {
+        float *row = a->outlier_values + m * a->n_outliers;
+        for (size_t i = 0; i < a->n_outliers; i++) row[i] = a->x[m * cols + (size_t)a->outliers[i]];
+        a->cpu->kernels->round_half(row, row, a->n_outliers);
+    }
     return BG_OK;
 }
 
