@@ -1,6 +1,7 @@
 #include "backend/backend.h"
 
 #include "backend/cpu/cpu.h"
+#include "backend/cuda/library.h"
 
 #include <string.h>
 
@@ -10,15 +11,35 @@ static const struct {
     bg_status (*open)(const char *device, int threads, bg_backend **out, bg_error *err);
 } kinds[] = {
     {"cpu", bg_cpu_open},
+    {"cuda", bg_cuda_open},
 };
+
+/* "cuda" and "cuda:1" are both of the kind "cuda". */
+static bool is_kind(const char *device, const char *kind)
+{
+    const size_t n = strlen(kind);
+    return strncmp(device, kind, n) == 0 &&
+           (device[n] == '\0' || (device[n] == ':' && strcmp(kind, "cpu") != 0));
+}
+
+static bg_status unknown(const char *device, bg_error *err)
+{
+    return bg_fail(err, BG_ERR_UNSUPPORTED,
+                   "device \"%.64s\" is not known; use --device cpu, cuda or cuda:N (`bitgauge "
+                   "devices` lists what there is)",
+                   device);
+}
+
+bg_status bg_backend_check(const char *device, bg_error *err)
+{
+    if (is_kind(device, "cuda")) return bg_cuda_check(device, err);
+    return is_kind(device, "cpu") ? BG_OK : unknown(device, err);
+}
 
 bg_status bg_backend_open(const char *device, int threads, bg_backend **out, bg_error *err)
 {
     *out = NULL;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-        if (strcmp(kinds[i].name, device) == 0) return kinds[i].open(device, threads, out, err);
-    return bg_fail(err, BG_ERR_UNSUPPORTED,
-                   "device \"%s\" is not known to this build; use --device cpu (`bitgauge devices` "
-                   "lists what there is)",
-                   device);
+        if (is_kind(device, kinds[i].name)) return kinds[i].open(device, threads, out, err);
+    return unknown(device, err);
 }

@@ -194,7 +194,10 @@ struct bg_backend {
     const bg_backend_ops *ops;
 };
 
-/* Opens a device by the name that --device takes ("cpu"); threads as in bg_threads_create. */
+/* Whether there is a device of the name that --device takes: "cpu", "cuda", which is the first GPU,
+ * or "cuda:N". The error says why there is not. */
+bg_status bg_backend_check(const char *device, bg_error *err);
+/* Opens it; threads as in bg_threads_create. */
 bg_status bg_backend_open(const char *device, int threads, bg_backend **out, bg_error *err);
 
 #endif

@@ -1,6 +1,7 @@
 /* bg_run_job: one row after the other, each in a worker process of its own. The baseline's worker
  * stays while the others run, so that the two can be timed in turn; every other one ends with its
  * row. */
+#include "backend/backend.h"
 #include "bench/job.h"
 #include "bench/machine.h"
 #include "bench/results.h"
@@ -175,11 +176,7 @@ static bg_status check_inputs(const bg_job *job, bg_error *err)
                        job->precisions[i], known);
     }
     if (job->n_precisions == 0) return bg_fail(err, BG_ERR_USAGE, "no precision was named");
-    if (strcmp(job->device, "cpu") != 0)
-        return bg_fail(err, BG_ERR_UNSUPPORTED,
-                       "device \"%.64s\" is not known to this build; use --device cpu (`bitgauge "
-                       "devices` lists what there is)",
-                       job->device);
+    BG_TRY(bg_backend_check(job->device, err));
     if (job->perplexity.enabled) {
         bg_mapping file;
         BG_TRY(bg_map_file(job->perplexity.text, &file, err));

@@ -242,7 +242,9 @@ int main(void)
         SKIP("%s is not there", REFERENCE "reference.json");
         return test_finish();
     }
-    OK(bg_backend_open("cpu", 0, &backend, &err));
+    const char *device = getenv("BITGAUGE_TEST_DEVICE");
+    OK(bg_backend_open(device ? device : "cpu", 0, &backend, &err));
+    if (!backend) return 1;
     OK(bg_json_load(REFERENCE "reference.json", 1 << 22, &recorded, &err));
     RUN(test_logits);
     RUN(test_greedy);

@@ -223,7 +223,9 @@ static void test_tiny(void)
 
 int main(void)
 {
-    OK(bg_backend_open("cpu", 2, &backend, &err));
+    const char *device = getenv("BITGAUGE_TEST_DEVICE");
+    OK(bg_backend_open(device ? device : "cpu", 2, &backend, &err));
+    if (!backend) return 1;
     RUN(test_tiny);
     backend->ops->free(backend);
     return test_finish();

@@ -1,0 +1,338 @@
+/* Attention over the cache: softmax(scale * Q K^T + bias + mask) V. Scores are never in memory: a
+ * tile of queries goes over the keys twice, first for the largest score of each query, then for the
+ * weights and their products with the values. Twice, because in a 16-bit model a weight is rounded
+ * after the largest score is taken off; with a running maximum it would be another number. */
+#include "backend/cuda/device.cuh"
+
+enum {
+    ONE_THREADS = 256,
+    ONE_MAX_KEYS = 8192,
+    MAX_HEAD_DIM = 256,
+    QUERIES = 16, /* of a tile */
+    KEYS = 32,    /* of a tile */
+    ATTEND_THREADS = 256,
+    OWNERS = ATTEND_THREADS / QUERIES, /* threads that share a query */
+};
+
+/* ---- queries and keys to their positions ----------------------------------------------------- */
+
+/* One head's x (head_dim) in shared or global memory, by one warp: normed, then turned. */
+static __device__ void place_head(const cuda_norm &norm, const float *rope, size_t rope_dim,
+                                  bool half, size_t position, const float *in, float *out, size_t d)
+{
+    const unsigned lane = threadIdx.x % WARP;
+    norm_state s = {0, 0};
+    if (norm.weight) {
+        double sum = 0, squares = 0;
+        if (norm.kind == BG_NORM_LAYER) {
+            for (size_t i = lane; i < d; i += WARP) sum += (double)in[i];
+            s.mean = (float)(warp_sum(sum) / (double)d);
+        }
+        for (size_t i = lane; i < d; i += WARP) {
+            double v = (double)in[i] - (double)s.mean;
+            squares += v * v;
+        }
+        s.scale = norm_scale(warp_sum(squares), d, norm.eps);
+        if (norm.kind == BG_NORM_LAYER && half) s.scale = nextafterf(s.scale, 0);
+    }
+    const float *angles = rope ? rope + position * rope_dim : NULL;
+    const size_t pairs = rope ? rope_dim / 2 : 0;
+    for (size_t i = lane; i < pairs; i += WARP) {
+        float u = in[i], v = in[i + pairs];
+        if (norm.weight) {
+            u = norm_value(norm, s, half, u, i);
+            v = norm_value(norm, s, half, v, i + pairs);
+        }
+        const float cosine = angles[i], sine = angles[i + pairs];
+        const float a = round_if(half, u * cosine), b = round_if(half, -v * sine);
+        const float c = round_if(half, v * cosine), e = round_if(half, u * sine);
+        out[i] = round_if(half, a + b);
+        out[i + pairs] = round_if(half, c + e);
+    }
+    for (size_t i = 2 * pairs + lane; i < d; i += WARP)
+        out[i] = norm.weight ? norm_value(norm, s, half, in[i], i) : in[i];
+}
+
+static __device__ __forceinline__ size_t plane(const cuda_attention_args &a, int slot, size_t head)
+{
+    return ((size_t)slot * a.n_kv_heads + head) * a.max_length * a.head_dim;
+}
+
+/* A block for each row of each sequence; its warps go over the heads. */
+static __global__ void place_rows(cuda_attention_args a)
+{
+    let_next_start();
+    wait_for_earlier();
+    const cuda_sequence s = a.sequences[blockIdx.y];
+    const unsigned warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, d = (unsigned)a.head_dim;
+    if ((int)blockIdx.x >= s.rows) return;
+    float *row = a.qkv + (size_t)(s.first_row + (int)blockIdx.x) * a.qkv_stride;
+    const size_t position = (size_t)s.past + blockIdx.x;
+    const size_t queries = a.store_only ? 0 : a.n_heads, stored = a.stored ? 0 : a.n_kv_heads;
+    for (size_t head = warp; head < queries + stored; head += blockDim.x / WARP) {
+        if (head < queries) {
+            float *q = row + a.query_col + head * d;
+            if (a.query_norm.weight || a.rope)
+                place_head(a.query_norm, a.rope, a.rope_dim, a.half, position, q, q, d);
+            continue;
+        }
+        const size_t kv = head - queries, at = plane(a, s.slot, kv) + position * d;
+        place_head(a.key_norm, a.rope, a.rope_dim, a.half, position, row + a.key_col + kv * d,
+                   a.keys + at, d);
+        for (unsigned i = lane; i < d; i += WARP) a.values[at + i] = row[a.value_col + kv * d + i];
+    }
+}
+
+cudaError_t bg_cuda_place(const cuda_attention_args *a, const cuda_launch *l)
+{
+    if (a->stored && !a->query_norm.weight && !a->rope) return cudaSuccess;
+    return launch(place_rows, dim3((unsigned)a->max_rows, (unsigned)a->n_sequences), 256, 0, *a, l);
+}
+
+/* ---- which keys a query sees ----------------------------------------------------------------- */
+
+struct key_range {
+    int first, end;
+};
+
+static __device__ __forceinline__ key_range visible_to(const cuda_attention_args &a,
+                                                       const cuda_sequence &s, int position)
+{
+    key_range r = {0, s.keys};
+    if (!a.causal) return r;
+    r.end = min(max(position + 1, s.prefix), s.keys);
+    if (a.window && position + 1 > (int)a.window) r.first = position + 1 - (int)a.window;
+    r.first = min(r.first, r.end);
+    return r;
+}
+
+static __device__ __forceinline__ float bias_of(const cuda_attention_args &a, size_t head,
+                                                int distance)
+{
+    const int most = (int)(a.bias_cols / 2);
+    return a.position_bias[head * a.bias_cols + (size_t)(min(max(distance, -most), most) + most)];
+}
+
+/* ---- one query for each sequence ------------------------------------------------------------- */
+
+/* A block for each head of each sequence. Heads that share keys each norm and turn the new one for
+ * themselves; the first of them writes it to the cache. */
+static __global__ void __launch_bounds__(ONE_THREADS) attend_one(cuda_attention_args a)
+{
+    extern __shared__ __align__(16) float scores[]; /* (max_keys) */
+    __shared__ __align__(16) float query[MAX_HEAD_DIM], key[MAX_HEAD_DIM];
+    __shared__ float room[ONE_THREADS / WARP];
+    __shared__ float partial[ONE_THREADS * 4];
+    let_next_start();
+    wait_for_earlier();
+    const cuda_sequence s = a.sequences[blockIdx.y];
+    const size_t head = blockIdx.x, group = a.n_heads / a.n_kv_heads, kv = head / group;
+    const int d = (int)a.head_dim;
+    const size_t at = plane(a, s.slot, kv);
+    const float *row = a.qkv + (size_t)s.first_row * a.qkv_stride;
+    const float *own_value = row + a.value_col + kv * a.head_dim;
+    const unsigned warp = threadIdx.x / WARP;
+    const int own = a.stored ? -1 : s.past; /* the position whose key is not in the cache yet */
+
+    if (warp == 0)
+        place_head(a.query_norm, a.rope, a.rope_dim, a.half, (size_t)s.past,
+                   row + a.query_col + head * a.head_dim, query, a.head_dim);
+    if (warp == 1 && !a.stored)
+        place_head(a.key_norm, a.rope, a.rope_dim, a.half, (size_t)s.past,
+                   row + a.key_col + kv * a.head_dim, key, a.head_dim);
+    __syncthreads();
+    if (!a.stored && head % group == 0)
+        for (int i = (int)threadIdx.x; i < d; i += ONE_THREADS) {
+            a.keys[at + (size_t)own * a.head_dim + (size_t)i] = key[i];
+            a.values[at + (size_t)own * a.head_dim + (size_t)i] = own_value[i];
+        }
+
+    /* Eight lanes share a key; a warp goes on until all of its four keys are done. */
+    const key_range all = visible_to(a, s, s.past);
+    const int n = all.end - all.first, part = (int)threadIdx.x % 8;
+    float max = -INFINITY;
+    for (int j = (int)threadIdx.x / 8; j < (n + 3) / 4 * 4; j += ONE_THREADS / 8) {
+        const int position = all.first + j;
+        const float *k = position == own ? key : a.keys + at + (size_t)position * a.head_dim;
+        float sum = 0;
+        if (j < n) {
+            if (d % 4 == 0) {
+                for (int i = part * 4; i < d; i += 32) {
+                    const float4 u = *(const float4 *)(query + i), v = *(const float4 *)(k + i);
+                    sum = __fmaf_rn(u.x, v.x, sum);
+                    sum = __fmaf_rn(u.y, v.y, sum);
+                    sum = __fmaf_rn(u.z, v.z, sum);
+                    sum = __fmaf_rn(u.w, v.w, sum);
+                }
+            } else {
+                for (int i = part; i < d; i += 8) sum = __fmaf_rn(query[i], k[i], sum);
+            }
+        }
+        for (int i = 4; i > 0; i /= 2) sum += __shfl_xor_sync(0xFFFFFFFF, sum, i);
+        if (j >= n) continue;
+        float score = a.scale * sum;
+        if (a.position_bias) score += bias_of(a, head, position - s.past);
+        if (part == 0) scores[j] = score;
+        max = fmaxf(max, score);
+    }
+    max = block_max(max, room);
+    float sum = 0;
+    for (int j = (int)threadIdx.x; j < n; j += ONE_THREADS) {
+        const float weight = expf(scores[j] - max);
+        sum += weight;
+        scores[j] = round_if(a.out_half, weight);
+    }
+    sum = block_sum(sum, room);
+
+    /* Four columns a thread, and as many keys side by side as threads are left. */
+    const int columns = (d + 3) / 4, lanes = ONE_THREADS / columns;
+    const int c = (int)threadIdx.x % columns * 4, lane = (int)threadIdx.x / columns;
+    float4 y = make_float4(0, 0, 0, 0);
+    if (lane < lanes) {
+#pragma unroll 4
+        for (int j = lane; j < n; j += lanes) {
+            const int position = all.first + j;
+            const float *v =
+                position == own ? own_value : a.values + at + (size_t)position * a.head_dim;
+            const float w = scores[j];
+            float4 x;
+            if (d % 4 == 0) {
+                x = *(const float4 *)(v + c);
+            } else {
+                x.x = v[c];
+                x.y = c + 1 < d ? v[c + 1] : 0;
+                x.z = c + 2 < d ? v[c + 2] : 0;
+                x.w = c + 3 < d ? v[c + 3] : 0;
+            }
+            y.x = __fmaf_rn(w, x.x, y.x);
+            y.y = __fmaf_rn(w, x.y, y.y);
+            y.z = __fmaf_rn(w, x.z, y.z);
+            y.w = __fmaf_rn(w, x.w, y.w);
+        }
+        float *to = partial + lane * columns * 4 + c;
+        to[0] = y.x;
+        to[1] = y.y;
+        to[2] = y.z;
+        to[3] = y.w;
+    }
+    __syncthreads();
+    for (int i = (int)threadIdx.x; i < d; i += ONE_THREADS) {
+        float total = 0;
+        for (int k = 0; k < lanes; k++) total += partial[k * columns * 4 + i];
+        if (n > 0) total = a.out_half ? round_half(total / sum) : total * (1.0f / sum);
+        a.out[(size_t)s.first_row * a.out_stride + head * a.head_dim + (size_t)i] = total;
+    }
+}
+
+bool bg_cuda_attends_one(const cuda_attention_args *a)
+{
+    /* Rows of float4 need their start aligned: columns are multiples of head_dim. */
+    return a->max_rows == 1 && a->max_keys <= ONE_MAX_KEYS && a->head_dim <= MAX_HEAD_DIM &&
+           (a->head_dim % 4 != 0 || a->qkv_stride % 4 == 0);
+}
+
+cudaError_t bg_cuda_attend_one(const cuda_attention_args *a, const cuda_launch *l)
+{
+    return launch(attend_one, dim3((unsigned)a->n_heads, (unsigned)a->n_sequences), ONE_THREADS,
+                  a->max_keys * sizeof(float), *a, l);
+}
+
+/* ---- tiles of queries ------------------------------------------------------------------------ */
+
+/* A block for each 16 queries of each head of each sequence. Each query has 16 threads: they take
+ * its scores with two keys each of a tile of 32, and then its output's columns in turn. DIM:
+ * columns of a thread. */
+template <int DIM>
+static __global__ void __launch_bounds__(ATTEND_THREADS) attend_tile(cuda_attention_args a)
+{
+    extern __shared__ __align__(16) float shared[];
+    let_next_start();
+    wait_for_earlier();
+    const cuda_sequence s = a.sequences[blockIdx.z];
+    const int d = (int)a.head_dim, pitch = d + 1, first = (int)blockIdx.x * QUERIES;
+    if (first >= s.rows) return;
+    float *queries = shared, *keys = queries + QUERIES * pitch;
+    float *weights = keys + KEYS * pitch; /* (QUERIES, KEYS) */
+    const size_t head = blockIdx.y, kv = head / (a.n_heads / a.n_kv_heads);
+    const size_t at = plane(a, s.slot, kv);
+    const int q = (int)threadIdx.x / OWNERS, own = (int)threadIdx.x % OWNERS;
+    const int last = min(first + QUERIES, s.rows) - 1;
+    const bool there = first + q <= last;
+
+    for (int i = (int)threadIdx.x; i < QUERIES * d; i += ATTEND_THREADS) {
+        const int r = min(first + i / d, last);
+        queries[i / d * pitch + i % d] = a.qkv[(size_t)(s.first_row + r) * a.qkv_stride +
+                                               a.query_col + head * a.head_dim + (size_t)(i % d)];
+    }
+    const int position = s.past + min(first + q, last);
+    const key_range mine = visible_to(a, s, position);
+    const int begin = visible_to(a, s, s.past + first).first;
+    const int end = visible_to(a, s, s.past + last).end;
+    float max = -INFINITY, sum = 0, y[DIM] = {};
+
+    for (int pass = 0; pass < 2; pass++) {
+        for (int tile = begin; tile < end; tile += KEYS) {
+            const int n = min(KEYS, end - tile);
+            __syncthreads();
+            for (int i = (int)threadIdx.x; i < n * d; i += ATTEND_THREADS)
+                keys[i / d * pitch + i % d] = a.keys[at + (size_t)tile * a.head_dim + (size_t)i];
+            __syncthreads();
+            float score[KEYS / OWNERS];
+#pragma unroll
+            for (int k = 0; k < KEYS / OWNERS; k++) {
+                const int j = own + k * OWNERS, where = tile + j;
+                float dot = 0;
+                for (int i = 0; i < d; i++)
+                    dot = __fmaf_rn(queries[q * pitch + i], keys[j * pitch + i], dot);
+                score[k] = a.scale * dot;
+                if (a.position_bias && j < n) score[k] += bias_of(a, head, where - position);
+                if (j >= n || where < mine.first || where >= mine.end) score[k] = -INFINITY;
+                max = pass == 0 ? fmaxf(max, score[k]) : max;
+            }
+            if (pass == 0) continue;
+#pragma unroll
+            for (int k = 0; k < KEYS / OWNERS; k++) {
+                const float weight = score[k] == -INFINITY ? 0 : expf(score[k] - max);
+                sum += weight;
+                weights[q * KEYS + own + k * OWNERS] = round_if(a.out_half, weight);
+            }
+            __syncthreads();
+            for (int i = (int)threadIdx.x; i < n * d; i += ATTEND_THREADS)
+                keys[i / d * pitch + i % d] = a.values[at + (size_t)tile * a.head_dim + (size_t)i];
+            __syncthreads();
+            for (int j = 0; j < n; j++) {
+                const float w = weights[q * KEYS + j];
+#pragma unroll
+                for (int i = 0; i < DIM; i++)
+                    if (own + i * OWNERS < d)
+                        y[i] = __fmaf_rn(w, keys[j * pitch + own + i * OWNERS], y[i]);
+            }
+        }
+        if (pass == 0)
+            for (int i = OWNERS / 2; i > 0; i /= 2)
+                max = fmaxf(max, __shfl_xor_sync(0xFFFFFFFF, max, i));
+    }
+    for (int i = OWNERS / 2; i > 0; i /= 2) sum += __shfl_xor_sync(0xFFFFFFFF, sum, i);
+    if (!there) return;
+    float *out = a.out + (size_t)(s.first_row + first + q) * a.out_stride + head * a.head_dim;
+#pragma unroll
+    for (int i = 0; i < DIM; i++) {
+        const int c = own + i * OWNERS;
+        if (c >= d) break;
+        if (mine.end <= mine.first)
+            out[c] = 0;
+        else
+            out[c] = a.out_half ? round_half(y[i] / sum) : y[i] * (1.0f / sum);
+    }
+}
+
+cudaError_t bg_cuda_attend(const cuda_attention_args *a, const cuda_launch *l)
+{
+    const size_t shared = ((QUERIES + KEYS) * (a->head_dim + 1) + QUERIES * KEYS) * sizeof(float);
+    const dim3 grid(blocks_for(a->max_rows, QUERIES), (unsigned)a->n_heads,
+                    (unsigned)a->n_sequences);
+    if (a->head_dim <= 64) return launch(attend_tile<4>, grid, ATTEND_THREADS, shared, *a, l);
+    if (a->head_dim <= 128) return launch(attend_tile<8>, grid, ATTEND_THREADS, shared, *a, l);
+    if (a->head_dim <= 256) return launch(attend_tile<16>, grid, ATTEND_THREADS, shared, *a, l);
+    return cudaErrorInvalidConfiguration;
+}

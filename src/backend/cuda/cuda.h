@@ -1,0 +1,222 @@
+/* The CUDA backend, host side. Operations are not run when they are called: they are queued, each
+ * as one or more nodes (what to launch, and with which arguments), and run when a result is asked
+ * for. That is what lets a norm and the layers behind it become one kernel, and a decoding step one
+ * graph that is launched with a single call: see queue.c.
+ *
+ *   device.c   opening, memory, errors, what a GPU is
+ *   queue.c    the queue, the step's data, graphs
+ *   weights.c  weights, activations and caches
+ *   ops.c      operations to nodes; linear.c, attention.c and head.c the longer ones
+ *   matmul.c   cuBLASLt, loaded at run time
+ *   *.cu       kernels; kernels.h is what they share with the host
+ */
+#ifndef BG_BACKEND_CUDA_CUDA_H
+#define BG_BACKEND_CUDA_CUDA_H
+
+#include "backend/cuda/kernels.h"
+#include "backend/cuda/library.h"
+
+#include <string.h>
+
+typedef struct {
+    bg_weight base;
+    cuda_matrix matrix;
+    void *memory; /* all arrays in one piece */
+    size_t held;  /* bytes of it */
+} cuda_weight;
+
+typedef struct {
+    bg_act base;
+    float *values; /* (rows, cols) */
+} cuda_act;
+
+typedef struct {
+    bg_cache base;
+    float *keys, *values; /* (n_layers, n_slots, n_heads, max_length, head_dim) each */
+} cuda_cache;
+
+/* ---- the queue ------------------------------------------------------------------------------- */
+
+typedef enum {
+    NODE_EMBED,
+    NODE_NORM,
+    NODE_COPY,
+    NODE_LINEAR,
+    NODE_QUANTIZE,
+    NODE_CONVERT,
+    NODE_DECODE,
+    NODE_GEMM,
+    NODE_FINISH,
+    NODE_PLACE,
+    NODE_ATTEND,
+    NODE_ATTEND_ONE,
+    NODE_ARGMAX,
+    NODE_SCORE,
+    NODE_KINDS,
+} node_kind;
+
+/* Unused bytes are zero, so that nodes can be compared as bytes. */
+typedef struct {
+    node_kind kind;
+    union {
+        cuda_embed_args embed;
+        cuda_norm_args norm;
+        cuda_copy_args copy;
+        cuda_linear_args linear;
+        cuda_quantize_args quantize;
+        cuda_convert_args convert;
+        cuda_decode_args decode;
+        cuda_gemm_args gemm;
+        cuda_finish_args finish;
+        cuda_attention_args attention;
+        cuda_head_args head;
+    } args;
+} cuda_node;
+
+enum { MAX_NODES = 2048, MAX_GRAPHS = 32, MAX_SEEN = 64 };
+
+/* A list of nodes that was run before. */
+typedef struct {
+    cudaGraphExec_t exec;
+    cuda_node *nodes;
+    size_t n_nodes, step_bytes;
+    uint64_t last_use;
+} cuda_graph;
+
+typedef struct {
+    void *data;
+    size_t bytes;
+} cuda_room;
+
+typedef struct cuda_matmul cuda_matmul;
+
+typedef struct {
+    bg_backend base;
+    int index;
+    char isa[32];
+    cuda_launch launch;
+    size_t allocated;
+
+    cuda_node *nodes; /* (MAX_NODES) */
+    size_t n_nodes;
+    cuda_graph graphs[MAX_GRAPHS];
+    uint64_t seen[MAX_SEEN];
+    size_t n_seen;
+    uint64_t uses;
+    bool use_graphs, check_each;
+
+    /* The step's data: ids, positions, row numbers. Gathered in page-locked memory, and copied to
+     * the device in one piece before the nodes run. */
+    char *step_host, *step_device;
+    size_t step_bytes, step_capacity;
+    size_t sequences_at, sequences_bytes; /* the last ones put there */
+
+    /* Page-locked memory that kernels write results to. */
+    char *results;
+    size_t results_bytes;
+
+    /* Room for one operation. Each grows when an operation wants more, and stays. */
+    cuda_room operand, panel, product, quantized, logits, partial;
+
+    float *tables; /* codes of nf4 and fp4, the dynamic map, reciprocals */
+    cuda_matmul *matmul;
+} cuda_backend;
+
+/* Begins an operation: there is room then for so many bytes of step data (in at most four pieces)
+ * and so many nodes, if need be because what was queued has been run. Whatever else may run the
+ * queue, such as cuda_reserve, comes before this. */
+bg_status cuda_begin(cuda_backend *cuda, size_t step_bytes, size_t n_nodes, bg_error *err);
+/* Copies n bytes to the step's data; returns where they will be on the device. */
+const void *cuda_put(cuda_backend *cuda, const void *data, size_t n);
+/* Adds a node; its arguments are all zero. */
+cuda_node *cuda_push(cuda_backend *cuda, node_kind kind);
+/* Runs everything that is queued, and waits for it. */
+bg_status cuda_flush(cuda_backend *cuda, bg_error *err);
+void cuda_queue_free(cuda_backend *cuda);
+
+/* ---- memory and errors ----------------------------------------------------------------------- */
+
+void *cuda_alloc(cuda_backend *cuda, size_t bytes, const char *what, bg_error *err);
+void cuda_release(cuda_backend *cuda, void *p, size_t bytes);
+bg_status cuda_reserve(cuda_backend *cuda, cuda_room *room, size_t bytes, bg_error *err);
+/* Page-locked room for results, as large as asked for. */
+bg_status cuda_reserve_results(cuda_backend *cuda, size_t bytes, bg_error *err);
+/* BG_OK, or the error in words. */
+bg_status cuda_check(cudaError_t e, const char *what, bg_error *err);
+
+/* Parts of `tables`. */
+const float *cuda_code(const cuda_backend *cuda, bg_format_id format);
+const float *cuda_map(const cuda_backend *cuda);
+const float *cuda_reciprocals(const cuda_backend *cuda);
+
+/* ---- operations ------------------------------------------------------------------------------ */
+
+extern const bg_backend_ops cuda_ops;
+bg_status cuda_open(int index, bg_backend **out, bg_error *err);
+void cuda_free(bg_backend *backend);
+
+bg_status cuda_weight_create(bg_backend *backend, const bg_source *source, bg_format_id format,
+                             bg_weight **out, bg_error *err);
+void cuda_weight_free(bg_backend *backend, bg_weight *weight);
+/* Gives back the room that encoding took: the first activation means that loading is over. */
+void cuda_end_loading(cuda_backend *cuda);
+bg_status cuda_act_create(bg_backend *backend, size_t rows, size_t cols, bool half, bg_act **out,
+                          bg_error *err);
+void cuda_act_free(bg_backend *backend, bg_act *act);
+bg_status cuda_act_write(bg_backend *backend, bg_act *act, size_t n_rows, const float *values,
+                         bg_error *err);
+bg_status cuda_act_read(bg_backend *backend, const bg_act *act, size_t n_rows, float *values,
+                        bg_error *err);
+bg_status cuda_cache_create(bg_backend *backend, size_t n_layers, size_t n_slots, size_t max_length,
+                            size_t n_heads, size_t head_dim, bg_cache **out, bg_error *err);
+void cuda_cache_free(bg_backend *backend, bg_cache *cache);
+
+bg_status cuda_linear(bg_backend *backend, const bg_linear *args, bg_error *err);
+bg_status cuda_attention_op(bg_backend *backend, const bg_attention *args, bg_error *err);
+bg_status cuda_store(bg_backend *backend, bg_cache *cache, size_t layer, const bg_act *kv,
+                     size_t key_col, size_t value_col, const bg_sequence *sequences,
+                     size_t n_sequences, bg_error *err);
+bg_status cuda_logits(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
+                      const bg_act *in, size_t n_rows, float *logits, bg_error *err);
+bg_status cuda_argmax(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
+                      const bg_act *in, size_t n_rows, int32_t *ids, bg_error *err);
+bg_status cuda_score(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
+                     const bg_act *in, size_t n_rows, const int32_t *targets, double *nll,
+                     bg_error *err);
+
+/* ---- cuBLASLt -------------------------------------------------------------------------------- */
+
+/* The library, loaded on the first call; NULL where it is missing. */
+cuda_matmul *cuda_matmul_get(cuda_backend *cuda);
+void cuda_matmul_free(cuda_backend *cuda);
+/* Whether it can do this product: int8 wants multiples of 16. */
+bool cuda_matmul_fits(const cuda_gemm_args *args);
+cudaError_t cuda_matmul_run(cuda_backend *cuda, const cuda_gemm_args *args);
+
+static inline const cuda_matrix *cuda_matrix_of(const bg_weight *w)
+{
+    return &((const cuda_weight *)(const void *)w)->matrix;
+}
+
+static inline const float *cuda_vector(const bg_weight *w)
+{
+    return w ? (const float *)cuda_matrix_of(w)->codes : NULL;
+}
+
+static inline float *cuda_values(const bg_act *act)
+{
+    return ((const cuda_act *)(const void *)act)->values;
+}
+
+static inline cuda_norm cuda_norm_of(const bg_norm *norm)
+{
+    cuda_norm n;
+    memset(&n, 0, sizeof n); /* also what lies between its fields: nodes are compared as bytes */
+    n.kind = norm->kind;
+    n.weight = cuda_vector(norm->weight);
+    n.bias = cuda_vector(norm->bias);
+    n.eps = norm->eps;
+    return n;
+}
+
+#endif

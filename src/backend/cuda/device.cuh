@@ -1,0 +1,273 @@
+/* Functions that several kernels are made of. Built without contraction to fused operations
+ * (-fmad=false), so that what is written is what is computed, as on the CPU; inner loops ask for
+ * fused operations by name. */
+#ifndef BG_BACKEND_CUDA_DEVICE_CUH
+#define BG_BACKEND_CUDA_DEVICE_CUH
+
+extern "C" {
+#include "backend/cuda/kernels.h"
+}
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+enum { WARP = 32, NORM_THREADS = 256 };
+
+/* ---- launching ------------------------------------------------------------------------------- */
+
+/* Everything that earlier kernels wrote may be read after this, and not before. */
+static __device__ __forceinline__ void wait_for_earlier()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/* The next kernel may start to load what does not depend on this one. */
+static __device__ __forceinline__ void let_next_start()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+template <typename Args>
+static cudaError_t launch(void (*kernel)(Args), dim3 grid, unsigned threads, size_t shared,
+                          const Args &args, const cuda_launch *l)
+{
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
+    if (shared > 48 << 10) {
+        cudaError_t e = cudaFuncSetAttribute(
+            (const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+        if (e != cudaSuccess) return e;
+    }
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared;
+    config.stream = l->stream;
+    config.attrs = &attribute;
+    config.numAttrs = l->overlap ? 1 : 0;
+    return cudaLaunchKernelEx(&config, kernel, args);
+}
+
+static inline unsigned blocks_for(size_t n, size_t each)
+{
+    return (unsigned)((n + each - 1) / each);
+}
+
+/* ---- numbers --------------------------------------------------------------------------------- */
+
+static __device__ __forceinline__ float round_half(float x)
+{
+    return __half2float(__float2half_rn(x));
+}
+
+static __device__ __forceinline__ float round_if(bool half, float x)
+{
+    return half ? round_half(x) : x;
+}
+
+/* bg_block_scale */
+static __device__ __forceinline__ float block_scale(const cuda_matrix &w, size_t block)
+{
+    if (w.scales) return w.scales[block];
+    return w.scale_map[w.scale_codes[block]] * w.scale_absmax[block / BG_SCALE_BLOCK] +
+           w.scale_offset;
+}
+
+/* bg_gpu_reciprocal: from a table of this very CPU function for short mantissas, so that every GPU
+ * gives what the one does that it was read from. */
+static __device__ float reciprocal(const float *table, float x)
+{
+    if (!(x > 0) || isinf(x)) return 1.0f / x;
+    int exponent;
+    float mantissa = 2 * frexpf(x, &exponent), index = (mantissa - 1) * 1024;
+    float inverse = index == floorf(index) ? table[(int)index] : __frcp_rn(mantissa);
+    return ldexpf(inverse, 1 - exponent);
+}
+
+/* Value i of the flattened matrix, as bg_formats[].decode has it. */
+static __device__ float decode_value(const cuda_matrix &w, size_t i)
+{
+    switch (w.format) {
+    case BG_FORMAT_F32:
+        return ((const float *)w.codes)[i];
+    case BG_FORMAT_F16:
+        return __half2float(((const __half *)w.codes)[i]);
+    case BG_FORMAT_BF16:
+        return __bfloat162float(((const __nv_bfloat16 *)w.codes)[i]);
+    case BG_FORMAT_INT8:
+        return (float)((const int8_t *)w.codes)[i] * (w.scales[i / w.cols] / 127);
+    default: {
+        uint8_t pair = ((const uint8_t *)w.codes)[i / 2];
+        return w.code[i % 2 ? pair & 15 : pair >> 4] * block_scale(w, i / BG_BLOCK);
+    }
+    }
+}
+
+/* ---- activations ----------------------------------------------------------------------------- */
+
+static __device__ float gelu_tanh_half(float x)
+{
+    float t = round_half(x * x);
+    t = round_half(t * x);
+    t = round_half(t * 0.044715f);
+    t = round_half(t + x);
+    t = round_half(t * 0.7978845608f);
+    t = round_half(tanhf(t));
+    t = round_half(t + 1.0f);
+    return round_half(round_half(x * 0.5f) * t);
+}
+
+static __device__ float activate(bg_activation activation, bool half, float x)
+{
+    switch (activation) {
+    case BG_ACTIVATION_RELU:
+        return x > 0 ? x : 0;
+    case BG_ACTIVATION_GELU:
+        return 0.5f * x * (1.0f + erff(x * 0.70710678f));
+    case BG_ACTIVATION_GELU_NEW:
+        if (half) return gelu_tanh_half(x);
+        /* fall through */
+    case BG_ACTIVATION_GELU_TANH:
+        return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
+    case BG_ACTIVATION_SILU:
+        return x / (1.0f + expf(-x));
+    case BG_ACTIVATION_TANH:
+        return tanhf(x);
+    default:
+        return x;
+    }
+}
+
+/* ---- a linear layer's end -------------------------------------------------------------------- */
+
+/* bitsandbytes' own constant for 1 / 127^2. */
+#define INT8_SCALE 6.200012e-05f
+
+/* The products of one output with LLM.int8()'s outlier columns number begin, begin + step, ... */
+static __device__ float sum_outliers(const cuda_matrix &w, const float *x, const int32_t *outliers,
+                                     int n, size_t row, int begin, int step)
+{
+    const int8_t *codes = (const int8_t *)w.codes + row * w.cols;
+    const float scale = w.scales[row];
+    float sum = 0;
+    for (int i = begin; i < n; i += step) {
+        int c = outliers[i];
+        float weight = (float)codes[c] * scale * 7.874015718698502e-3f;
+        sum += round_half(x[c]) * round_half(weight);
+    }
+    return sum;
+}
+
+/* Bias and rounding of the product for output column `col`; for int8 also its scale. */
+static __device__ __forceinline__ float add_bias(const cuda_epilogue &e, bool int8, size_t col,
+                                                 float y)
+{
+    if (int8)
+        y = e.bias ? __fmaf_rn(y, INT8_SCALE, e.bias[col]) : y * INT8_SCALE;
+    else if (e.bias)
+        y += e.bias[col];
+    return round_if(e.half, y);
+}
+
+/* All that follows, and the write. */
+static __device__ __forceinline__ void finish(const cuda_epilogue &e, size_t m, size_t col, float y)
+{
+    y = activate(e.activation, e.half, y);
+    if (e.activation != BG_ACTIVATION_NONE) y = round_if(e.half, y);
+    if (e.multiplier) y = round_if(e.half, y * e.multiplier[m * e.multiplier_stride + col]);
+    if (e.addend) y = round_if(e.half, y + e.addend[m * e.addend_stride + col]);
+    if (e.residual) y = round_if(e.half, y + e.residual[m * e.residual_stride + col]);
+    e.out[m * e.out_stride + col] = y;
+}
+
+/* ---- sums over a block ----------------------------------------------------------------------- */
+
+template <typename T> static __device__ __forceinline__ T warp_sum(T x)
+{
+    for (int i = WARP / 2; i > 0; i /= 2) x += __shfl_xor_sync(0xFFFFFFFF, x, i);
+    return x;
+}
+
+static __device__ __forceinline__ float warp_max(float x)
+{
+    for (int i = WARP / 2; i > 0; i /= 2) x = fmaxf(x, __shfl_xor_sync(0xFFFFFFFF, x, i));
+    return x;
+}
+
+/* `room` holds one T for each warp. The whole block calls it, and gets the sum. */
+template <typename T> static __device__ T block_sum(T x, T *room)
+{
+    x = warp_sum(x);
+    __syncthreads();
+    if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = x;
+    __syncthreads();
+    T total = 0;
+    for (unsigned i = 0; i < blockDim.x / WARP; i++) total += room[i];
+    return total;
+}
+
+static __device__ float block_max(float x, float *room)
+{
+    x = warp_max(x);
+    __syncthreads();
+    if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = x;
+    __syncthreads();
+    float most = room[0];
+    for (unsigned i = 1; i < blockDim.x / WARP; i++) most = fmaxf(most, room[i]);
+    return most;
+}
+
+/* ---- norms ----------------------------------------------------------------------------------- */
+
+/* What a row's values are moved and scaled by. */
+struct norm_state {
+    float mean, scale;
+};
+
+static __device__ __forceinline__ float norm_scale(double squares, size_t n, float eps)
+{
+    float mean = (float)(squares / (double)n) + eps;
+    return (float)(1 / sqrt((double)mean));
+}
+
+/* One value of a normed row; the CPU's layer_norm and rms_norm say why each step is as it is. */
+static __device__ __forceinline__ float norm_value(const cuda_norm &norm, const norm_state &s,
+                                                   bool half, float x, size_t i)
+{
+    if (norm.kind == BG_NORM_LAYER) {
+        float y = (x - s.mean) * s.scale;
+        y = norm.bias ? __fmaf_rn(y, norm.weight[i], norm.bias[i]) : y * norm.weight[i];
+        return round_if(half, y);
+    }
+    const bool offset = norm.kind == BG_NORM_RMS_OFFSET;
+    float y = round_if(half && !offset, x * s.scale);
+    return round_if(half, y * (norm.weight[i] + (offset ? 1.0f : 0.0f)));
+}
+
+/* By the whole block, over x (n); sums in double precision, as on the CPU. */
+static __device__ norm_state block_norm(const cuda_norm &norm, bool half, const float *x, size_t n,
+                                        double *room)
+{
+    norm_state s = {0, 0};
+    if (norm.kind == BG_NORM_LAYER) {
+        double sum = 0;
+        for (size_t i = threadIdx.x; i < n; i += blockDim.x) sum += (double)x[i];
+        s.mean = (float)(block_sum(sum, room) / (double)n);
+    }
+    double squares = 0;
+    for (size_t i = threadIdx.x; i < n; i += blockDim.x) {
+        double d = (double)x[i] - (double)s.mean;
+        squares += d * d;
+    }
+    s.scale = norm_scale(block_sum(squares, room), n, norm.eps);
+    if (norm.kind == BG_NORM_LAYER && half) s.scale = nextafterf(s.scale, 0);
+    return s;
+}
+
+#endif

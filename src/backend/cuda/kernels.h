@@ -1,0 +1,264 @@
+/* What the host side and the kernels share: the arguments of each kernel, and the functions that
+ * launch them. Pointers are to device memory. The arguments hold nothing that changes from one
+ * decoding step to the next: ids, positions and row numbers are read from the step's data on the
+ * device, so that a step is the same list of launches each time, and can be replayed as a graph. */
+#ifndef BG_BACKEND_CUDA_KERNELS_H
+#define BG_BACKEND_CUDA_KERNELS_H
+
+#include "backend/backend.h"
+
+#include <cuda_runtime_api.h>
+
+/* The device's view of a bg_packed. */
+typedef struct {
+    const void *codes;
+    const float *scales;
+    const uint8_t *scale_codes;
+    const float *scale_absmax;
+    const float *scale_map; /* (256) */
+    const float *code;      /* (16) values of the 4-bit codes */
+    float scale_offset;
+    bg_format_id format;
+    size_t rows, cols;
+} cuda_matrix;
+
+/* How to launch. */
+typedef struct {
+    cudaStream_t stream;
+    int multiprocessors;
+    int max_shared; /* bytes that a block can have */
+    /* Programmatic dependent launch (compute capability 9.0 and later): a kernel starts while the
+     * one before it ends, and waits for its results where it needs them. */
+    bool overlap;
+} cuda_launch;
+
+enum { CUDA_MAX_LOOKUPS = 3, CUDA_MAX_PARTS = 3 };
+
+typedef struct {
+    cuda_matrix tables[CUDA_MAX_LOOKUPS];
+    const int32_t *ids[CUDA_MAX_LOOKUPS];
+    float scales[CUDA_MAX_LOOKUPS];
+    size_t n_lookups, n_rows, cols;
+    float *out;
+    bool half;
+} cuda_embed_args;
+
+/* (n) each; weight NULL: no norm. */
+typedef struct {
+    bg_norm_kind kind;
+    const float *weight, *bias;
+    float eps;
+} cuda_norm;
+
+typedef struct {
+    cuda_norm norm;
+    const float *in;
+    float *out;
+    size_t n_rows, cols;
+    bool half;
+} cuda_norm_args;
+
+typedef struct {
+    const float *in;
+    float *out;
+    const int32_t *in_rows, *out_rows; /* NULL: 0, 1, ... */
+    size_t n_rows, cols;
+    float scale;
+    bool half;
+} cuda_copy_args;
+
+/* ---- linear layers --------------------------------------------------------------------------- */
+
+/* What becomes of a product, in the order of bg_linear. Matrices have rows `..._stride` apart. */
+typedef struct {
+    const float *bias;
+    const float *multiplier, *addend, *residual;
+    size_t multiplier_stride, addend_stride, residual_stride;
+    bg_activation activation;
+    bool half;
+    float *out; /* at its first column */
+    size_t out_stride;
+} cuda_epilogue;
+
+/* LLM.int8()'s activations, made by bg_cuda_quantize. */
+typedef struct {
+    int8_t *codes;       /* (n_rows, cols) */
+    float *absmax;       /* (n_rows) */
+    int32_t *outliers;   /* (cols) their columns, ascending */
+    int32_t *n_outliers; /* (1) */
+    uint8_t *is_outlier; /* (cols) */
+} cuda_quantized;
+
+/* One to three layers of one input: query, key and value; or, `gated`, the first one's result
+ * multiplies the second one's, and only that is written. */
+typedef struct {
+    cuda_matrix w[CUDA_MAX_PARTS];
+    cuda_epilogue epilogue[CUDA_MAX_PARTS];
+    int n_parts;
+    bool gated;
+    const float *in; /* (n_rows, cols) */
+    size_t n_rows, cols;
+    /* With a norm, it is that of `in` (one row, half or not as norm_half) that is multiplied; it is
+     * also written to `normed`. */
+    cuda_norm norm;
+    bool norm_half;
+    float *normed;
+    cuda_quantized quantized; /* int8 with several rows */
+    const float *reciprocals; /* (1024), see cuda_encode_args */
+} cuda_linear_args;
+
+typedef struct {
+    const float *in;
+    size_t n_rows, cols;
+    const float *reciprocals;
+    cuda_quantized out;
+} cuda_quantize_args;
+
+/* What a matrix product's operands are. */
+typedef enum { CUDA_F32, CUDA_F16, CUDA_BF16, CUDA_I8 } cuda_type;
+
+/* Activations as the operand of a matrix product. */
+typedef struct {
+    const float *in;
+    void *out;
+    size_t count;
+    cuda_type type;
+} cuda_convert_args;
+
+/* Rows [first, first + n) of a matrix as such an operand. */
+typedef struct {
+    cuda_matrix w;
+    void *out;
+    size_t first, n_rows;
+    cuda_type type;
+} cuda_decode_args;
+
+/* out (m, n) = x (m, k) w (n, k)^T; out is fp32, or int32 for int8. */
+typedef struct {
+    const void *x, *w;
+    void *out;
+    size_t m, n, k;
+    cuda_type type;
+} cuda_gemm_args;
+
+/* The end of a linear layer whose product lies in memory: columns [first, first + n). */
+typedef struct {
+    const void *product; /* (n_rows, n) fp32, or int32 for int8 */
+    cuda_matrix w;
+    cuda_epilogue epilogue;
+    const float *in;
+    size_t in_stride;
+    size_t n_rows, first, n;
+    cuda_quantized quantized;
+} cuda_finish_args;
+
+/* ---- attention ------------------------------------------------------------------------------- */
+
+/* A bg_sequence, in the step's data. */
+typedef struct {
+    int32_t first_row, rows, slot, past, keys, prefix;
+} cuda_sequence;
+
+typedef struct {
+    float *qkv;
+    size_t qkv_stride, query_col, key_col, value_col;
+    size_t n_heads, n_kv_heads, head_dim;
+    bool stored, half, out_half;
+    cuda_norm query_norm, key_norm;
+    const float *rope;
+    size_t rope_dim;
+    float scale;
+    const float *position_bias;
+    size_t bias_cols;
+    bool causal;
+    size_t window;
+    /* One layer's planes: (n_slots, n_kv_heads, max_length, head_dim). */
+    float *keys, *values;
+    size_t max_length;
+    const cuda_sequence *sequences;
+    size_t n_sequences;
+    size_t max_rows; /* of a sequence */
+    size_t max_keys; /* rounded up, so that it stays the same for many steps */
+    float *out;
+    size_t out_stride;
+    /* bg_backend_ops.store: keys and values go to the cache as they are, and nothing else is done.
+     */
+    bool store_only;
+} cuda_attention_args;
+
+/* ---- the head -------------------------------------------------------------------------------- */
+
+enum { CUDA_ARGMAX_PARTS = 32 };
+
+typedef struct {
+    const float *logits; /* (n_rows, cols) */
+    size_t n_rows, cols;
+    uint64_t *partial;      /* argmax: (n_rows, CUDA_ARGMAX_PARTS) */
+    int32_t *ids;           /* argmax */
+    const int32_t *targets; /* score */
+    double *nll;            /* score */
+} cuda_head_args;
+
+/* ---- encoding -------------------------------------------------------------------------------- */
+
+/* A panel of a weight: rows [first, first + n_rows), whose source lies on the device. */
+typedef struct {
+    cuda_matrix w;
+    bg_dtype dtype;
+    const void *source; /* (n_rows, cols), or transposed (cols, n_rows) */
+    bool transposed;
+    size_t first, n_rows;
+    float *values;            /* (n_rows, cols) room for the widened source */
+    const float *reciprocals; /* (1024) bg_gpu_reciprocal(1 + i / 1024) */
+    /* What is written; w's own arrays, but not const. */
+    void *codes;
+    float *scales;
+} cuda_encode_args;
+
+/* Double quantization of all of a matrix's scales. */
+typedef struct {
+    const float *scales;
+    size_t blocks;
+    float offset;
+    const float *map;
+    uint8_t *scale_codes;
+    float *scale_absmax;
+} cuda_double_quant_args;
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Each launches its kernels and returns the launch's error. */
+cudaError_t bg_cuda_embed(const cuda_embed_args *a, const cuda_launch *l);
+cudaError_t bg_cuda_norm_rows(const cuda_norm_args *a, const cuda_launch *l);
+cudaError_t bg_cuda_copy_rows(const cuda_copy_args *a, const cuda_launch *l);
+cudaError_t bg_cuda_round(float *values, size_t n, const cuda_launch *l);
+/* Whether bg_cuda_linear has a kernel that merges parts and norms for this format and row length;
+ * if not, it does one part at a time, without a norm. */
+bool bg_cuda_linear_merges(bg_format_id format, size_t cols, const cuda_launch *l);
+/* Few rows: weights are decoded in registers. */
+cudaError_t bg_cuda_linear(const cuda_linear_args *a, const cuda_launch *l);
+cudaError_t bg_cuda_quantize(const cuda_quantize_args *a, const cuda_launch *l);
+cudaError_t bg_cuda_convert(const cuda_convert_args *a, const cuda_launch *l);
+cudaError_t bg_cuda_decode(const cuda_decode_args *a, const cuda_launch *l);
+cudaError_t bg_cuda_finish(const cuda_finish_args *a, const cuda_launch *l);
+/* Writes new keys and values to the cache, and turns the queries. */
+cudaError_t bg_cuda_place(const cuda_attention_args *a, const cuda_launch *l);
+/* Attention after bg_cuda_place, any number of rows. */
+cudaError_t bg_cuda_attend(const cuda_attention_args *a, const cuda_launch *l);
+/* Both in one, where each sequence has one row and max_keys fits (bg_cuda_attends_one). */
+cudaError_t bg_cuda_attend_one(const cuda_attention_args *a, const cuda_launch *l);
+bool bg_cuda_attends_one(const cuda_attention_args *a);
+cudaError_t bg_cuda_argmax(const cuda_head_args *a, const cuda_launch *l);
+cudaError_t bg_cuda_score(const cuda_head_args *a, const cuda_launch *l);
+cudaError_t bg_cuda_encode(const cuda_encode_args *a, const cuda_launch *l);
+cudaError_t bg_cuda_double_quant(const cuda_double_quant_args *a, const cuda_launch *l);
+
+/* Name of the kernel for few rows. */
+const char *bg_cuda_linear_name(bg_format_id format);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

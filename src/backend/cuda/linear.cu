@@ -1,0 +1,123 @@
+/* Linear layers of few rows: which kernel, and the one that takes any shape. */
+#include "backend/cuda/linear.cuh"
+
+static const struct {
+    const char *name;
+    linear_launch launch;
+    size_t whole; /* row lengths that the kernel takes are multiples of it */
+} formats[BG_FORMAT_COUNT] = {
+    {"matvec_fp32_cuda", linear_f32, 4},   {"matvec_fp16_cuda", linear_f16, 8},
+    {"matvec_bf16_cuda", linear_bf16, 8},  {"matvec_int8_cuda", linear_int8, 16},
+    {"matvec_4bit_cuda", linear_4bit, 64}, {"matvec_4bit_cuda", linear_4bit_dq, 64},
+    {"matvec_4bit_cuda", linear_4bit, 64}, {"matvec_4bit_cuda", linear_4bit_dq, 64},
+};
+
+const char *bg_cuda_linear_name(bg_format_id format)
+{
+    return formats[format].name;
+}
+
+/* Bytes of shared memory for a value of the longest row: what int8 takes for one. */
+enum { SHARED_PER_VALUE = 9 };
+
+bool bg_cuda_linear_merges(bg_format_id format, size_t cols, const cuda_launch *l)
+{
+    return cols % formats[format].whole == 0 &&
+           (cols + 1024) * SHARED_PER_VALUE + 4096 <= (size_t)l->max_shared;
+}
+
+/* A warp for each output, one value at a time. */
+static __global__ void linear_any(cuda_linear_args a)
+{
+    let_next_start();
+    wait_for_earlier();
+    const unsigned lane = threadIdx.x % WARP;
+    const size_t row = blockIdx.x * (size_t)(blockDim.x / WARP) + threadIdx.x / WARP,
+                 m = blockIdx.y;
+    const cuda_matrix &w = a.w[0];
+    const cuda_epilogue &e = a.epilogue[0];
+    const bool int8 = w.format == BG_FORMAT_INT8;
+    if (row >= w.rows) return;
+    const float *x = a.in + m * a.cols;
+    float y;
+    if (int8) {
+        const int8_t *codes = (const int8_t *)w.codes + row * a.cols;
+        const int8_t *other = a.quantized.codes + m * a.cols;
+        int sum = 0;
+        for (size_t k = lane; k < a.cols; k += WARP) sum += codes[k] * other[k];
+        y = (float)warp_sum(sum) * a.quantized.absmax[m] * w.scales[row];
+    } else {
+        float sum = 0;
+        for (size_t k = lane; k < a.cols; k += WARP)
+            sum = __fmaf_rn(decode_value(w, row * a.cols + k), x[k], sum);
+        y = warp_sum(sum);
+    }
+    y = add_bias(e, int8, row, y);
+    if (int8 && *a.quantized.n_outliers > 0) {
+        y += warp_sum(sum_outliers(w, x, a.quantized.outliers, *a.quantized.n_outliers, row,
+                                   (int)lane, WARP));
+        y = round_if(e.half, y);
+    }
+    if (lane == 0) finish(e, m, row, y);
+}
+
+cudaError_t bg_cuda_linear(const cuda_linear_args *a, const cuda_launch *l)
+{
+    const bg_format_id format = a->w[0].format;
+    if (bg_cuda_linear_merges(format, a->cols, l)) return formats[format].launch(*a, l);
+    return launch(linear_any, dim3(blocks_for(a->w[0].rows, 8), (unsigned)a->n_rows), 8 * WARP, 0,
+                  *a, l);
+}
+
+/* ---- LLM.int8()'s input, several rows -------------------------------------------------------- */
+
+static __global__ void mark_outliers(cuda_quantize_args a)
+{
+    let_next_start();
+    wait_for_earlier();
+    const size_t c = blockIdx.x * (size_t)blockDim.x + threadIdx.x;
+    if (c >= a.cols) return;
+    bool outlier = false;
+    for (size_t m = 0; m < a.n_rows; m++)
+        outlier |= fabsf(a.in[m * a.cols + c]) >= BG_OUTLIER_THRESHOLD;
+    a.out.is_outlier[c] = outlier;
+}
+
+/* A block for each row; the first one's first warp also lists the outliers. */
+static __global__ void quantize_rows(cuda_quantize_args a)
+{
+    __shared__ float room[256 / WARP];
+    let_next_start();
+    wait_for_earlier();
+    const float *x = a.in + blockIdx.x * a.cols;
+    int8_t *codes = a.out.codes + blockIdx.x * a.cols;
+    float most = 0;
+    for (size_t c = threadIdx.x; c < a.cols; c += blockDim.x) {
+        float v = fabsf(round_half(x[c]));
+        most = fmaxf(most, v < BG_OUTLIER_THRESHOLD ? v : 0);
+    }
+    most = block_max(most, room);
+    const float factor = most > 0 ? 127 * reciprocal(a.reciprocals, most) : 0;
+    for (size_t c = threadIdx.x; c < a.cols; c += blockDim.x) {
+        float v = round_half(x[c]);
+        v = fabsf(v) < BG_OUTLIER_THRESHOLD ? v : 0;
+        codes[c] = a.out.is_outlier[c] ? 0 : (int8_t)(int)rintf(v * factor);
+    }
+    if (threadIdx.x == 0) a.out.absmax[blockIdx.x] = most;
+    if (blockIdx.x > 0 || threadIdx.x >= WARP) return;
+    int n = 0;
+    for (size_t c = threadIdx.x; c < (a.cols + WARP - 1) / WARP * WARP; c += WARP) {
+        const bool outlier = c < a.cols && a.out.is_outlier[c];
+        const unsigned all = __ballot_sync(0xFFFFFFFF, outlier);
+        if (outlier) a.out.outliers[n + __popc(all & ((1u << threadIdx.x) - 1))] = (int32_t)c;
+        n += __popc(all);
+    }
+    if (threadIdx.x == 0) *a.out.n_outliers = n;
+}
+
+cudaError_t bg_cuda_quantize(const cuda_quantize_args *a, const cuda_launch *l)
+{
+    cudaError_t e = launch(mark_outliers, dim3(blocks_for(a->cols, 128)), 128, 0, *a, l);
+    if (e != cudaSuccess) return e;
+    return launch(quantize_rows, dim3((unsigned)a->n_rows), 256, 0, *a, l);
+}

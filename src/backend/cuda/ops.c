@@ -1,0 +1,136 @@
+/* The table of operations, and the short ones. */
+#include "backend/cuda/cuda.h"
+
+#include "core/alloc.h"
+#include "core/checked.h"
+
+static const char *cuda_isa(const bg_backend *backend)
+{
+    return ((const cuda_backend *)(const void *)backend)->isa;
+}
+
+static int cuda_threads(const bg_backend *backend)
+{
+    (void)backend;
+    return 1; /* of the host, which queues */
+}
+
+static const char *cuda_kernel(const bg_backend *backend, bg_format_id format, bool several_rows)
+{
+    static const char *const several[BG_FORMAT_COUNT] = {
+        "matmul_fp32_cublaslt", "matmul_fp16_cublaslt", "matmul_bf16_cublaslt",
+        "matmul_int8_cublaslt", "matmul_4bit_cublaslt", "matmul_4bit_cublaslt",
+        "matmul_4bit_cublaslt", "matmul_4bit_cublaslt"};
+    (void)backend;
+    return several_rows ? several[format] : bg_cuda_linear_name(format);
+}
+
+static size_t cuda_allocated(const bg_backend *backend)
+{
+    return ((const cuda_backend *)(const void *)backend)->allocated;
+}
+
+static bg_status cuda_embed(bg_backend *backend, const bg_lookup *lookups, size_t n_lookups,
+                            size_t n_rows, bg_act *out, bg_error *err)
+{
+    cuda_backend *cuda = (cuda_backend *)backend;
+    if (n_lookups > CUDA_MAX_LOOKUPS)
+        return bg_fail(err, BG_ERR_INTERNAL, "an embedding of %zu tables", n_lookups);
+    const size_t bytes = n_rows * sizeof(int32_t);
+    BG_TRY(cuda_begin(cuda, n_lookups * bytes, 1, err));
+    cuda_embed_args *a = &cuda_push(cuda, NODE_EMBED)->args.embed;
+    for (size_t i = 0; i < n_lookups; i++) {
+        a->tables[i] = *cuda_matrix_of(lookups[i].table);
+        a->ids[i] = cuda_put(cuda, lookups[i].ids, bytes);
+        a->scales[i] = lookups[i].scale;
+    }
+    a->n_lookups = n_lookups;
+    a->n_rows = n_rows;
+    a->cols = out->cols;
+    a->out = cuda_values(out);
+    a->half = out->half;
+    return BG_OK;
+}
+
+static bg_status cuda_norm_op(bg_backend *backend, const bg_norm *norm, const bg_act *in,
+                              size_t n_rows, bg_act *out, bg_error *err)
+{
+    cuda_backend *cuda = (cuda_backend *)backend;
+    BG_TRY(cuda_begin(cuda, 0, 1, err));
+    cuda_norm_args *a = &cuda_push(cuda, NODE_NORM)->args.norm;
+    a->norm = cuda_norm_of(norm);
+    a->in = cuda_values(in);
+    a->out = cuda_values(out);
+    a->n_rows = n_rows;
+    a->cols = in->cols;
+    a->half = out->half;
+    return BG_OK;
+}
+
+/* Row numbers as 32-bit ones in the step's data; NULL stays NULL. */
+static bg_status put_rows(cuda_backend *cuda, const size_t *rows, size_t n, const int32_t **out,
+                          bg_error *err)
+{
+    *out = NULL;
+    if (!rows) return BG_OK;
+    int32_t *narrow = bg_alloc_array(n, sizeof *narrow);
+    if (!narrow) return bg_fail_memory(err, n * sizeof *narrow, "row numbers");
+    for (size_t i = 0; i < n; i++) narrow[i] = (int32_t)rows[i];
+    *out = cuda_put(cuda, narrow, n * sizeof *narrow);
+    bg_free(narrow);
+    return BG_OK;
+}
+
+static bg_status cuda_copy_rows(bg_backend *backend, const bg_act *in, const size_t *in_rows,
+                                bg_act *out, const size_t *out_rows, size_t n_rows, float scale,
+                                bg_error *err)
+{
+    cuda_backend *cuda = (cuda_backend *)backend;
+    const int32_t *from, *to;
+    if (n_rows == 0) return BG_OK;
+    BG_TRY(cuda_begin(cuda, 2 * n_rows * sizeof(int32_t), 1, err));
+    BG_TRY(put_rows(cuda, in_rows, n_rows, &from, err));
+    BG_TRY(put_rows(cuda, out_rows, n_rows, &to, err));
+    cuda_copy_args *a = &cuda_push(cuda, NODE_COPY)->args.copy;
+    a->in = cuda_values(in);
+    a->out = cuda_values(out);
+    a->in_rows = from;
+    a->out_rows = to;
+    a->n_rows = n_rows;
+    a->cols = in->cols;
+    a->scale = scale;
+    a->half = out->half;
+    return BG_OK;
+}
+
+static bg_status cuda_synchronize(bg_backend *backend, bg_error *err)
+{
+    return cuda_flush((cuda_backend *)backend, err);
+}
+
+const bg_backend_ops cuda_ops = {
+    .name = "cuda",
+    .free = cuda_free,
+    .isa = cuda_isa,
+    .threads = cuda_threads,
+    .kernel = cuda_kernel,
+    .allocated = cuda_allocated,
+    .weight_create = cuda_weight_create,
+    .weight_free = cuda_weight_free,
+    .act_create = cuda_act_create,
+    .act_free = cuda_act_free,
+    .act_write = cuda_act_write,
+    .act_read = cuda_act_read,
+    .cache_create = cuda_cache_create,
+    .cache_free = cuda_cache_free,
+    .embed = cuda_embed,
+    .norm = cuda_norm_op,
+    .linear = cuda_linear,
+    .attention = cuda_attention_op,
+    .store = cuda_store,
+    .copy_rows = cuda_copy_rows,
+    .logits = cuda_logits,
+    .argmax = cuda_argmax,
+    .score = cuda_score,
+    .synchronize = cuda_synchronize,
+};

@@ -1,0 +1,119 @@
+/* Around the library's matrix product of many rows: its operands, and what becomes of the result.
+ */
+#include "backend/cuda/device.cuh"
+
+enum { THREADS = 256, MOST_BLOCKS = 1 << 16 };
+
+static unsigned some_blocks(size_t n)
+{
+    const unsigned blocks = blocks_for(n, THREADS);
+    return blocks < MOST_BLOCKS ? blocks : MOST_BLOCKS;
+}
+
+static __device__ __forceinline__ void put(cuda_type type, void *out, size_t i, float x)
+{
+    if (type == CUDA_F16)
+        ((__half *)out)[i] = __float2half_rn(x);
+    else if (type == CUDA_BF16)
+        ((__nv_bfloat16 *)out)[i] = __float2bfloat16_rn(x);
+    else
+        ((float *)out)[i] = x;
+}
+
+static __global__ void convert(cuda_convert_args a)
+{
+    let_next_start();
+    wait_for_earlier();
+    for (size_t i = blockIdx.x * (size_t)THREADS + threadIdx.x; i < a.count;
+         i += (size_t)gridDim.x * THREADS)
+        put(a.type, a.out, i, a.in[i]);
+}
+
+cudaError_t bg_cuda_convert(const cuda_convert_args *a, const cuda_launch *l)
+{
+    return launch(convert, dim3(some_blocks(a->count)), THREADS, 0, *a, l);
+}
+
+static __global__ void decode(cuda_decode_args a)
+{
+    let_next_start();
+    wait_for_earlier();
+    const size_t first = a.first * a.w.cols, n = a.n_rows * a.w.cols;
+    for (size_t i = blockIdx.x * (size_t)THREADS + threadIdx.x; i < n;
+         i += (size_t)gridDim.x * THREADS)
+        put(a.type, a.out, i, decode_value(a.w, first + i));
+}
+
+/* Eight values of a lane from one word; the panel begins with a whole block of 64. */
+static __global__ void decode_4bit(cuda_decode_args a)
+{
+    __shared__ float table[16 * WARP];
+    let_next_start();
+    for (unsigned i = threadIdx.x; i < 16 * WARP; i += THREADS) table[i] = a.w.code[i / WARP];
+    __syncthreads();
+    wait_for_earlier();
+    const size_t first = a.first * a.w.cols, n = a.n_rows * a.w.cols / 8;
+    for (size_t i = blockIdx.x * (size_t)THREADS + threadIdx.x; i < n;
+         i += (size_t)gridDim.x * THREADS) {
+        const uint32_t word = ((const uint32_t *)a.w.codes)[first / 8 + i];
+        const float scale = block_scale(a.w, (first + i * 8) / BG_BLOCK);
+        float v[8];
+#pragma unroll
+        for (int k = 0; k < 8; k++) {
+            const uint32_t code = word >> (k / 2 * 8 + (k % 2 ? 0 : 4)) & 15;
+            v[k] = table[code * WARP + threadIdx.x % WARP] * scale;
+        }
+        if (a.type == CUDA_F32) {
+            float4 *to = (float4 *)a.out + 2 * i;
+            to[0] = make_float4(v[0], v[1], v[2], v[3]);
+            to[1] = make_float4(v[4], v[5], v[6], v[7]);
+        } else {
+            uint32_t packed[4];
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                __half2 h = __floats2half2_rn(v[2 * k], v[2 * k + 1]);
+                packed[k] = *(uint32_t *)&h;
+            }
+            ((uint4 *)a.out)[i] = make_uint4(packed[0], packed[1], packed[2], packed[3]);
+        }
+    }
+}
+
+cudaError_t bg_cuda_decode(const cuda_decode_args *a, const cuda_launch *l)
+{
+    const size_t n = a->n_rows * a->w.cols;
+    if (bg_formats[a->w.format].blockwise && n % BG_BLOCK == 0 &&
+        a->first * a->w.cols % BG_BLOCK == 0 && a->type != CUDA_BF16)
+        return launch(decode_4bit, dim3(some_blocks(n / 8)), THREADS, 0, *a, l);
+    return launch(decode, dim3(some_blocks(n)), THREADS, 0, *a, l);
+}
+
+static __global__ void finish_product(cuda_finish_args a)
+{
+    let_next_start();
+    wait_for_earlier();
+    const bool int8 = a.w.format == BG_FORMAT_INT8;
+    const size_t m = blockIdx.y;
+    for (size_t i = blockIdx.x * (size_t)THREADS + threadIdx.x; i < a.n;
+         i += (size_t)gridDim.x * THREADS) {
+        const size_t col = a.first + i;
+        float y;
+        if (int8)
+            y = (float)((const int32_t *)a.product)[m * a.n + i] * a.quantized.absmax[m] *
+                a.w.scales[col];
+        else
+            y = ((const float *)a.product)[m * a.n + i];
+        y = add_bias(a.epilogue, int8, col, y);
+        if (int8 && *a.quantized.n_outliers > 0) {
+            y += sum_outliers(a.w, a.in + m * a.in_stride, a.quantized.outliers,
+                              *a.quantized.n_outliers, col, 0, 1);
+            y = round_if(a.epilogue.half, y);
+        }
+        finish(a.epilogue, m, col, y);
+    }
+}
+
+cudaError_t bg_cuda_finish(const cuda_finish_args *a, const cuda_launch *l)
+{
+    return launch(finish_product, dim3(some_blocks(a->n), (unsigned)a->n_rows), THREADS, 0, *a, l);
+}

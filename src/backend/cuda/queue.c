@@ -1,0 +1,219 @@
+/* The queue. An operation's nodes wait here until a result is wanted. Then the same nodes with the
+ * same arguments, as every step of a decoding loop has them, are a graph that was made the second
+ * time and is launched with one call; others are launched one by one. Equal arguments, addresses
+ * included, mean equal launches, so a graph cannot be out of date. */
+#include "backend/cuda/cuda.h"
+
+#include "core/alloc.h"
+#include "core/checked.h"
+
+#include <string.h>
+
+enum { STEP_ALIGN = 16, STEP_LEAST = 64 << 10 };
+
+/* ---- the nodes' kernels ---------------------------------------------------------------------- */
+
+#define RUNS(name, function, member)                                                               \
+    static cudaError_t name(cuda_backend *cuda, const cuda_node *n)                                \
+    {                                                                                              \
+        return function(&n->args.member, &cuda->launch);                                           \
+    }
+
+RUNS(run_embed, bg_cuda_embed, embed)
+RUNS(run_norm, bg_cuda_norm_rows, norm)
+RUNS(run_copy, bg_cuda_copy_rows, copy)
+RUNS(run_linear, bg_cuda_linear, linear)
+RUNS(run_quantize, bg_cuda_quantize, quantize)
+RUNS(run_convert, bg_cuda_convert, convert)
+RUNS(run_decode, bg_cuda_decode, decode)
+RUNS(run_finish, bg_cuda_finish, finish)
+RUNS(run_place, bg_cuda_place, attention)
+RUNS(run_attend, bg_cuda_attend, attention)
+RUNS(run_attend_one, bg_cuda_attend_one, attention)
+RUNS(run_argmax, bg_cuda_argmax, head)
+RUNS(run_score, bg_cuda_score, head)
+
+static cudaError_t run_gemm(cuda_backend *cuda, const cuda_node *n)
+{
+    return cuda_matmul_run(cuda, &n->args.gemm);
+}
+
+static const struct {
+    const char *name;
+    cudaError_t (*run)(cuda_backend *cuda, const cuda_node *n);
+} kinds[NODE_KINDS] = {
+    [NODE_EMBED] = {"the embedding", run_embed},
+    [NODE_NORM] = {"a norm", run_norm},
+    [NODE_COPY] = {"copying rows", run_copy},
+    [NODE_LINEAR] = {"a linear layer of few rows", run_linear},
+    [NODE_QUANTIZE] = {"quantizing activations", run_quantize},
+    [NODE_CONVERT] = {"converting activations", run_convert},
+    [NODE_DECODE] = {"decoding weights", run_decode},
+    [NODE_GEMM] = {"a matrix product (cuBLASLt)", run_gemm},
+    [NODE_FINISH] = {"a linear layer's end", run_finish},
+    [NODE_PLACE] = {"writing keys and values", run_place},
+    [NODE_ATTEND] = {"attention", run_attend},
+    [NODE_ATTEND_ONE] = {"attention of one query", run_attend_one},
+    [NODE_ARGMAX] = {"the largest logit", run_argmax},
+    [NODE_SCORE] = {"log-likelihoods", run_score},
+};
+
+static bg_status launch_all(cuda_backend *cuda, bg_error *err)
+{
+    if (cuda->step_bytes > 0)
+        BG_TRY(cuda_check(cudaMemcpyAsync(cuda->step_device, cuda->step_host, cuda->step_bytes,
+                                          cudaMemcpyHostToDevice, cuda->launch.stream),
+                          "copying a step's data", err));
+    for (size_t i = 0; i < cuda->n_nodes; i++) {
+        const cuda_node *n = &cuda->nodes[i];
+        cudaError_t e = kinds[n->kind].run(cuda, n);
+        if (e == cudaSuccess && cuda->check_each) e = cudaStreamSynchronize(cuda->launch.stream);
+        BG_TRY(cuda_check(e, kinds[n->kind].name, err));
+    }
+    return BG_OK;
+}
+
+/* ---- graphs ---------------------------------------------------------------------------------- */
+
+static cuda_graph *find_graph(cuda_backend *cuda)
+{
+    for (int i = 0; i < MAX_GRAPHS; i++) {
+        cuda_graph *g = &cuda->graphs[i];
+        if (g->exec && g->n_nodes == cuda->n_nodes && g->step_bytes == cuda->step_bytes &&
+            memcmp(g->nodes, cuda->nodes, g->n_nodes * sizeof *g->nodes) == 0)
+            return g;
+    }
+    return NULL;
+}
+
+/* Whether these nodes were run before; remembers that they are now. */
+static bool seen_before(cuda_backend *cuda)
+{
+    uint64_t hash = cuda->n_nodes * 0x9E3779B97F4A7C15ULL + cuda->step_bytes;
+    const char *p = (const char *)cuda->nodes;
+    for (size_t i = 0; i + 8 <= cuda->n_nodes * sizeof *cuda->nodes; i += 8) {
+        uint64_t word;
+        memcpy(&word, p + i, 8);
+        hash = (hash ^ word) * 0x9E3779B97F4A7C15ULL;
+        hash ^= hash >> 29;
+    }
+    for (int i = 0; i < MAX_SEEN; i++)
+        if (cuda->seen[i] == hash) return true;
+    cuda->seen[cuda->n_seen++ % MAX_SEEN] = hash;
+    return false;
+}
+
+static void free_graph(cuda_graph *g)
+{
+    if (g->exec) cudaGraphExecDestroy(g->exec);
+    bg_free(g->nodes);
+    *g = (cuda_graph){0};
+}
+
+/* The queue as a graph, in the place of the one not used for longest. NULL where that fails: the
+ * nodes can be launched one by one then. */
+static cuda_graph *make_graph(cuda_backend *cuda)
+{
+    cuda_graph *g = &cuda->graphs[0];
+    for (int i = 1; i < MAX_GRAPHS; i++)
+        if (cuda->graphs[i].last_use < g->last_use) g = &cuda->graphs[i];
+    free_graph(g);
+    cudaGraph_t graph = NULL;
+    bool ok = cudaStreamBeginCapture(cuda->launch.stream, cudaStreamCaptureModeThreadLocal) ==
+              cudaSuccess;
+    if (ok) {
+        ok = launch_all(cuda, NULL) == BG_OK;
+        ok = cudaStreamEndCapture(cuda->launch.stream, &graph) == cudaSuccess && ok;
+    }
+    if (ok) ok = cudaGraphInstantiate(&g->exec, graph, 0) == cudaSuccess;
+    if (graph) cudaGraphDestroy(graph);
+    g->nodes = ok ? bg_alloc_array(cuda->n_nodes, sizeof *g->nodes) : NULL;
+    if (!g->nodes) {
+        cudaGetLastError();
+        free_graph(g);
+        return NULL;
+    }
+    memcpy(g->nodes, cuda->nodes, cuda->n_nodes * sizeof *g->nodes);
+    g->n_nodes = cuda->n_nodes;
+    g->step_bytes = cuda->step_bytes;
+    return g;
+}
+
+/* Not where each kernel is waited for, and not for a handful of launches. */
+static cuda_graph *get_graph(cuda_backend *cuda)
+{
+    if (!cuda->use_graphs || cuda->check_each || cuda->n_nodes < 4) return NULL;
+    cuda_graph *g = find_graph(cuda);
+    if (!g && seen_before(cuda)) g = make_graph(cuda);
+    if (g) g->last_use = ++cuda->uses;
+    return g;
+}
+
+bg_status cuda_flush(cuda_backend *cuda, bg_error *err)
+{
+    bg_status status = BG_OK;
+    if (cuda->n_nodes > 0) {
+        cuda_graph *g = get_graph(cuda);
+        status = g ? cuda_check(cudaGraphLaunch(g->exec, cuda->launch.stream), "a step", err)
+                   : launch_all(cuda, err);
+        cuda->n_nodes = 0;
+    }
+    cuda->step_bytes = cuda->sequences_bytes = 0;
+    bg_status waited =
+        cuda_check(cudaStreamSynchronize(cuda->launch.stream), "what was queued", err);
+    return status != BG_OK ? status : waited;
+}
+
+void cuda_queue_free(cuda_backend *cuda)
+{
+    for (int i = 0; i < MAX_GRAPHS; i++) free_graph(&cuda->graphs[i]);
+    bg_free(cuda->nodes);
+    cudaFreeHost(cuda->step_host);
+    cuda_release(cuda, cuda->step_device, cuda->step_capacity);
+}
+
+/* ---- filling it ------------------------------------------------------------------------------ */
+
+static bg_status grow_step(cuda_backend *cuda, size_t bytes, bg_error *err)
+{
+    cudaFreeHost(cuda->step_host);
+    cuda_release(cuda, cuda->step_device, cuda->step_capacity);
+    cuda->step_host = cuda->step_device = NULL;
+    cuda->step_capacity = 0;
+    bytes = bg_max_size(2 * bytes, STEP_LEAST);
+    void *p = NULL;
+    BG_TRY(cuda_check(cudaHostAlloc(&p, bytes, 0), "a step's data", err));
+    cuda->step_host = p;
+    cuda->step_device = cuda_alloc(cuda, bytes, "a step's data", err);
+    if (!cuda->step_device) return BG_ERR_MEMORY;
+    cuda->step_capacity = bytes;
+    return BG_OK;
+}
+
+bg_status cuda_begin(cuda_backend *cuda, size_t step_bytes, size_t n_nodes, bg_error *err)
+{
+    step_bytes += 4 * STEP_ALIGN;
+    if (n_nodes > MAX_NODES)
+        return bg_fail(err, BG_ERR_INTERNAL, "an operation of %zu kernels; at most %d are possible",
+                       n_nodes, MAX_NODES);
+    if (step_bytes > cuda->step_capacity - cuda->step_bytes || n_nodes > MAX_NODES - cuda->n_nodes)
+        BG_TRY(cuda_flush(cuda, err));
+    return step_bytes > cuda->step_capacity ? grow_step(cuda, step_bytes, err) : BG_OK;
+}
+
+const void *cuda_put(cuda_backend *cuda, const void *data, size_t n)
+{
+    char *to = cuda->step_host + cuda->step_bytes;
+    const void *there = cuda->step_device + cuda->step_bytes;
+    memcpy(to, data, n);
+    cuda->step_bytes += (n + STEP_ALIGN - 1) / STEP_ALIGN * STEP_ALIGN;
+    return there;
+}
+
+cuda_node *cuda_push(cuda_backend *cuda, node_kind kind)
+{
+    cuda_node *n = &cuda->nodes[cuda->n_nodes++];
+    memset(n, 0, sizeof *n);
+    n->kind = kind;
+    return n;
+}

@@ -1,0 +1,75 @@
+/* Kernels that go over rows: embeddings, norms, copies. */
+#include "backend/cuda/device.cuh"
+
+static __global__ void embed_rows(cuda_embed_args a)
+{
+    let_next_start();
+    wait_for_earlier();
+    const size_t row = blockIdx.x;
+    for (size_t c = threadIdx.x; c < a.cols; c += blockDim.x) {
+        float sum = 0;
+        for (size_t k = 0; k < a.n_lookups; k++) {
+            float value = decode_value(a.tables[k], (size_t)a.ids[k][row] * a.cols + c);
+            sum = k == 0 && a.scales[k] == 1 ? value : sum + a.scales[k] * value;
+        }
+        a.out[row * a.cols + c] = round_if(a.half, sum);
+    }
+}
+
+cudaError_t bg_cuda_embed(const cuda_embed_args *a, const cuda_launch *l)
+{
+    return launch(embed_rows, dim3((unsigned)a->n_rows), 256, 0, *a, l);
+}
+
+static __global__ void __launch_bounds__(NORM_THREADS) norm_rows(cuda_norm_args a)
+{
+    __shared__ double room[NORM_THREADS / WARP];
+    let_next_start();
+    wait_for_earlier();
+    const float *in = a.in + blockIdx.x * a.cols;
+    float *out = a.out + blockIdx.x * a.cols;
+    norm_state s = block_norm(a.norm, a.half, in, a.cols, room);
+    for (size_t i = threadIdx.x; i < a.cols; i += blockDim.x)
+        out[i] = norm_value(a.norm, s, a.half, in[i], i);
+}
+
+cudaError_t bg_cuda_norm_rows(const cuda_norm_args *a, const cuda_launch *l)
+{
+    return launch(norm_rows, dim3((unsigned)a->n_rows), NORM_THREADS, 0, *a, l);
+}
+
+static __global__ void copy_rows(cuda_copy_args a)
+{
+    let_next_start();
+    wait_for_earlier();
+    const size_t i = blockIdx.x;
+    const float *from = a.in + (a.in_rows ? (size_t)a.in_rows[i] : i) * a.cols;
+    float *to = a.out + (a.out_rows ? (size_t)a.out_rows[i] : i) * a.cols;
+    for (size_t c = threadIdx.x; c < a.cols; c += blockDim.x)
+        to[c] = a.scale == 1 ? from[c] : round_if(a.half, a.scale * from[c]);
+}
+
+cudaError_t bg_cuda_copy_rows(const cuda_copy_args *a, const cuda_launch *l)
+{
+    return launch(copy_rows, dim3((unsigned)a->n_rows), 256, 0, *a, l);
+}
+
+struct round_args {
+    float *values;
+    size_t n;
+};
+
+static __global__ void round_values(round_args a)
+{
+    wait_for_earlier();
+    for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < a.n;
+         i += (size_t)gridDim.x * blockDim.x)
+        a.values[i] = round_half(a.values[i]);
+}
+
+cudaError_t bg_cuda_round(float *values, size_t n, const cuda_launch *l)
+{
+    round_args a = {values, n};
+    unsigned blocks = blocks_for(n, 256);
+    return launch(round_values, dim3(blocks < 4096 ? blocks : 4096), 256, 0, a, l);
+}
