@@ -223,7 +223,7 @@ static double run_linear(bg_format_id id, size_t n_rows, size_t rows, size_t col
 static void test_linear(void)
 {
     static const size_t shapes[][2] = {{40, 56},   {192, 320},  {700, 768}, {3, 1000},
-                                       {96, 2048}, {130, 2560}, {64, 5120}};
+                                       {96, 2048}, {130, 2560}, {64, 5120}, {51, 36}};
     static const size_t n_rows[] = {1, 2, 3, 8, 13, 64, 70};
     static const variant variants[] = {
         {.bias = true, .activation = BG_ACTIVATION_GELU_TANH, .residual = true, .in_place = true},

@@ -61,8 +61,8 @@ static __device__ __forceinline__ size_t plane(const cuda_attention_args &a, int
 /* A block for each row of each sequence; its warps go over the heads. */
 static __global__ void place_rows(cuda_attention_args a)
 {
-    let_next_start();
     wait_for_earlier();
+    let_next_start();
     const cuda_sequence s = a.sequences[blockIdx.y];
     const unsigned warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, d = (unsigned)a.head_dim;
     if ((int)blockIdx.x >= s.rows) return;
@@ -123,8 +123,8 @@ static __global__ void __launch_bounds__(ONE_THREADS) attend_one(cuda_attention_
     __shared__ __align__(16) float query[MAX_HEAD_DIM], key[MAX_HEAD_DIM];
     __shared__ float room[ONE_THREADS / WARP];
     __shared__ float partial[ONE_THREADS * 4];
-    let_next_start();
     wait_for_earlier();
+    let_next_start();
     const cuda_sequence s = a.sequences[blockIdx.y];
     const size_t head = blockIdx.x, group = a.n_heads / a.n_kv_heads, kv = head / group;
     const int d = (int)a.head_dim;
@@ -155,7 +155,14 @@ static __global__ void __launch_bounds__(ONE_THREADS) attend_one(cuda_attention_
         const int position = all.first + j;
         const float *k = position == own ? key : a.keys + at + (size_t)position * a.head_dim;
         float sum = 0;
-        if (j < n) {
+        if (a.out_half) {
+            /* To the last bit: a weight that is rounded may lie on the border of two. */
+            double exact = 0;
+            if (j < n)
+                for (int i = part; i < d; i += 8) exact += (double)query[i] * (double)k[i];
+            for (int i = 4; i > 0; i /= 2) exact += __shfl_xor_sync(0xFFFFFFFF, exact, i);
+            sum = (float)exact;
+        } else if (j < n) {
             if (d % 4 == 0) {
                 for (int i = part * 4; i < d; i += 32) {
                     const float4 u = *(const float4 *)(query + i), v = *(const float4 *)(k + i);
@@ -168,7 +175,8 @@ static __global__ void __launch_bounds__(ONE_THREADS) attend_one(cuda_attention_
                 for (int i = part; i < d; i += 8) sum = __fmaf_rn(query[i], k[i], sum);
             }
         }
-        for (int i = 4; i > 0; i /= 2) sum += __shfl_xor_sync(0xFFFFFFFF, sum, i);
+        if (!a.out_half)
+            for (int i = 4; i > 0; i /= 2) sum += __shfl_xor_sync(0xFFFFFFFF, sum, i);
         if (j >= n) continue;
         float score = a.scale * sum;
         if (a.position_bias) score += bias_of(a, head, position - s.past);
@@ -246,8 +254,8 @@ template <int DIM>
 static __global__ void __launch_bounds__(ATTEND_THREADS) attend_tile(cuda_attention_args a)
 {
     extern __shared__ __align__(16) float shared[];
-    let_next_start();
     wait_for_earlier();
+    let_next_start();
     const cuda_sequence s = a.sequences[blockIdx.z];
     const int d = (int)a.head_dim, pitch = d + 1, first = (int)blockIdx.x * QUERIES;
     if (first >= s.rows) return;
@@ -282,8 +290,15 @@ static __global__ void __launch_bounds__(ATTEND_THREADS) attend_tile(cuda_attent
             for (int k = 0; k < KEYS / OWNERS; k++) {
                 const int j = own + k * OWNERS, where = tile + j;
                 float dot = 0;
-                for (int i = 0; i < d; i++)
-                    dot = __fmaf_rn(queries[q * pitch + i], keys[j * pitch + i], dot);
+                if (a.out_half) {
+                    double exact = 0; /* as in attend_one */
+                    for (int i = 0; i < d; i++)
+                        exact += (double)queries[q * pitch + i] * (double)keys[j * pitch + i];
+                    dot = (float)exact;
+                } else {
+                    for (int i = 0; i < d; i++)
+                        dot = __fmaf_rn(queries[q * pitch + i], keys[j * pitch + i], dot);
+                }
                 score[k] = a.scale * dot;
                 if (a.position_bias && j < n) score[k] += bias_of(a, head, where - position);
                 if (j >= n || where < mine.first || where >= mine.end) score[k] = -INFINITY;

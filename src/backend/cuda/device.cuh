@@ -237,17 +237,24 @@ static __device__ __forceinline__ float norm_scale(double squares, size_t n, flo
 }
 
 /* One value of a normed row; the CPU's layer_norm and rms_norm say why each step is as it is. */
+static __device__ __forceinline__ float norm_apply(bg_norm_kind kind, bool biased,
+                                                   const norm_state &s, bool half, float x,
+                                                   float weight, float bias)
+{
+    if (kind == BG_NORM_LAYER) {
+        float y = (x - s.mean) * s.scale;
+        return round_if(half, biased ? __fmaf_rn(y, weight, bias) : y * weight);
+    }
+    const bool offset = kind == BG_NORM_RMS_OFFSET;
+    float y = round_if(half && !offset, x * s.scale);
+    return round_if(half, y * (weight + (offset ? 1.0f : 0.0f)));
+}
+
 static __device__ __forceinline__ float norm_value(const cuda_norm &norm, const norm_state &s,
                                                    bool half, float x, size_t i)
 {
-    if (norm.kind == BG_NORM_LAYER) {
-        float y = (x - s.mean) * s.scale;
-        y = norm.bias ? __fmaf_rn(y, norm.weight[i], norm.bias[i]) : y * norm.weight[i];
-        return round_if(half, y);
-    }
-    const bool offset = norm.kind == BG_NORM_RMS_OFFSET;
-    float y = round_if(half && !offset, x * s.scale);
-    return round_if(half, y * (norm.weight[i] + (offset ? 1.0f : 0.0f)));
+    return norm_apply(norm.kind, norm.bias != NULL, s, half, x, norm.weight[i],
+                      norm.bias ? norm.bias[i] : 0);
 }
 
 /* By the whole block, over x (n); sums in double precision, as on the CPU. */

@@ -27,8 +27,8 @@ static __device__ uint64_t block_largest(uint64_t best, uint64_t *room)
 static __global__ void argmax_parts(cuda_head_args a)
 {
     __shared__ uint64_t room[THREADS / WARP];
-    let_next_start();
     wait_for_earlier();
+    let_next_start();
     const size_t row = blockIdx.y, part = blockIdx.x;
     const float *logits = a.logits + row * a.cols;
     uint64_t best = 0;
@@ -43,8 +43,8 @@ static __global__ void argmax_parts(cuda_head_args a)
 static __global__ void argmax_rows(cuda_head_args a)
 {
     __shared__ uint64_t room[1];
-    let_next_start();
     wait_for_earlier();
+    let_next_start();
     uint64_t best = a.partial[blockIdx.x * CUDA_ARGMAX_PARTS + threadIdx.x];
     best = block_largest(best, room);
     if (threadIdx.x == 0) a.ids[blockIdx.x] = (int32_t)(0xFFFFFFFFu - (uint32_t)best);
@@ -64,8 +64,8 @@ static __global__ void score_rows(cuda_head_args a)
 {
     __shared__ float maxima[SCORE_THREADS / WARP];
     __shared__ double sums[SCORE_THREADS / WARP];
-    let_next_start();
     wait_for_earlier();
+    let_next_start();
     const float *x = a.logits + blockIdx.x * a.cols;
     float max = -INFINITY;
     for (size_t c = threadIdx.x; c < a.cols; c += blockDim.x) max = fmaxf(max, x[c]);

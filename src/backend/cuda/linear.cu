@@ -29,8 +29,8 @@ bool bg_cuda_linear_merges(bg_format_id format, size_t cols, const cuda_launch *
 /* A warp for each output, one value at a time. */
 static __global__ void linear_any(cuda_linear_args a)
 {
-    let_next_start();
     wait_for_earlier();
+    let_next_start();
     const unsigned lane = threadIdx.x % WARP;
     const size_t row = blockIdx.x * (size_t)(blockDim.x / WARP) + threadIdx.x / WARP,
                  m = blockIdx.y;
@@ -73,8 +73,8 @@ cudaError_t bg_cuda_linear(const cuda_linear_args *a, const cuda_launch *l)
 
 static __global__ void mark_outliers(cuda_quantize_args a)
 {
-    let_next_start();
     wait_for_earlier();
+    let_next_start();
     const size_t c = blockIdx.x * (size_t)blockDim.x + threadIdx.x;
     if (c >= a.cols) return;
     bool outlier = false;
@@ -87,8 +87,8 @@ static __global__ void mark_outliers(cuda_quantize_args a)
 static __global__ void quantize_rows(cuda_quantize_args a)
 {
     __shared__ float room[256 / WARP];
-    let_next_start();
     wait_for_earlier();
+    let_next_start();
     const float *x = a.in + blockIdx.x * a.cols;
     int8_t *codes = a.out.codes + blockIdx.x * a.cols;
     float most = 0;

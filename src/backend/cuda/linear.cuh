@@ -157,7 +157,7 @@ static __device__ __forceinline__ void load_stage(const cuda_linear_args &a, siz
     for (int r = 0; r < R; r++) {
         size_t row;
         const cuda_matrix &w = row_of<R>(a, set, r, &row);
-        const char *codes = (const char *)w.codes + row * a.cols / 8 * kind_bits(K);
+        const char *codes = (const char *)w.codes + row * a.cols * kind_bits(K) / 8;
 #pragma unroll
         for (int u = 0; u < shape::STAGE; u++) {
             const unsigned at = (pass + u) * WARP + lane, k = at * shape::VALUES;
@@ -246,27 +246,108 @@ multiply_stage(const cuda_linear_args &a, unsigned pass, row_set set,
     }
 }
 
-/* The input of one block: rows [first, first + MT) in the order in which lanes take their values
- * pass by pass, four at a time; rows behind the last, and columns, are zeros. */
-template <kind K, int BYTES, int MT, int R>
-static __device__ void stage_input(const cuda_linear_args &a, size_t first, float *x, double *room)
+/* ---- the input ------------------------------------------------------------------------------- */
+
+/* Up to so many fours of values a thread keeps in registers while one row is normed. */
+enum { KEPT = 4 };
+
+/* A norm's weights: asked for before the kernel waits for its input. */
+struct norm_weights {
+    float4 weight[KEPT], bias[KEPT];
+};
+
+/* Number of the first of the four columns that place q of the staged input holds: lanes take their
+ * values pass by pass, four at a time. */
+template <typename Shape> static __device__ __forceinline__ unsigned column_of(unsigned q)
 {
-    using shape = linear_shape<K, BYTES, MT, R>;
-    const unsigned fours = (unsigned)shape::passes(a.cols) * shape::FOURS * WARP;
+    return (q / (Shape::FOURS * WARP) * WARP + q % WARP) * Shape::VALUES +
+           q / WARP % Shape::FOURS * 4;
+}
+
+static __device__ __forceinline__ float &part_of(float4 &v, int i)
+{
+    return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
+}
+
+/* One row of input in registers, normed where there is a norm. Threads take places of the staged
+ * input in turn; places behind the end of the row are zeros. */
+template <typename Shape>
+static __device__ __forceinline__ void load_row(const cuda_linear_args &a, size_t row,
+                                                unsigned fours, const norm_weights &n, double *room,
+                                                float4 x[KEPT])
+{
+    bool there[KEPT];
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
+        const unsigned q = threadIdx.x + i * blockDim.x, k = column_of<Shape>(q);
+        there[i] = q < fours && k < a.cols;
+        x[i] = there[i] ? *(const float4 *)(a.in + row * a.cols + k) : make_float4(0, 0, 0, 0);
+    }
+    if (!a.norm.weight) return;
+    norm_state s = {0, 0};
+    if (a.norm.kind == BG_NORM_LAYER) {
+        double sum = 0;
+#pragma unroll
+        for (int i = 0; i < KEPT; i++)
+            sum += ((double)x[i].x + (double)x[i].y) + ((double)x[i].z + (double)x[i].w);
+        s.mean = (float)(block_sum(sum, room) / (double)a.cols);
+    }
+    double squares = 0;
+#pragma unroll
+    for (int i = 0; i < KEPT; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const double d = (double)part_of(x[i], j) - (double)s.mean;
+            if (there[i]) squares += d * d;
+        }
+    s.scale = norm_scale(block_sum(squares, room), a.cols, a.norm.eps);
+    if (a.norm.kind == BG_NORM_LAYER && a.norm_half) s.scale = nextafterf(s.scale, 0);
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
+        if (!there[i]) continue;
+        float4 w = n.weight[i], b = n.bias[i];
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            part_of(x[i], j) = norm_apply(a.norm.kind, a.norm.bias != NULL, s, a.norm_half,
+                                          part_of(x[i], j), part_of(w, j), part_of(b, j));
+        if (blockIdx.x == 0)
+            *(float4 *)(a.normed + column_of<Shape>(threadIdx.x + i * blockDim.x)) = x[i];
+    }
+}
+
+template <typename Shape>
+static __device__ __forceinline__ void load_norm(const cuda_linear_args &a, unsigned fours,
+                                                 norm_weights &n)
+{
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
+        const unsigned q = threadIdx.x + i * blockDim.x, k = column_of<Shape>(q);
+        const bool there = q < fours && k < a.cols && a.norm.weight;
+        n.weight[i] = there ? *(const float4 *)(a.norm.weight + k) : make_float4(0, 0, 0, 0);
+        n.bias[i] =
+            there && a.norm.bias ? *(const float4 *)(a.norm.bias + k) : make_float4(0, 0, 0, 0);
+    }
+}
+
+/* Rows [first, first + MT) to shared memory, straight from where they lie; zeros behind the last.
+ * Any length. */
+template <typename Shape, int MT>
+static __device__ void stage_rows(const cuda_linear_args &a, size_t first, unsigned fours, float *x,
+                                  double *room)
+{
     norm_state state = {};
-    if (MT == 1 && a.norm.weight) state = block_norm(a.norm, a.norm_half, a.in, a.cols, room);
+    const bool normed = MT == 1 && a.norm.weight;
+    if (normed) state = block_norm(a.norm, a.norm_half, a.in, a.cols, room);
     for (int m = 0; m < MT; m++) {
         const float *in = a.in + (first + m) * a.cols;
         for (unsigned q = threadIdx.x; q < fours; q += blockDim.x) {
-            const unsigned k = (q / (shape::FOURS * WARP) * WARP + q % WARP) * shape::VALUES +
-                               q / WARP % shape::FOURS * 4;
+            const unsigned k = column_of<Shape>(q);
             float4 v = make_float4(0, 0, 0, 0);
             if (k < a.cols && first + m < a.n_rows) v = *(const float4 *)(in + k);
-            if (MT == 1 && a.norm.weight && k < a.cols) {
-                v.x = norm_value(a.norm, state, a.norm_half, v.x, k);
-                v.y = norm_value(a.norm, state, a.norm_half, v.y, k + 1);
-                v.z = norm_value(a.norm, state, a.norm_half, v.z, k + 2);
-                v.w = norm_value(a.norm, state, a.norm_half, v.w, k + 3);
+            if (normed && k < a.cols) {
+                for (int j = 0; j < 4; j++)
+                    part_of(v, j) =
+                        norm_value(a.norm, state, a.norm_half, part_of(v, j), k + (unsigned)j);
                 if (blockIdx.x == 0) *(float4 *)(a.normed + k) = v;
             }
             ((float4 *)x)[m * fours + q] = v;
@@ -283,39 +364,72 @@ struct int8_row {
     int n_outliers;
 };
 
-static __device__ void quantize_one(const cuda_linear_args &a, size_t padded, int8_row &x,
-                                    double *room)
+static __device__ __forceinline__ float without_outlier(float v)
 {
-    norm_state state = {};
-    if (a.norm.weight) state = block_norm(a.norm, a.norm_half, a.in, a.cols, room);
+    v = round_half(v);
+    return fabsf(v) < BG_OUTLIER_THRESHOLD ? v : 0;
+}
+
+static __device__ __forceinline__ uint32_t int8_code(float v, float factor)
+{
+    if (fabsf(v) >= BG_OUTLIER_THRESHOLD) return 0;
+    return (uint32_t)(int)rintf(without_outlier(v) * factor) & 0xFF;
+}
+
+/* With the row in registers (KEPT), or in x.values already. */
+template <typename Shape>
+static __device__ void quantize_one(const cuda_linear_args &a, size_t padded, bool kept,
+                                    float4 v[KEPT], int8_row &x, double *room)
+{
+    const unsigned fours = (unsigned)padded / 4;
     float most = 0;
     bool any = false;
-    for (size_t k = threadIdx.x; k < a.cols; k += blockDim.x) {
-        float v = a.in[k];
-        if (a.norm.weight) {
-            v = norm_value(a.norm, state, a.norm_half, v, k);
-            if (blockIdx.x == 0) a.normed[k] = v;
+    if (kept) {
+#pragma unroll
+        for (int i = 0; i < KEPT; i++) {
+            const unsigned q = threadIdx.x + i * blockDim.x;
+            if (q < fours) *(float4 *)(x.values + column_of<Shape>(q)) = v[i];
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                most = fmaxf(most, fabsf(without_outlier(part_of(v[i], j))));
+                any |= fabsf(part_of(v[i], j)) >= BG_OUTLIER_THRESHOLD;
+            }
         }
-        x.values[k] = v;
-        any |= fabsf(v) >= BG_OUTLIER_THRESHOLD;
-        v = fabsf(round_half(v));
-        most = fmaxf(most, v < BG_OUTLIER_THRESHOLD ? v : 0);
+    } else {
+        norm_state state = {};
+        if (a.norm.weight) state = block_norm(a.norm, a.norm_half, a.in, a.cols, room);
+        for (unsigned k = threadIdx.x; k < padded; k += blockDim.x) {
+            float y = k < a.cols ? a.in[k] : 0;
+            if (a.norm.weight && k < a.cols) {
+                y = norm_value(a.norm, state, a.norm_half, y, k);
+                if (blockIdx.x == 0) a.normed[k] = y;
+            }
+            x.values[k] = y;
+            most = fmaxf(most, fabsf(without_outlier(y)));
+            any |= fabsf(y) >= BG_OUTLIER_THRESHOLD;
+        }
     }
     x.absmax = block_max(most, (float *)room);
     const float factor = x.absmax > 0 ? 127 * reciprocal(a.reciprocals, x.absmax) : 0;
-    for (size_t k = threadIdx.x; k < padded; k += blockDim.x) {
-        float v = k < a.cols ? x.values[k] : 0;
-        const bool outlier = fabsf(v) >= BG_OUTLIER_THRESHOLD;
-        v = round_half(v);
-        v = fabsf(v) < BG_OUTLIER_THRESHOLD ? v : 0;
-        x.codes[k] = outlier ? 0 : (int8_t)(int)rintf(v * factor);
+    if (kept) {
+#pragma unroll
+        for (int i = 0; i < KEPT; i++) {
+            const unsigned q = threadIdx.x + i * blockDim.x;
+            if (q >= fours) continue;
+            *(uint32_t *)(x.codes + column_of<Shape>(q)) =
+                int8_code(v[i].x, factor) | int8_code(v[i].y, factor) << 8 |
+                int8_code(v[i].z, factor) << 16 | int8_code(v[i].w, factor) << 24;
+        }
+    } else {
+        for (unsigned k = threadIdx.x; k < padded; k += blockDim.x)
+            x.codes[k] = (int8_t)int8_code(x.values[k], factor);
     }
     x.n_outliers = 0;
     if (!__syncthreads_or(any)) return;
     if (threadIdx.x < WARP) {
         int n = 0;
         for (size_t k = threadIdx.x; k < padded; k += WARP) {
-            const bool outlier = k < a.cols && fabsf(x.values[k]) >= BG_OUTLIER_THRESHOLD;
+            const bool outlier = fabsf(x.values[k]) >= BG_OUTLIER_THRESHOLD;
             const unsigned all = __ballot_sync(0xFFFFFFFF, outlier);
             if (outlier) x.outliers[n + __popc(all & ((1u << threadIdx.x) - 1))] = (int32_t)k;
             n += __popc(all);
@@ -326,39 +440,76 @@ static __device__ void quantize_one(const cuda_linear_args &a, size_t padded, in
     x.n_outliers = ((int *)room)[0];
 }
 
+/* ---- the output ------------------------------------------------------------------------------ */
+
+/* Lane r * MT + m ends up with the product of row r and activations m. What that takes besides the
+ * product is asked for early: constants before the kernel waits for its input. */
+struct lane_end {
+    float bias, scale;
+};
+
+template <kind K, int MT, int R>
+static __device__ __forceinline__ lane_end load_end(const cuda_linear_args &a, size_t group)
+{
+    const unsigned r = threadIdx.x % WARP / MT;
+    lane_end end = {0, 0};
+    if (r >= R) return end;
+    const row_set set = rows_of<R>(a, group);
+    size_t row;
+    const cuda_matrix &w = row_of<R>(a, set, (int)r, &row);
+    const float *bias = a.epilogue[a.gated ? r / (R > 1 ? R / 2 : 1) : set.part].bias;
+    if (bias) end.bias = bias[row];
+    if (K == KIND_INT8) end.scale = w.scales[row];
+    return end;
+}
+
 template <kind K, int BYTES, int MT, int R>
 static __global__ void __launch_bounds__(LINEAR_THREADS) linear_few(cuda_linear_args a)
 {
     using shape = linear_shape<K, BYTES, MT, R>;
     extern __shared__ __align__(16) char shared[];
     __shared__ double room[LINEAR_THREADS / WARP];
-    const unsigned lane = threadIdx.x % WARP;
+    constexpr int HALF = R > 1 ? R / 2 : 1;
+    const unsigned lane = threadIdx.x % WARP, my_r = lane / MT, my_m = lane % MT;
     const size_t step = gridDim.x * (blockDim.x / WARP), first = blockIdx.y * MT;
     const size_t padded = shape::passes(a.cols) * shape::PASS;
+    const unsigned fours = (unsigned)padded / 4;
     const size_t groups = groups_of<R>(a);
     size_t group = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
 
-    let_next_start();
-    stage<K, BYTES, MT, R> now, next;
-    if (group < groups) load_stage<K, BYTES, MT, R>(a, group, 0, now);
-
     /* What does not depend on earlier kernels is done before the wait for them. */
-    const char *x = shared;
-    size_t x_stride = padded * 4;
+    stage<K, BYTES, MT, R> now, next;
+    lane_end end = {0, 0};
+    if (group < groups) {
+        load_stage<K, BYTES, MT, R>(a, group, 0, now);
+        end = load_end<K, MT, R>(a, group);
+    }
+    const bool kept = MT == 1 && fours <= KEPT * blockDim.x;
+    norm_weights weights;
+    if (kept) load_norm<shape>(a, fours, weights);
     float *table = (float *)(shared + padded * 4 * MT);
     if constexpr (is_4bit(K))
         for (unsigned i = threadIdx.x; i < 16 * WARP; i += blockDim.x)
             table[i] = a.w[0].code[i / WARP];
     wait_for_earlier();
+    let_next_start();
+
+    const char *x = shared;
+    size_t x_stride = padded * 4;
+    float4 row_values[KEPT];
+    const bool own = MT == 1 && a.n_rows == 1;
+    if (kept && (own || K != KIND_INT8)) {
+        load_row<shape>(a, first, fours, weights, room, row_values);
+    }
     int8_row one = {};
     if constexpr (K == KIND_INT8) {
         x_stride = padded;
-        if (MT == 1 && a.n_rows == 1) {
+        if (own) {
             one.values = (float *)shared;
             one.outliers = (int32_t *)(shared + padded * 4);
             one.codes = (int8_t *)(shared + padded * 8);
             x = (const char *)one.codes;
-            quantize_one(a, padded, one, room);
+            quantize_one<shape>(a, padded, kept, row_values, one, room);
         } else {
             for (int m = 0; m < MT; m++)
                 for (size_t k = threadIdx.x * 4; k < padded; k += blockDim.x * 4)
@@ -368,72 +519,89 @@ static __global__ void __launch_bounds__(LINEAR_THREADS) linear_few(cuda_linear_
                             : 0;
             one.n_outliers = *a.quantized.n_outliers;
             one.outliers = a.quantized.outliers;
+            one.absmax = first + my_m < a.n_rows ? a.quantized.absmax[first + my_m] : 0;
+        }
+    } else if (kept) {
+#pragma unroll
+        for (int i = 0; i < KEPT; i++) {
+            const unsigned q = threadIdx.x + i * blockDim.x;
+            if (q < fours) ((float4 *)shared)[q] = row_values[i];
         }
     } else {
-        stage_input<K, BYTES, MT, R>(a, first, (float *)shared, room);
+        stage_rows<shape, MT>(a, first, fours, (float *)shared, room);
     }
     __syncthreads();
 
     const unsigned passes = (unsigned)shape::passes(a.cols);
     for (; group < groups; group += step) {
         const row_set set = rows_of<R>(a, group);
+        const int part = a.gated ? 1 : set.part;
+        const cuda_epilogue &e = a.epilogue[part];
+        const size_t my_row = set.first + my_r;
+        const bool mine =
+            my_r < (a.gated ? HALF : R) && first + my_m < a.n_rows && my_row < a.w[part].rows;
+        const size_t m = first + my_m;
+        float factor = 1, addend = 0, residual = 0;
+        if (mine && !a.gated) {
+            if (e.multiplier) factor = e.multiplier[m * e.multiplier_stride + my_row];
+            if (e.addend) addend = e.addend[m * e.addend_stride + my_row];
+            if (e.residual) residual = e.residual[m * e.residual_stride + my_row];
+        }
         typename sum_type<K>::type sums[R][MT] = {};
+        lane_end next_end = end;
         for (unsigned pass = 0; pass < passes; pass += shape::STAGE) {
             const bool last = pass + shape::STAGE >= passes;
-            if (!last)
+            if (!last) {
                 load_stage<K, BYTES, MT, R>(a, group, pass + shape::STAGE, next);
-            else if (group + step < groups)
+            } else if (group + step < groups) {
                 load_stage<K, BYTES, MT, R>(a, group + step, 0, next);
+                next_end = load_end<K, MT, R>(a, group + step);
+            }
             multiply_stage<K, BYTES, MT, R>(a, pass, set, now, x, x_stride, table + lane, sums);
             now = next;
         }
 
-        /* Lane r * MT + m ends up with the product of row r and activations m. */
-        float mine = 0, gate = 0;
-        constexpr int HALF = R > 1 ? R / 2 : 1;
+        float y = 0, outliers = 0;
 #pragma unroll
         for (int r = 0; r < R; r++) {
-            size_t row;
-            const cuda_matrix &w = row_of<R>(a, set, r, &row);
-            const cuda_epilogue &e = a.epilogue[a.gated ? r / HALF : set.part];
 #pragma unroll
-            for (int m = 0; m < MT; m++) {
-                float y = (float)warp_sum(sums[r][m]);
-                const bool there = first + m < a.n_rows;
+            for (int i = 0; i < MT; i++) {
+                const float sum = (float)warp_sum(sums[r][i]);
+                if (lane == r * MT + i) y = sum;
                 if constexpr (K == KIND_INT8) {
-                    const bool own = MT == 1 && a.n_rows == 1;
-                    const float absmax = own     ? one.absmax
-                                         : there ? a.quantized.absmax[first + m]
-                                                 : 0;
-                    y = y * absmax * w.scales[row];
-                    y = add_bias(e, true, row, y);
-                    if (one.n_outliers > 0) {
-                        const float *values =
-                            own ? one.values : a.in + (there ? first + m : 0) * a.cols;
-                        y += warp_sum(sum_outliers(w, values, one.outliers, one.n_outliers, row,
-                                                   (int)lane, WARP));
-                        y = round_if(e.half, y);
-                    }
-                } else {
-                    y = add_bias(e, false, row, y);
+                    if (one.n_outliers == 0) continue;
+                    size_t row;
+                    const cuda_matrix &w = row_of<R>(a, set, r, &row);
+                    const float *values =
+                        own ? one.values : a.in + (first + i < a.n_rows ? first + i : 0) * a.cols;
+                    const float other = warp_sum(sum_outliers(
+                        w, values, one.outliers, one.n_outliers, row, (int)lane, WARP));
+                    if (lane == r * MT + i) outliers = other;
                 }
-                if (a.gated && r >= HALF && lane == (r - HALF) * MT + m) gate = y;
-                if (!(a.gated && r >= HALF) && lane == r * MT + m) mine = y;
             }
         }
-        const unsigned r = lane / MT, m = lane % MT;
-        const size_t row = set.first + r;
-        if (r >= (a.gated ? HALF : R) || first + m >= a.n_rows) continue;
-        if (row >= a.w[a.gated ? 0 : set.part].rows) continue;
-        if (a.gated) {
-            const cuda_epilogue &e = a.epilogue[1];
-            float y = activate(e.activation, e.half, gate);
-            if (e.activation != BG_ACTIVATION_NONE) y = round_if(e.half, y);
-            y = round_if(e.half, y * mine);
-            e.out[(first + m) * e.out_stride + row] = y;
+        const cuda_epilogue &mine_e = a.epilogue[a.gated ? (my_r >= HALF) : set.part];
+        if constexpr (K == KIND_INT8) {
+            y = y * one.absmax * end.scale;
+            y = mine_e.bias ? __fmaf_rn(y, INT8_SCALE, end.bias) : y * INT8_SCALE;
+            y = round_if(e.half, y);
+            if (one.n_outliers > 0) y = round_if(e.half, y + outliers);
         } else {
-            finish(a.epilogue[set.part], first + m, row, mine);
+            if (mine_e.bias) y += end.bias;
+            y = round_if(e.half, y);
         }
+        end = next_end;
+        if (a.gated) {
+            factor = y; /* of the first part */
+            y = __shfl_down_sync(0xFFFFFFFF, y, HALF * MT);
+        }
+        if (!mine) continue;
+        y = activate(e.activation, e.half, y);
+        if (e.activation != BG_ACTIVATION_NONE) y = round_if(e.half, y);
+        if (a.gated || e.multiplier) y = round_if(e.half, y * factor);
+        if (e.addend) y = round_if(e.half, y + addend);
+        if (e.residual) y = round_if(e.half, y + residual);
+        e.out[m * e.out_stride + my_row] = y;
     }
 }
 
@@ -446,7 +614,9 @@ static cudaError_t launch_few(const cuda_linear_args &a, const cuda_launch *l)
     const size_t groups = groups_of<R>(a);
     /* Blocks that all run at once, each warp with the same number of groups, nearly. */
     const unsigned threads =
-        groups < (size_t)l->multiprocessors * 8 ? LINEAR_THREADS / 2 : LINEAR_THREADS;
+        groups < (size_t)l->multiprocessors * 8 && a.cols <= KEPT * 4 * LINEAR_THREADS / 2
+            ? LINEAR_THREADS / 2
+            : LINEAR_THREADS;
     int resident = 1;
     if (shared > 48 << 10) {
         cudaError_t e =

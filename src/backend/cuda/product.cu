@@ -22,8 +22,8 @@ static __device__ __forceinline__ void put(cuda_type type, void *out, size_t i, 
 
 static __global__ void convert(cuda_convert_args a)
 {
-    let_next_start();
     wait_for_earlier();
+    let_next_start();
     for (size_t i = blockIdx.x * (size_t)THREADS + threadIdx.x; i < a.count;
          i += (size_t)gridDim.x * THREADS)
         put(a.type, a.out, i, a.in[i]);
@@ -36,8 +36,8 @@ cudaError_t bg_cuda_convert(const cuda_convert_args *a, const cuda_launch *l)
 
 static __global__ void decode(cuda_decode_args a)
 {
-    let_next_start();
     wait_for_earlier();
+    let_next_start();
     const size_t first = a.first * a.w.cols, n = a.n_rows * a.w.cols;
     for (size_t i = blockIdx.x * (size_t)THREADS + threadIdx.x; i < n;
          i += (size_t)gridDim.x * THREADS)
@@ -48,10 +48,10 @@ static __global__ void decode(cuda_decode_args a)
 static __global__ void decode_4bit(cuda_decode_args a)
 {
     __shared__ float table[16 * WARP];
-    let_next_start();
     for (unsigned i = threadIdx.x; i < 16 * WARP; i += THREADS) table[i] = a.w.code[i / WARP];
     __syncthreads();
     wait_for_earlier();
+    let_next_start();
     const size_t first = a.first * a.w.cols, n = a.n_rows * a.w.cols / 8;
     for (size_t i = blockIdx.x * (size_t)THREADS + threadIdx.x; i < n;
          i += (size_t)gridDim.x * THREADS) {
@@ -90,8 +90,8 @@ cudaError_t bg_cuda_decode(const cuda_decode_args *a, const cuda_launch *l)
 
 static __global__ void finish_product(cuda_finish_args a)
 {
-    let_next_start();
     wait_for_earlier();
+    let_next_start();
     const bool int8 = a.w.format == BG_FORMAT_INT8;
     const size_t m = blockIdx.y;
     for (size_t i = blockIdx.x * (size_t)THREADS + threadIdx.x; i < a.n;

@@ -3,8 +3,8 @@
 
 static __global__ void embed_rows(cuda_embed_args a)
 {
-    let_next_start();
     wait_for_earlier();
+    let_next_start();
     const size_t row = blockIdx.x;
     for (size_t c = threadIdx.x; c < a.cols; c += blockDim.x) {
         float sum = 0;
@@ -24,8 +24,8 @@ cudaError_t bg_cuda_embed(const cuda_embed_args *a, const cuda_launch *l)
 static __global__ void __launch_bounds__(NORM_THREADS) norm_rows(cuda_norm_args a)
 {
     __shared__ double room[NORM_THREADS / WARP];
-    let_next_start();
     wait_for_earlier();
+    let_next_start();
     const float *in = a.in + blockIdx.x * a.cols;
     float *out = a.out + blockIdx.x * a.cols;
     norm_state s = block_norm(a.norm, a.half, in, a.cols, room);
@@ -40,8 +40,8 @@ cudaError_t bg_cuda_norm_rows(const cuda_norm_args *a, const cuda_launch *l)
 
 static __global__ void copy_rows(cuda_copy_args a)
 {
-    let_next_start();
     wait_for_earlier();
+    let_next_start();
     const size_t i = blockIdx.x;
     const float *from = a.in + (a.in_rows ? (size_t)a.in_rows[i] : i) * a.cols;
     float *to = a.out + (a.out_rows ? (size_t)a.out_rows[i] : i) * a.cols;
