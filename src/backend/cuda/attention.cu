@@ -6,6 +6,8 @@
 
 enum {
     ONE_THREADS = 256,
+    KEY_LANES = 2,
+    AHEAD = 8, /* values on their way at once */
     ONE_MAX_KEYS = 8192,
     MAX_HEAD_DIM = 256,
     QUERIES = 16, /* of a tile */
@@ -147,24 +149,28 @@ static __global__ void __launch_bounds__(ONE_THREADS) attend_one(cuda_attention_
             a.values[at + (size_t)own * a.head_dim + (size_t)i] = own_value[i];
         }
 
-    /* Eight lanes share a key; a warp goes on until all of its four keys are done. */
+    /* Two lanes share a key, so that a short context is one round of loads, all on their way at
+     * once; a warp goes on until all of its keys are done. */
     const key_range all = visible_to(a, s, s.past);
-    const int n = all.end - all.first, part = (int)threadIdx.x % 8;
+    const int n = all.end - all.first, part = (int)threadIdx.x % KEY_LANES;
     float max = -INFINITY;
-    for (int j = (int)threadIdx.x / 8; j < (n + 3) / 4 * 4; j += ONE_THREADS / 8) {
-        const int position = all.first + j;
+    for (int j = (int)threadIdx.x / KEY_LANES; j < (n + WARP - 1) / WARP * WARP;
+         j += ONE_THREADS / KEY_LANES) {
+        const int position = all.first + min(j, n - 1);
         const float *k = position == own ? key : a.keys + at + (size_t)position * a.head_dim;
         float sum = 0;
         if (a.out_half) {
             /* To the last bit: a weight that is rounded may lie on the border of two. */
             double exact = 0;
-            if (j < n)
-                for (int i = part; i < d; i += 8) exact += (double)query[i] * (double)k[i];
-            for (int i = 4; i > 0; i /= 2) exact += __shfl_xor_sync(0xFFFFFFFF, exact, i);
+#pragma unroll 8
+            for (int i = part; i < d; i += KEY_LANES) exact += (double)query[i] * (double)k[i];
+            for (int i = KEY_LANES / 2; i > 0; i /= 2)
+                exact += __shfl_xor_sync(0xFFFFFFFF, exact, i);
             sum = (float)exact;
-        } else if (j < n) {
+        } else {
             if (d % 4 == 0) {
-                for (int i = part * 4; i < d; i += 32) {
+#pragma unroll 8
+                for (int i = part * 4; i < d; i += KEY_LANES * 4) {
                     const float4 u = *(const float4 *)(query + i), v = *(const float4 *)(k + i);
                     sum = __fmaf_rn(u.x, v.x, sum);
                     sum = __fmaf_rn(u.y, v.y, sum);
@@ -172,11 +178,10 @@ static __global__ void __launch_bounds__(ONE_THREADS) attend_one(cuda_attention_
                     sum = __fmaf_rn(u.w, v.w, sum);
                 }
             } else {
-                for (int i = part; i < d; i += 8) sum = __fmaf_rn(query[i], k[i], sum);
+                for (int i = part; i < d; i += KEY_LANES) sum = __fmaf_rn(query[i], k[i], sum);
             }
+            for (int i = KEY_LANES / 2; i > 0; i /= 2) sum += __shfl_xor_sync(0xFFFFFFFF, sum, i);
         }
-        if (!a.out_half)
-            for (int i = 4; i > 0; i /= 2) sum += __shfl_xor_sync(0xFFFFFFFF, sum, i);
         if (j >= n) continue;
         float score = a.scale * sum;
         if (a.position_bias) score += bias_of(a, head, position - s.past);
@@ -197,25 +202,33 @@ static __global__ void __launch_bounds__(ONE_THREADS) attend_one(cuda_attention_
     const int c = (int)threadIdx.x % columns * 4, lane = (int)threadIdx.x / columns;
     float4 y = make_float4(0, 0, 0, 0);
     if (lane < lanes) {
-#pragma unroll 4
-        for (int j = lane; j < n; j += lanes) {
-            const int position = all.first + j;
-            const float *v =
-                position == own ? own_value : a.values + at + (size_t)position * a.head_dim;
-            const float w = scores[j];
-            float4 x;
-            if (d % 4 == 0) {
-                x = *(const float4 *)(v + c);
-            } else {
-                x.x = v[c];
-                x.y = c + 1 < d ? v[c + 1] : 0;
-                x.z = c + 2 < d ? v[c + 2] : 0;
-                x.w = c + 3 < d ? v[c + 3] : 0;
+        for (int begin = lane; begin < n; begin += lanes * AHEAD) {
+            float4 x[AHEAD];
+#pragma unroll
+            for (int k = 0; k < AHEAD; k++) {
+                const int j = begin + k * lanes, position = all.first + j;
+                const float *v =
+                    position == own ? own_value : a.values + at + (size_t)position * a.head_dim;
+                x[k] = make_float4(0, 0, 0, 0);
+                if (j >= n) continue;
+                if (d % 4 == 0) {
+                    x[k] = *(const float4 *)(v + c);
+                } else {
+                    x[k].x = v[c];
+                    x[k].y = c + 1 < d ? v[c + 1] : 0;
+                    x[k].z = c + 2 < d ? v[c + 2] : 0;
+                    x[k].w = c + 3 < d ? v[c + 3] : 0;
+                }
             }
-            y.x = __fmaf_rn(w, x.x, y.x);
-            y.y = __fmaf_rn(w, x.y, y.y);
-            y.z = __fmaf_rn(w, x.z, y.z);
-            y.w = __fmaf_rn(w, x.w, y.w);
+#pragma unroll
+            for (int k = 0; k < AHEAD; k++) {
+                const int j = begin + k * lanes;
+                const float w = j < n ? scores[j] : 0;
+                y.x = __fmaf_rn(w, x[k].x, y.x);
+                y.y = __fmaf_rn(w, x[k].y, y.y);
+                y.z = __fmaf_rn(w, x[k].z, y.z);
+                y.w = __fmaf_rn(w, x[k].w, y.w);
+            }
         }
         float *to = partial + lane * columns * 4 + c;
         to[0] = y.x;
@@ -226,6 +239,7 @@ static __global__ void __launch_bounds__(ONE_THREADS) attend_one(cuda_attention_
     __syncthreads();
     for (int i = (int)threadIdx.x; i < d; i += ONE_THREADS) {
         float total = 0;
+#pragma unroll 8
         for (int k = 0; k < lanes; k++) total += partial[k * columns * 4 + i];
         if (n > 0) total = a.out_half ? round_half(total / sum) : total * (1.0f / sum);
         a.out[(size_t)s.first_row * a.out_stride + head * a.head_dim + (size_t)i] = total;

@@ -200,16 +200,23 @@ static __device__ __forceinline__ float warp_max(float x)
     return x;
 }
 
-/* `room` holds one T for each warp. The whole block calls it, and gets the sum. */
-template <typename T> static __device__ T block_sum(T x, T *room)
+/* `room` holds one T for each warp, and nobody reads what was there before. The whole block calls
+ * it, and gets the sum. */
+template <typename T> static __device__ __forceinline__ T first_block_sum(T x, T *room)
 {
     x = warp_sum(x);
-    __syncthreads();
     if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = x;
     __syncthreads();
     T total = 0;
     for (unsigned i = 0; i < blockDim.x / WARP; i++) total += room[i];
     return total;
+}
+
+/* The same with room that was used before. */
+template <typename T> static __device__ T block_sum(T x, T *room)
+{
+    __syncthreads();
+    return first_block_sum(x, room);
 }
 
 static __device__ float block_max(float x, float *room)

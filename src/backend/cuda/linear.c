@@ -19,7 +19,7 @@ enum {
 
 /* Up to so many products and sums, activations are not rounded to 16 bits for the sake of tensor
  * cores: the exact product takes microseconds. */
-#define EXACT_OPERATIONS 0x1p30
+#define EXACT_OPERATIONS 0x1p26
 
 static void fill_epilogue(const bg_linear *l, cuda_epilogue *e)
 {

@@ -84,7 +84,9 @@ template <kind K, int BYTES, int MT, int R> struct linear_shape {
     static constexpr int VALUES = BYTES * 8 / kind_bits(K); /* of a lane in a pass */
     static constexpr int FOURS = VALUES < 4 ? 1 : VALUES / 4;
     static constexpr int PASS = WARP * VALUES;
-    static constexpr int STAGE = MT == 1 ? 8 / R : 2; /* passes on their way at once */
+    /* Passes on their way at once. 4-bit weights take long to decode: there more warps serve better
+     * than more loads of each. */
+    static constexpr int STAGE = MT > 1 ? 2 : (is_4bit(K) ? 4 : 8) / R;
 
     static __host__ __device__ size_t passes(size_t cols) { return (cols + PASS - 1) / PASS; }
     /* Shared memory: activations, padded with zeros to whole passes; for int8 codes as well, and
@@ -248,12 +250,13 @@ multiply_stage(const cuda_linear_args &a, unsigned pass, row_set set,
 
 /* ---- the input ------------------------------------------------------------------------------- */
 
-/* Up to so many fours of values a thread keeps in registers while one row is normed. */
-enum { KEPT = 4 };
+/* Up to so many fours of values of one row a thread keeps in registers, and fewer where it needs a
+ * norm's weights beside them. */
+enum { KEPT = 8, KEPT_NORM = 4 };
 
 /* A norm's weights: asked for before the kernel waits for its input. */
 struct norm_weights {
-    float4 weight[KEPT], bias[KEPT];
+    float4 weight[KEPT_NORM], bias[KEPT_NORM];
 };
 
 /* Number of the first of the four columns that place q of the staged input holds: lanes take their
@@ -267,6 +270,38 @@ template <typename Shape> static __device__ __forceinline__ unsigned column_of(u
 static __device__ __forceinline__ float &part_of(float4 &v, int i)
 {
     return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
+}
+
+/* The norm of a row in registers. Sums are of type T: in a 16-bit model of double precision, so
+ * that they round as on the CPU. */
+template <typename T>
+static __device__ __forceinline__ norm_state row_state(const cuda_linear_args &a, float4 x[KEPT],
+                                                       const bool there[KEPT], double *room)
+{
+    norm_state s = {0, 0};
+    T *sums = (T *)room, total = 0;
+    if (a.norm.kind == BG_NORM_LAYER) {
+#pragma unroll
+        for (int i = 0; i < KEPT_NORM; i++)
+            total += ((T)x[i].x + (T)x[i].y) + ((T)x[i].z + (T)x[i].w);
+        s.mean = (float)(first_block_sum(total, sums) / (T)a.cols);
+        sums += LINEAR_THREADS / WARP;
+    }
+    total = 0;
+#pragma unroll
+    for (int i = 0; i < KEPT_NORM; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const T d = (T)part_of(x[i], j) - (T)s.mean;
+            if (there[i]) total += d * d;
+        }
+    total = first_block_sum(total, sums);
+    if (sizeof(T) == sizeof(double))
+        s.scale = norm_scale((double)total, a.cols, a.norm.eps);
+    else
+        s.scale = 1.0f / sqrtf((float)total / (float)a.cols + a.norm.eps);
+    if (a.norm.kind == BG_NORM_LAYER && a.norm_half) s.scale = nextafterf(s.scale, 0);
+    return s;
 }
 
 /* One row of input in registers, normed where there is a norm. Threads take places of the staged
@@ -284,26 +319,10 @@ static __device__ __forceinline__ void load_row(const cuda_linear_args &a, size_
         x[i] = there[i] ? *(const float4 *)(a.in + row * a.cols + k) : make_float4(0, 0, 0, 0);
     }
     if (!a.norm.weight) return;
-    norm_state s = {0, 0};
-    if (a.norm.kind == BG_NORM_LAYER) {
-        double sum = 0;
+    const norm_state s =
+        a.norm_half ? row_state<double>(a, x, there, room) : row_state<float>(a, x, there, room);
 #pragma unroll
-        for (int i = 0; i < KEPT; i++)
-            sum += ((double)x[i].x + (double)x[i].y) + ((double)x[i].z + (double)x[i].w);
-        s.mean = (float)(block_sum(sum, room) / (double)a.cols);
-    }
-    double squares = 0;
-#pragma unroll
-    for (int i = 0; i < KEPT; i++)
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const double d = (double)part_of(x[i], j) - (double)s.mean;
-            if (there[i]) squares += d * d;
-        }
-    s.scale = norm_scale(block_sum(squares, room), a.cols, a.norm.eps);
-    if (a.norm.kind == BG_NORM_LAYER && a.norm_half) s.scale = nextafterf(s.scale, 0);
-#pragma unroll
-    for (int i = 0; i < KEPT; i++) {
+    for (int i = 0; i < KEPT_NORM; i++) {
         if (!there[i]) continue;
         float4 w = n.weight[i], b = n.bias[i];
 #pragma unroll
@@ -320,7 +339,7 @@ static __device__ __forceinline__ void load_norm(const cuda_linear_args &a, unsi
                                                  norm_weights &n)
 {
 #pragma unroll
-    for (int i = 0; i < KEPT; i++) {
+    for (int i = 0; i < KEPT_NORM; i++) {
         const unsigned q = threadIdx.x + i * blockDim.x, k = column_of<Shape>(q);
         const bool there = q < fours && k < a.cols && a.norm.weight;
         n.weight[i] = there ? *(const float4 *)(a.norm.weight + k) : make_float4(0, 0, 0, 0);
@@ -464,11 +483,11 @@ static __device__ __forceinline__ lane_end load_end(const cuda_linear_args &a, s
 }
 
 template <kind K, int BYTES, int MT, int R>
-static __global__ void __launch_bounds__(LINEAR_THREADS) linear_few(cuda_linear_args a)
+static __global__ void __launch_bounds__(LINEAR_THREADS, 2) linear_few(cuda_linear_args a)
 {
     using shape = linear_shape<K, BYTES, MT, R>;
     extern __shared__ __align__(16) char shared[];
-    __shared__ double room[LINEAR_THREADS / WARP];
+    __shared__ double room[2 * LINEAR_THREADS / WARP];
     constexpr int HALF = R > 1 ? R / 2 : 1;
     const unsigned lane = threadIdx.x % WARP, my_r = lane / MT, my_m = lane % MT;
     const size_t step = gridDim.x * (blockDim.x / WARP), first = blockIdx.y * MT;
@@ -484,9 +503,9 @@ static __global__ void __launch_bounds__(LINEAR_THREADS) linear_few(cuda_linear_
         load_stage<K, BYTES, MT, R>(a, group, 0, now);
         end = load_end<K, MT, R>(a, group);
     }
-    const bool kept = MT == 1 && fours <= KEPT * blockDim.x;
+    const bool kept = MT == 1 && fours <= (a.norm.weight ? KEPT_NORM : KEPT) * blockDim.x;
     norm_weights weights;
-    if (kept) load_norm<shape>(a, fours, weights);
+    if (kept && a.norm.weight) load_norm<shape>(a, fours, weights);
     float *table = (float *)(shared + padded * 4 * MT);
     if constexpr (is_4bit(K))
         for (unsigned i = threadIdx.x; i < 16 * WARP; i += blockDim.x)
@@ -614,7 +633,7 @@ static cudaError_t launch_few(const cuda_linear_args &a, const cuda_launch *l)
     const size_t groups = groups_of<R>(a);
     /* Blocks that all run at once, each warp with the same number of groups, nearly. */
     const unsigned threads =
-        groups < (size_t)l->multiprocessors * 8 && a.cols <= KEPT * 4 * LINEAR_THREADS / 2
+        groups < (size_t)l->multiprocessors * 8 && a.cols <= KEPT_NORM * 4 * LINEAR_THREADS / 2
             ? LINEAR_THREADS / 2
             : LINEAR_THREADS;
     int resident = 1;
@@ -649,8 +668,11 @@ static cudaError_t choose_rows(const cuda_linear_args &a, const cuda_launch *l)
     if (a.n_rows > 1 && linear_shape<K, BYTES, 2, 2>::shared(a.cols) <= most)
         return launch_few<K, BYTES, 2, 2>(a, l);
     const size_t units = (size_t)l->multiprocessors;
-    if (rows / 4 >= units * 12) return launch_few<K, BYTES, 1, 4>(a, l);
-    if (a.gated || rows / 2 >= units * 6) return launch_few<K, BYTES, 1, 2>(a, l);
+    /* Warps enough to keep the memory busy come first, then rows that share an activation, which
+     * decoding 4 bits profits from more. */
+    const size_t enough = units * (is_4bit(K) ? 8 : 14);
+    if (rows / 4 >= enough) return launch_few<K, BYTES, 1, 4>(a, l);
+    if (a.gated || rows / 2 >= enough) return launch_few<K, BYTES, 1, 2>(a, l);
     return launch_few<K, BYTES, 1, 1>(a, l);
 }
 
