@@ -84,9 +84,9 @@ template <kind K, int BYTES, int MT, int R> struct linear_shape {
     static constexpr int VALUES = BYTES * 8 / kind_bits(K); /* of a lane in a pass */
     static constexpr int FOURS = VALUES < 4 ? 1 : VALUES / 4;
     static constexpr int PASS = WARP * VALUES;
-    /* Passes on their way at once. 4-bit weights take long to decode: there more warps serve better
-     * than more loads of each. */
-    static constexpr int STAGE = MT > 1 ? 2 : (is_4bit(K) ? 4 : 8) / R;
+    /* Passes on their way at once. Where decoding weights or activations takes registers and time,
+     * more warps serve better than more loads of each. */
+    static constexpr int STAGE = MT > 1 ? 2 : (kind_bits(K) <= 8 ? 4 : 8) / R;
 
     static __host__ __device__ size_t passes(size_t cols) { return (cols + PASS - 1) / PASS; }
     /* Shared memory: activations, padded with zeros to whole passes; for int8 codes as well, and
@@ -407,6 +407,7 @@ static __device__ void quantize_one(const cuda_linear_args &a, size_t padded, bo
 #pragma unroll
         for (int i = 0; i < KEPT; i++) {
             const unsigned q = threadIdx.x + i * blockDim.x;
+            if (i * blockDim.x >= fours) continue;
             if (q < fours) *(float4 *)(x.values + column_of<Shape>(q)) = v[i];
 #pragma unroll
             for (int j = 0; j < 4; j++) {
