@@ -1,0 +1,125 @@
+/* The same weights, activations and caches on the CPU and on the GPU, and how far what they hold is
+ * apart. */
+#ifndef BG_TESTS_BOTH_H
+#define BG_TESTS_BOTH_H
+
+#include "test.h"
+
+#include "backend/backend.h"
+#include "core/alloc.h"
+
+enum { CPU, GPU, BOTH };
+
+static bg_backend *backends[BOTH];
+static bg_error err;
+
+#define OK(call) CHECK((call) == BG_OK, "%s", err.message)
+
+typedef struct {
+    bg_act *on[BOTH];
+} act;
+
+typedef struct {
+    bg_weight *on[BOTH];
+} weight;
+
+typedef struct {
+    bg_cache *on[BOTH];
+} cache;
+
+static uint64_t random_state = 0x9E3779B97F4A7C15ULL;
+
+static float uniform(void)
+{
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return (float)(random_state >> 40) / (float)(1 << 24) - 0.5f;
+}
+
+/* About normal, with a tail. */
+static float draw(void)
+{
+    return uniform() + uniform() + uniform() + uniform();
+}
+
+static float *draw_many(size_t n, float scale)
+{
+    float *x = bg_alloc_array(n, sizeof *x);
+    for (size_t i = 0; i < n; i++) x[i] = scale * draw();
+    return x;
+}
+
+static act act_new(size_t rows, size_t cols, bool half, float scale)
+{
+    act a;
+    float *x = draw_many(rows * cols, scale);
+    for (int d = 0; d < BOTH; d++) {
+        OK(backends[d]->ops->act_create(backends[d], rows, cols, half, &a.on[d], &err));
+        OK(backends[d]->ops->act_write(backends[d], a.on[d], rows, x, &err));
+    }
+    bg_free(x);
+    return a;
+}
+
+static void act_drop(act a)
+{
+    for (int d = 0; d < BOTH; d++) backends[d]->ops->act_free(backends[d], a.on[d]);
+}
+
+static weight weight_new(bg_format_id format, size_t rows, size_t cols, float scale)
+{
+    weight w;
+    float *x = draw_many(rows * cols, scale);
+    const bg_source source = {"w", BG_F32, x, rows, cols, false};
+    for (int d = 0; d < BOTH; d++)
+        OK(backends[d]->ops->weight_create(backends[d], &source, format, &w.on[d], &err));
+    bg_free(x);
+    return w;
+}
+
+static void weight_drop(weight w)
+{
+    for (int d = 0; d < BOTH; d++) backends[d]->ops->weight_free(backends[d], w.on[d]);
+}
+
+static cache cache_new(size_t layers, size_t slots, size_t length, size_t heads, size_t dim)
+{
+    cache c;
+    for (int d = 0; d < BOTH; d++)
+        OK(backends[d]->ops->cache_create(backends[d], layers, slots, length, heads, dim, &c.on[d],
+                                          &err));
+    return c;
+}
+
+static void cache_drop(cache c)
+{
+    for (int d = 0; d < BOTH; d++) backends[d]->ops->cache_free(backends[d], c.on[d]);
+}
+
+/* ||gpu - cpu|| / ||cpu|| over the first rows; NaN is large. */
+static double difference(act a, size_t rows)
+{
+    const size_t n = rows * a.on[CPU]->cols;
+    float *x[BOTH];
+    double norm = 0, gap = 0;
+    for (int d = 0; d < BOTH; d++) {
+        x[d] = bg_alloc_array(n, sizeof *x[d]);
+        OK(backends[d]->ops->act_read(backends[d], a.on[d], rows, x[d], &err));
+    }
+    for (size_t i = 0; i < n; i++) {
+        double e = x[CPU][i], g = x[GPU][i];
+        norm += e * e;
+        gap += (g - e) * (g - e);
+    }
+    for (int d = 0; d < BOTH; d++) bg_free(x[d]);
+    return norm > 0 ? sqrt(gap / norm) : gap > 0 ? 1 : gap == 0 ? 0 : 2;
+}
+
+/* In a 16-bit model, sums in another order may now and then round to the next number. */
+static double tolerance(bool half)
+{
+    return half ? 4e-4 : 5e-6;
+}
+
+#endif
