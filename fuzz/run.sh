@@ -9,7 +9,7 @@ build=$root/build-fuzz
 mkdir -p "$build/findings"
 
 cmake -S "$root" -B "$build" -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-  -DBITGAUGE_FUZZ=ON -DBITGAUGE_TESTS=OFF >"$build/build.log" 2>&1 &&
+  -DBITGAUGE_FUZZ=ON -DBITGAUGE_CUDA=OFF -DBITGAUGE_TESTS=OFF >"$build/build.log" 2>&1 &&
   cmake --build "$build" --target fuzzers >>"$build/build.log" 2>&1 || {
   cat "$build/build.log"
   echo "fuzz: the build failed" >&2
