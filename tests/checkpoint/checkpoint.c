@@ -169,7 +169,7 @@ static void test_bad_directory(void)
     bg_checkpoint *c;
     bg_error err = {0};
     files_begin();
-    check_refused(BG_ERR_FILE, "config.json", "not there");
+    check_refused(BG_ERR_FILE, "config.json", "no such file");
     files_text("config.json", config);
     check_refused(BG_ERR_FILE, files_directory, "no weights");
     files_text("tf_model.h5", "\x89HDF");
