@@ -2,6 +2,7 @@
 
 #include "backend/cpu/cpu.h"
 #include "backend/cuda/library.h"
+#include "core/checked.h"
 
 #include <string.h>
 
@@ -42,4 +43,19 @@ bg_status bg_backend_open(const char *device, int threads, bg_backend **out, bg_
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (is_kind(device, kinds[i].name)) return kinds[i].open(device, threads, out, err);
     return unknown(device, err);
+}
+
+bg_status bg_cache_measure(size_t n_layers, size_t n_slots, size_t max_length, size_t n_heads,
+                           size_t head_dim, size_t value_bytes, bg_cache *out, bg_error *err)
+{
+    const size_t sizes[] = {n_layers, n_slots, max_length, n_heads, head_dim, 2};
+    size_t bytes = value_bytes;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if (!bg_mul_size(bytes, sizes[i], &bytes))
+            return bg_fail(
+                err, BG_ERR_MEMORY,
+                "a cache of %zu sequences of %zu tokens is too large; use a smaller batch", n_slots,
+                max_length);
+    *out = (bg_cache){n_layers, n_slots, max_length, n_heads, head_dim, bytes};
+    return BG_OK;
 }

@@ -194,6 +194,11 @@ struct bg_backend {
     const bg_backend_ops *ops;
 };
 
+/* For backends: what a cache of so many values of `value_bytes` is; its bytes are those of keys and
+ * values. An error where it is larger than memory can be. */
+bg_status bg_cache_measure(size_t n_layers, size_t n_slots, size_t max_length, size_t n_heads,
+                           size_t head_dim, size_t value_bytes, bg_cache *out, bg_error *err);
+
 /* Whether there is a device of the name that --device takes: "cpu", "cuda", which is the first GPU,
  * or "cuda:N". The error says why there is not. */
 bg_status bg_backend_check(const char *device, bg_error *err);

@@ -6,6 +6,7 @@
 #define BG_CHECKPOINT_PICKLE_H
 
 #include "checkpoint/checkpoint.h"
+#include "core/pool.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -85,8 +86,7 @@ typedef struct {
     bg_storage *storages; /* a list of all; the same one several times where several tensors are of
                              it */
     size_t used;          /* bytes of the pickle, up to and with its STOP */
-    struct bg_arena_block *blocks;
-    size_t memory;
+    bg_pool pool;
 } bg_pickle;
 
 /* Reads the pickle that begins at data; it may end before size. `where` names it in errors. On

@@ -38,45 +38,18 @@ const char *const bg_value_kind_names[BG_VALUE_KIND_COUNT] = {
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
-enum { BLOCK = 64 * 1024, ALIGNMENT = 16 };
-
-struct bg_arena_block {
-    struct bg_arena_block *next;
-    size_t used, size;
-    _Alignas(ALIGNMENT) unsigned char bytes[];
-};
-
 bg_status bg_pickle_alloc(const bg_pickle_place *place, size_t bytes, void *out)
 {
-    bg_pickle *p = place->pickle;
-    size_t rounded = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    if (bytes > BG_PICKLE_MAX_MEMORY || p->memory + rounded > BG_PICKLE_MAX_MEMORY)
-        return bg_pickle_refuse(place, BG_ERR_UNSUPPORTED,
-                                "its values take more than %d MiB; split the checkpoint into "
-                                "shards",
-                                BG_PICKLE_MAX_MEMORY / (1024 * 1024));
-    if (!p->blocks || p->blocks->size - p->blocks->used < rounded) {
-        size_t size = bg_max_size(rounded, BLOCK);
-        struct bg_arena_block *block = bg_calloc(1, sizeof *block + size);
-        if (!block) return bg_fail_memory(place->err, size, "the values of a pickle");
-        block->size = size;
-        block->next = p->blocks;
-        p->blocks = block;
-    }
-    void *memory = p->blocks->bytes + p->blocks->used;
+    void *memory;
+    place->pickle->pool.limit = BG_PICKLE_MAX_MEMORY;
+    BG_TRY(bg_pool_alloc(&place->pickle->pool, bytes, 1, place->where, &memory, place->err));
     memcpy(out, &memory, sizeof memory);
-    p->blocks->used += rounded;
-    p->memory += rounded;
     return BG_OK;
 }
 
 void bg_pickle_free(bg_pickle *pickle)
 {
-    while (pickle->blocks) {
-        struct bg_arena_block *next = pickle->blocks->next;
-        bg_free(pickle->blocks);
-        pickle->blocks = next;
-    }
+    bg_pool_free(&pickle->pool);
     *pickle = (bg_pickle){0};
 }
 

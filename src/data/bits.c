@@ -1,6 +1,7 @@
 #include "data/bits.h"
 
 #include "core/checked.h"
+#include "core/varint.h"
 
 #include <string.h>
 
@@ -30,21 +31,10 @@ uint64_t bg_unpack_bits(const uint8_t *from, const uint8_t *end, size_t index, u
     return width == 64 ? value : value & (((uint64_t)1 << width) - 1);
 }
 
-static bool read_varint(const uint8_t **at, const uint8_t *end, uint64_t *out)
-{
-    *out = 0;
-    for (int shift = 0; shift < 64 && *at < end; shift += 7) {
-        uint8_t byte = *(*at)++;
-        *out |= (uint64_t)(byte & 0x7F) << shift;
-        if (byte < 0x80) return true;
-    }
-    return false;
-}
-
 static bool next_run(bg_rle *r)
 {
     uint64_t head;
-    if (!read_varint(&r->at, r->end, &head) || head >> 1 > UINT32_MAX) return false;
+    if (!bg_read_varint(&r->at, r->end, &head) || head >> 1 > UINT32_MAX) return false;
     size_t n = (size_t)(head >> 1), room = (size_t)(r->end - r->at);
     if (head & 1) {
         /* n groups of 8 values take n * width bytes; the last may be cut where no value is left */
@@ -87,8 +77,8 @@ static bool read_block(const uint8_t **at, const uint8_t *end, size_t miniblocks
                        uint64_t *last, int64_t *out, size_t n)
 {
     uint64_t zigzag;
-    if (!read_varint(at, end, &zigzag) || (size_t)(end - *at) < miniblocks) return false;
-    uint64_t least = zigzag >> 1 ^ -(zigzag & 1);
+    if (!bg_read_varint(at, end, &zigzag) || (size_t)(end - *at) < miniblocks) return false;
+    uint64_t least = (uint64_t)bg_unzigzag(zigzag);
     const uint8_t *widths = *at;
     *at += miniblocks;
     /* Miniblocks behind the last number are not there. */
@@ -109,14 +99,14 @@ bool bg_delta_read(const uint8_t **at, const uint8_t *end, int64_t *out, size_t 
 {
     enum { MAX_BLOCK = 1 << 20 };
     uint64_t block, miniblocks, total, zigzag;
-    if (!read_varint(at, end, &block) || !read_varint(at, end, &miniblocks) ||
-        !read_varint(at, end, &total) || !read_varint(at, end, &zigzag))
+    if (!bg_read_varint(at, end, &block) || !bg_read_varint(at, end, &miniblocks) ||
+        !bg_read_varint(at, end, &total) || !bg_read_varint(at, end, &zigzag))
         return false;
     if (block == 0 || block > MAX_BLOCK || miniblocks == 0 || block % miniblocks ||
         block / miniblocks % 8 || total != n)
         return false;
     if (n == 0) return true;
-    uint64_t last = zigzag >> 1 ^ -(zigzag & 1);
+    uint64_t last = (uint64_t)bg_unzigzag(zigzag);
     *out++ = (int64_t)last;
     n--;
     while (n > 0) {

@@ -4,7 +4,7 @@
 #define BG_DATA_READER_H
 
 #include "core/file.h"
-#include "data/pool.h"
+#include "core/pool.h"
 #include "data/table.h"
 
 /* Bytes that a table may hold in memory beside its file, and the most rows or list items of one

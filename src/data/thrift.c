@@ -1,5 +1,7 @@
 #include "data/thrift.h"
 
+#include "core/varint.h"
+
 #include <string.h>
 
 enum { MAX_NESTING = 16 };
@@ -16,14 +18,7 @@ static bool read_byte(bg_thrift *t, uint8_t *out)
 
 static bool read_varint(bg_thrift *t, uint64_t *out)
 {
-    uint8_t byte;
-    *out = 0;
-    for (int shift = 0; shift < 64; shift += 7) {
-        if (!read_byte(t, &byte)) return false;
-        *out |= (uint64_t)(byte & 0x7F) << shift;
-        if (byte < 0x80) return true;
-    }
-    return false;
+    return bg_read_varint(&t->at, t->end, out);
 }
 
 static bool read_int(bg_thrift *t, int type, int64_t *out)
@@ -36,7 +31,7 @@ static bool read_int(bg_thrift *t, int type, int64_t *out)
         return true;
     }
     if (type < I16 || type > I64 || !read_varint(t, &zigzag)) return false;
-    *out = (int64_t)(zigzag >> 1 ^ -(zigzag & 1));
+    *out = bg_unzigzag(zigzag);
     return true;
 }
 

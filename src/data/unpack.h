@@ -2,7 +2,7 @@
 #ifndef BG_DATA_UNPACK_H
 #define BG_DATA_UNPACK_H
 
-#include "data/pool.h"
+#include "core/pool.h"
 
 #include <stdbool.h>
 #include <stddef.h>

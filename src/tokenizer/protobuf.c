@@ -1,16 +1,12 @@
 #include "tokenizer/protobuf.h"
 
+#include "core/varint.h"
+
 #include <stdbool.h>
 
 static bool read_varint(bg_protobuf *p, uint64_t *value)
 {
-    *value = 0;
-    for (int shift = 0; shift < 64 && p->at < p->end; shift += 7) {
-        uint8_t byte = *p->at++;
-        *value |= (uint64_t)(byte & 0x7F) << shift;
-        if (byte < 0x80) return true;
-    }
-    return false;
+    return bg_read_varint(&p->at, p->end, value);
 }
 
 static bool read_fixed(bg_protobuf *p, int bytes, uint64_t *value)

@@ -126,19 +126,15 @@ static bg_status cpu_cache_create(bg_backend *backend, size_t n_layers, size_t n
                                   bg_cache **out, bg_error *err)
 {
     cpu_backend *cpu = (cpu_backend *)backend;
-    size_t bytes = sizeof(float);
+    bg_cache base;
     *out = NULL;
-    if (!bg_mul_size(bytes, n_layers, &bytes) || !bg_mul_size(bytes, n_slots, &bytes) ||
-        !bg_mul_size(bytes, max_length, &bytes) || !bg_mul_size(bytes, n_heads, &bytes) ||
-        !bg_mul_size(bytes, head_dim, &bytes) || bytes > SIZE_MAX / 2)
-        return bg_fail(err, BG_ERR_MEMORY,
-                       "a cache of %zu sequences of %zu tokens is too large; use a smaller batch",
-                       n_slots, max_length);
+    BG_TRY(bg_cache_measure(n_layers, n_slots, max_length, n_heads, head_dim, sizeof(float), &base,
+                            err));
     cpu_cache *cache = bg_calloc(1, sizeof *cache);
     if (!cache) return bg_fail_memory(err, sizeof *cache, "a cache");
-    cache->base = (bg_cache){n_layers, n_slots, max_length, n_heads, head_dim, 2 * bytes};
-    cache->keys = cpu_alloc(cpu, bytes, "the key cache", err);
-    cache->values = cache->keys ? cpu_alloc(cpu, bytes, "the value cache", err) : NULL;
+    cache->base = base;
+    cache->keys = cpu_alloc(cpu, base.bytes / 2, "the key cache", err);
+    cache->values = cache->keys ? cpu_alloc(cpu, base.bytes / 2, "the value cache", err) : NULL;
     if (!cache->values) {
         cpu_cache_free(backend, &cache->base);
         return BG_ERR_MEMORY;

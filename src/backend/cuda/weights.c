@@ -264,19 +264,15 @@ bg_status cuda_cache_create(bg_backend *backend, size_t n_layers, size_t n_slots
                             size_t n_heads, size_t head_dim, bg_cache **out, bg_error *err)
 {
     cuda_backend *cuda = (cuda_backend *)backend;
-    size_t bytes = sizeof(float);
+    bg_cache base;
     *out = NULL;
-    if (!bg_mul_size(bytes, n_layers, &bytes) || !bg_mul_size(bytes, n_slots, &bytes) ||
-        !bg_mul_size(bytes, max_length, &bytes) || !bg_mul_size(bytes, n_heads, &bytes) ||
-        !bg_mul_size(bytes, head_dim, &bytes) || bytes > SIZE_MAX / 2)
-        return bg_fail(err, BG_ERR_MEMORY,
-                       "a cache of %zu sequences of %zu tokens is too large; use a smaller batch",
-                       n_slots, max_length);
+    BG_TRY(bg_cache_measure(n_layers, n_slots, max_length, n_heads, head_dim, sizeof(float), &base,
+                            err));
     cuda_cache *cache = bg_calloc(1, sizeof *cache);
     if (!cache) return bg_fail_memory(err, sizeof *cache, "a cache");
-    cache->base = (bg_cache){n_layers, n_slots, max_length, n_heads, head_dim, 2 * bytes};
-    cache->keys = cuda_alloc(cuda, bytes, "the key cache", err);
-    cache->values = cache->keys ? cuda_alloc(cuda, bytes, "the value cache", err) : NULL;
+    cache->base = base;
+    cache->keys = cuda_alloc(cuda, base.bytes / 2, "the key cache", err);
+    cache->values = cache->keys ? cuda_alloc(cuda, base.bytes / 2, "the value cache", err) : NULL;
     if (!cache->values) {
         cuda_cache_free(backend, &cache->base);
         return BG_ERR_MEMORY;

@@ -1,7 +1,7 @@
 /* Memory that is handed out piece by piece and given back all at once, up to a limit, so that a
  * small file that stands for endless values ends in an error. */
-#ifndef BG_DATA_POOL_H
-#define BG_DATA_POOL_H
+#ifndef BG_CORE_POOL_H
+#define BG_CORE_POOL_H
 
 #include "core/error.h"
 

@@ -1,4 +1,4 @@
-#include "data/pool.h"
+#include "core/pool.h"
 
 #include "core/alloc.h"
 #include "core/checked.h"
