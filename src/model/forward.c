@@ -231,7 +231,7 @@ static bg_status check_ids(bg_run *run, const int32_t *ids, size_t n, size_t *n_
     *n_images = 0;
     for (size_t i = 0; i < n; i++) {
         run->ids[i] = ids[i];
-        if (ids[i] == c->image_token_id && *n_images < run->n_features - run->used_features) {
+        if (ids[i] == c->image_token_id && *n_images < run->n_features) {
             run->ids[i] = 0;
             run->feature_rows[(*n_images)++] = i;
         } else if (ids[i] < 0 || ids[i] >= c->vocab_size) {
@@ -241,9 +241,9 @@ static bg_status check_ids(bg_run *run, const int32_t *ids, size_t n, size_t *n_
                            ids[i], (long long)c->vocab_size);
         }
     }
-    if (*n_images > 0 && run->used_features + *n_images < run->n_features)
+    if (*n_images > 0 && *n_images < run->n_features)
         return bg_fail(err, BG_ERR_INTERNAL, "forward: an image of %zu patches has %zu tokens",
-                       run->n_features - run->used_features, *n_images);
+                       run->n_features, *n_images);
     return BG_OK;
 }
 
@@ -278,17 +278,10 @@ bg_status bg_run_forward(bg_run *run, const int32_t *ids, const bg_sequence *seq
     BG_TRY(prepare(run, sequences, n_sequences, &p.n_rows, err));
     BG_TRY(check_ids(run, ids, p.n_rows, &n_images, err));
     BG_TRY(embed(&p));
-    if (n_images > 0) {
-        size_t *from = bg_alloc_array(n_images, sizeof *from);
-        if (!from) return bg_fail_memory(err, n_images * sizeof *from, "an image");
-        for (size_t i = 0; i < n_images; i++) from[i] = run->used_features + i;
-        bg_status status =
-            backend->ops->copy_rows(backend, run->encoder->features, from, run->hidden,
-                                    run->feature_rows, n_images, 1, err);
-        bg_free(from);
-        BG_TRY(status);
-        run->used_features += n_images;
-    }
+    if (n_images > 0)
+        BG_TRY(backend->ops->copy_rows(backend, run->encoder->features, NULL, run->hidden,
+                                       run->feature_rows, n_images, 1, err));
+    run->n_features -= n_images;
     return blocks(&p);
 }
 
@@ -379,6 +372,5 @@ bg_status bg_run_look(bg_run *run, const float *pixels, size_t n, bg_error *err)
                              &run->encoder, err));
     BG_TRY(look(run->encoder, pixels, n, err));
     run->n_features = n * patches;
-    run->used_features = 0;
     return BG_OK;
 }

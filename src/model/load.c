@@ -196,9 +196,8 @@ static bg_status add_vector(loader *l, bg_source *source, bg_weight **out, bg_er
 }
 
 /* Whether a role's matrix is in the precision of the run, and not in `other`. */
-static bool is_quantized(const bg_model *model, bg_role role)
+static bool is_quantized(const bg_arch *arch, bg_role role)
 {
-    const bg_arch *arch = model->config.arch;
     if (role >= BG_ROLE_LAYER_FIRST && (arch->spared >> (role - BG_ROLE_LAYER_FIRST) & 1))
         return false;
     return bg_roles[role].quantized;
@@ -278,15 +277,15 @@ static bg_status load_tensor(loader *l, bg_role role, int layer, bool bias, bg_w
         status = add_position_bias(l, &source, out, err);
     else
         status = model->backend->ops->weight_create(
-            model->backend, &source, is_quantized(model, role) ? model->precision : model->other,
-            out, err);
+            model->backend, &source,
+            is_quantized(model->config.arch, role) ? model->precision : model->other, out, err);
     if (status == BG_OK) status = model->backend->ops->synchronize(model->backend, err);
     bg_free(owned);
     if (status != BG_OK) return status;
     if (tensor) bg_checkpoint_release(l->checkpoint, tensor);
     model->quantize_seconds += bg_seconds() - start;
     model->weights_bytes += (*out)->bytes;
-    if (!vector && is_quantized(model, role)) model->quantized_bytes += (*out)->bytes;
+    if (!vector && is_quantized(model->config.arch, role)) model->quantized_bytes += (*out)->bytes;
     model->n_parameters += (int64_t)(source.rows * source.cols);
     l->done += source.rows * source.cols;
     if (l->progress.call && !l->progress.call(l->progress.context, "loading", l->done, l->total))
@@ -380,7 +379,7 @@ static double count(const bg_config *c, const bg_format *precision)
         if (role >= BG_ROLE_LAYER_FIRST) values *= (double)c->num_hidden_layers;
         if (precision)
             values *=
-                (bg_roles[role].quantized || precision->bits > 16 ? precision->bits : 16) / 8.0;
+                (is_quantized(c->arch, role) || precision->bits > 16 ? precision->bits : 16) / 8.0;
         total += values;
     }
     return total;
@@ -413,6 +412,7 @@ static bg_status create(bg_backend *backend, const bg_checkpoint *checkpoint,
     model->backend = backend;
     model->config = *config;
     model->precision = (bg_format_id)(precision - bg_formats);
+    model->half = model->precision == BG_FORMAT_INT8;
     model->other = other_format(precision, config, checkpoint);
     model->layers = bg_calloc((size_t)config->num_hidden_layers, sizeof *model->layers);
     if (!model->layers) return bg_fail_memory(err, sizeof *model->layers, "the layers");

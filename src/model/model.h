@@ -18,6 +18,7 @@ typedef struct bg_model {
     bg_backend *backend; /* borrowed */
     bg_format_id precision;
     bg_format_id other; /* format of the matrices that are not quantized: embeddings, heads */
+    bool half;          /* activations are rounded to binary16, as LLM.int8() has them */
     /* What reads the source text, or the image; NULL where there is none. Its config is a copy of
      * *config.encoder. */
     struct bg_model *encoder;
@@ -67,9 +68,9 @@ typedef struct bg_run {
     bg_cache *cross_cache;
     size_t *source_keys;  /* (n_slots) */
     bg_sequence *sources; /* (n_slots) */
-    /* An image's states, as wide as hidden, and how many there are and are used. */
+    /* An image's states, as wide as hidden, and how many wait for their tokens. */
     bg_act *features;
-    size_t n_features, used_features;
+    size_t n_features;
     size_t *feature_rows; /* (max_rows) where they go */
     float *patches;       /* (encoder's max_rows, patch values) */
 } bg_run;

@@ -22,7 +22,7 @@ static bg_status create_acts(bg_run *run, bg_error *err)
     const size_t attended = (size_t)(c->num_attention_heads * c->head_dim);
     const size_t key_value = (size_t)(c->num_key_value_heads * c->head_dim);
     const bool patches = c->arch->tensors[BG_ROLE_PATCH_EMBEDDING].name;
-    const bool projected = c->holds[BG_IF_PROJECTED], half = m->precision == BG_FORMAT_INT8;
+    const bool projected = c->holds[BG_IF_PROJECTED], half = m->half;
     const size_t patch = (size_t)(c->num_channels * c->patch_size * c->patch_size);
     const room rooms[] = {
         {&run->embedded, patches || projected, rows, patches ? patch : (size_t)c->embedding_size},
@@ -88,7 +88,7 @@ static bg_status create_rope(bg_run *run, size_t max_length, bg_error *err)
     if (!table) return bg_fail_memory(err, max_length * dim * sizeof *table, "rotary positions");
     bg_status status = bg_rope_table(&c->rope, (size_t)c->position_offset, max_length, table, err);
     /* In a 16-bit model these, too, are 16-bit. */
-    if (status == BG_OK && m->precision == BG_FORMAT_INT8)
+    if (status == BG_OK && m->half)
         for (size_t i = 0; i < count; i++) table[i] = bg_f16_to_f32(bg_f32_to_f16(table[i]));
     const bg_source source = {"rotary positions", BG_F32, table, max_length, dim, false};
     if (status == BG_OK)

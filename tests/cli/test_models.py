@@ -50,6 +50,28 @@ class EveryArchitecture(ModelTest):
                     ended = one["finish"] == "eos" and "t5" in name
                     self.assertTrue(ended or len(one["token_ids"]) == 5, one)
 
+    def test_generation_config(self):
+        """An answer begins with the tokens that are forced, and ends at any of several end tokens."""
+        model = self.with_tokenizer("tiny-t5/relu-tied")
+        report = self.scratch / "report.json"
+
+        def answer(**generation):
+            (model / "generation_config.json").write_text(json.dumps(generation))
+            self.succeeds("generate", model, "--prompt", "the capital of w20", "--max-new-tokens", 8, "--json", report)
+            return json.loads(report.read_text())["runs"][0]["generations"][0]
+
+        self.assertEqual(answer(forced_bos_token_id=17, eos_token_id=1)["token_ids"][0], 17)
+        one = answer(forced_decoder_ids=[[1, 21], [2, 22], [3, 23]], eos_token_id=1)
+        self.assertEqual(one["token_ids"][:3], [21, 22, 23])
+        # Whatever it writes fourth, as one of several end tokens, is then its last.
+        fourth = one["token_ids"][3]
+        one = answer(forced_decoder_ids=[[1, 21], [2, 22], [3, 23]], eos_token_id=[1, fourth])
+        self.assertEqual((one["token_ids"], one["finish"]), ([21, 22, 23, fourth], "eos"))
+        for wrong in ({"forced_decoder_ids": [[1, 5], [3, 6]]}, {"forced_bos_token_id": 9000}, {"eos_token_id": "a"}):
+            (model / "generation_config.json").write_text(json.dumps(wrong))
+            result = self.fails((FORMAT, UNSUPPORTED), "generate", model, "--prompt", "the")
+            self.assertIn("generation_config.json", result.err)
+
     def test_classifiers(self):
         data = self.scratch / "data.tsv"
         data.write_text("sentence\tlabel\nthe capital of w20\t0\nw21 is w22\t1\n")

@@ -28,4 +28,14 @@ extern const bg_arch bg_arch_paligemma;
     [BG_ROLE_MLP_GATE] = {"layers.%d.mlp.gate_proj", mlp},                                         \
     [BG_ROLE_MLP_DOWN] = {"layers.%d.mlp.down_proj", mlp}
 
+/* Everything of Gemma but its names and prefixes; PaliGemma's decoder is one, too. */
+#define BG_GEMMA_CHOICES                                                                           \
+    .keys = {{"norm_eps", "rms_norm_eps"}, {"hidden_act", "hidden_activation"}},                   \
+    .defaults = "{\"norm_eps\": 1e-6, \"hidden_act\": \"gelu_pytorch_tanh\", \"head_dim\": 256,"   \
+                " \"max_position_embeddings\": 8192, \"rope_theta\": 10000.0,"                     \
+                " \"tie_word_embeddings\": true}",                                                 \
+    .task = BG_TASK_DECODER, .norm = BG_NORM_RMS_OFFSET, .block = BG_BLOCK_PRE_NORM,               \
+    .causal = true, .rotary = true, .scaled_embedding = true, .gelu_is_tanh = true,                \
+    .tensors = {BG_LLAMA_TENSORS(BG_IF_ATTENTION_BIAS, BG_IF_ATTENTION_BIAS, BG_NO)}
+
 #endif
