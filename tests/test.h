@@ -10,6 +10,9 @@
 
 static int test_failures, test_checks, test_skips;
 
+/* What mkstemp and mkdtemp make a name of: `char path[] = TEMPORARY;`. */
+#define TEMPORARY "/tmp/bitgauge-test-XXXXXX"
+
 /* CTest reads this exit code as "skipped". */
 enum { TEST_SKIPPED = 77 };
 

@@ -2,6 +2,8 @@
 #ifndef BG_TESTS_CHECKPOINT_FILES_H
 #define BG_TESTS_CHECKPOINT_FILES_H
 
+#include "test.h"
+
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +16,7 @@ static int files_count;
 
 static inline const char *files_begin(void)
 {
-    strcpy(files_directory, "/tmp/bitgauge-test-XXXXXX");
+    strcpy(files_directory, TEMPORARY);
     if (!mkdtemp(files_directory)) {
         perror(files_directory);
         exit(1);

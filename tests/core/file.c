@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char directory[] = "/tmp/bitgauge-test-XXXXXX";
+static char directory[] = TEMPORARY;
 
 static const char *path_of(const char *name)
 {

@@ -145,7 +145,7 @@ static void test_others(void)
 
 static void test_load(void)
 {
-    char path[] = "/tmp/bitgauge-test-XXXXXX";
+    char path[] = TEMPORARY;
     int fd = mkstemp(path);
     CHECK(fd >= 0 && write(fd, "{\"a\":1}", 7) == 7, "%s", path);
     close(fd);

@@ -120,14 +120,6 @@ static void test_greedy(void)
     bg_checkpoint_close(file);
 }
 
-static bool refuse(void *context, const char *stage, uint64_t done, uint64_t total)
-{
-    (void)stage;
-    (void)done;
-    (void)total;
-    return --*(int *)context > 0;
-}
-
 static void test_refusals(void)
 {
     bg_tokenizer *tokenizer;

@@ -60,7 +60,7 @@ static void test_sampling(void)
 static bg_status read_tsv(const char *content, size_t size, int64_t limit, bg_dataset *d,
                           bg_error *err)
 {
-    char path[] = "/tmp/bitgauge-test-XXXXXX";
+    char path[] = TEMPORARY;
     int fd = mkstemp(path);
     CHECK(fd >= 0 && write(fd, content, size) == (ssize_t)size, "a temporary file");
     close(fd);

@@ -215,7 +215,7 @@ static void test_equal_choices(void)
 
 static bg_status make(const char *task, const char *text, bg_document *document)
 {
-    char path[] = "/tmp/bitgauge-test-XXXXXX.jsonl";
+    char path[] = TEMPORARY ".jsonl";
     const bg_eval_task *t = bg_eval_task_by_name(task);
     bg_table *table = NULL;
     const bg_column *columns[BG_MOST_COLUMNS_READ];
@@ -299,14 +299,6 @@ static void test_words(void)
               "case %zu: %zu %zu %zu %d", i, bg_leading_space(text, n), bg_trailing_space(text, n),
               bg_count_characters(text, n), bg_is_utf8(text, n));
     }
-}
-
-static bool refuse(void *context, const char *stage, uint64_t done, uint64_t total)
-{
-    (void)stage;
-    (void)done;
-    (void)total;
-    return --*(int *)context > 0;
 }
 
 /* Interruptions, models that cannot be asked, and every allocation failing in turn. */

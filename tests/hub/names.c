@@ -181,7 +181,7 @@ static bg_status count_calls(void *context, uint64_t done, bg_error *err)
 
 static void check_digest(const char *content, size_t size, const char *etag)
 {
-    char path[] = "/tmp/bitgauge-digest-XXXXXX";
+    char path[] = TEMPORARY;
     int calls = 0, fd = mkstemp(path);
     bool equal = false;
     bg_error err = {0};

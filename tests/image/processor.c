@@ -167,7 +167,7 @@ static void write_file(const char *directory, const char *name, const char *text
 
 static void test_directory(void)
 {
-    char directory[] = "/tmp/bitgauge-image-XXXXXX";
+    char directory[] = TEMPORARY;
     bg_image_processor p = {0};
     if (!mkdtemp(directory)) {
         SKIP("no temporary directory");

@@ -7,7 +7,7 @@
 #include "core/alloc.h"
 #include "core/file.h"
 #include "core/text.h"
-#include "model/model.h"
+#include "load_model.h"
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -27,14 +27,7 @@ static const bg_tensor *find(const bg_checkpoint *file, const char *name)
 
 static bg_model *load(const char *directory, const char *precision)
 {
-    bg_checkpoint *checkpoint;
-    bg_model *model = NULL;
-    OK(bg_checkpoint_open(directory, &checkpoint, &err));
-    OK(bg_model_load(backend, checkpoint, false, bg_format_by_name(precision), (bg_progress){0},
-                     &model, &err));
-    bg_checkpoint_close(checkpoint);
-    if (!model) exit(1);
-    return model;
+    return load_model(backend, directory, precision);
 }
 
 /* Logits of the rows [first, first + n) of a run. */
@@ -168,7 +161,7 @@ static void test_cache(void)
 /* A configuration that the tensors do not fit: the tensor and the expected shape are named. */
 static void check_misfit(const char *from, const char *to, const char *says)
 {
-    char directory[] = "/tmp/bitgauge-test-XXXXXX", path[64], target[4096], *text;
+    char directory[] = TEMPORARY, path[64], target[4096], *text;
     CHECK(mkdtemp(directory) != NULL, "a temporary directory");
     OK(bg_read_text("tests/fixtures/tiny-gpt2/prefixed/config.json", 1 << 20, &text, NULL, &err));
     char *at = strstr(text, from);

@@ -1,6 +1,7 @@
 /* The trained checkpoints beside the source tree, where they are there, against what transformers
  * and bitsandbytes computed from them on a GPU (../shared/reference): last positions' logits at
  * every precision, greedy continuations, T5's first step, PaliGemma's logits and caption. */
+#include "load_model.h"
 #include "npz.h"
 #include "test.h"
 
@@ -36,16 +37,8 @@ static const struct {
 static bg_model *load(const char *name, const char *precision)
 {
     char directory[128];
-    bg_checkpoint *checkpoint = NULL;
-    bg_model *model = NULL;
     snprintf(directory, sizeof directory, MODELS "%s", name);
-    OK(bg_checkpoint_open(directory, &checkpoint, &err));
-    if (!checkpoint) exit(1);
-    OK(bg_model_load(backend, checkpoint, false, bg_format_by_name(precision), (bg_progress){0},
-                     &model, &err));
-    bg_checkpoint_close(checkpoint);
-    if (!model) exit(1);
-    return model;
+    return load_model(backend, directory, precision);
 }
 
 static bg_tokenizer *open_tokenizer(const char *name)

@@ -284,7 +284,7 @@ static void long_words(void)
 
 /* ---- directories ----------------------------------------------------------------------------- */
 
-static char directory[] = "/tmp/bitgauge-tokenizer-XXXXXX";
+static char directory[] = TEMPORARY;
 
 static void put(const char *name, const char *text)
 {
