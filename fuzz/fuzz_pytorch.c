@@ -3,16 +3,12 @@
  *
  * Random bytes seldom are an archive, so the input's first byte says what it is: a whole file, or
  * the pickle in a sound archive or behind a sound beginning of the old format. */
+#include "check_shape.h"
 #include "checkpoint/pytorch.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define REQUIRE(condition)                                                                         \
-    do {                                                                                           \
-        if (!(condition)) abort();                                                                 \
-    } while (0)
 
 static bool inside(const void *from, size_t bytes, const void *block, size_t size)
 {
@@ -25,14 +21,7 @@ static void check_tensor(const bg_pytorch *file, const bg_tensor *t, const uint8
 {
     REQUIRE(inside(t->data, t->bytes, data, size) ||
             inside(t->data, t->bytes, file->copies, file->copies_size));
-    REQUIRE(t->rank >= 0 && t->rank <= BG_MAX_RANK && t->dtype >= 0 && t->dtype < BG_DTYPE_COUNT);
-    unsigned __int128 bytes = bg_dtypes[t->dtype].size;
-    for (int i = 0; i < t->rank; i++) {
-        REQUIRE(t->shape[i] >= 0);
-        bytes *= (unsigned __int128)t->shape[i];
-        REQUIRE(bytes <= SIZE_MAX);
-    }
-    REQUIRE(bytes == t->bytes);
+    check_shape(t);
     REQUIRE(strlen(t->name) < size && strcmp(t->file, "fuzz") == 0);
     /* the sanitizer sees whether the bytes are there */
     const volatile uint8_t *p = t->data;

@@ -1,5 +1,6 @@
 /* Any bytes as a safetensors file: the parser refuses them with a message, or hands out tensors
  * that keep every promise of checkpoint.h. A broken promise ends in abort(). */
+#include "check_shape.h"
 #include "checkpoint/safetensors.h"
 #include "core/text.h"
 
@@ -7,23 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define REQUIRE(condition)                                                                         \
-    do {                                                                                           \
-        if (!(condition)) abort();                                                                 \
-    } while (0)
-
 static void check_tensor(const bg_tensor *t, const uint8_t *data, size_t size)
 {
     const uint8_t *from = t->data;
     REQUIRE(from >= data && from <= data + size && t->bytes <= (size_t)(data + size - from));
-    REQUIRE(t->rank >= 0 && t->rank <= BG_MAX_RANK && t->dtype >= 0 && t->dtype < BG_DTYPE_COUNT);
-    unsigned __int128 bytes = bg_dtypes[t->dtype].size;
-    for (int i = 0; i < t->rank; i++) {
-        REQUIRE(t->shape[i] >= 0);
-        bytes *= (unsigned __int128)t->shape[i];
-        REQUIRE(bytes <= SIZE_MAX);
-    }
-    REQUIRE(bytes == t->bytes);
+    check_shape(t);
     REQUIRE(strlen(t->name) < size);
 }
 

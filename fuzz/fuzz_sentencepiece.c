@@ -2,18 +2,13 @@
  * decodes. The first byte chooses the tokenizer's class. */
 #include "core/json.h"
 #include "tokenizer/internal.h"
+#include "use_tokenizer.h"
 
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void check(bg_status status, const bg_error *err)
-{
-    if (status != BG_OK && (err->status != status || !*err->message || status == BG_ERR_INTERNAL))
-        abort();
-}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -41,20 +36,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     bg_status status = bg_tokenizer_read_sentencepiece(data + 1, size - 1, config, "fuzz", t, &err);
     check(status, &err);
     json_decref(config);
-    if (status == BG_OK) {
-        int32_t *ids = NULL;
-        size_t n = 0;
-        status = bg_tokenizer_encode(t, text, sizeof text - 1, true, &ids, &n, &err);
-        check(status, &err);
-        for (size_t i = 0; i < n; i++)
-            if (ids[i] < 0) abort();
-        for (int skip = 0; status == BG_OK && skip < 2; skip++) {
-            char *decoded = NULL;
-            check(bg_tokenizer_decode(t, ids, n, skip, &decoded, NULL, &err), &err);
-            bg_string_free(decoded);
-        }
-        bg_ids_free(ids);
-    }
+    if (status == BG_OK) there_and_back(t, text, sizeof text - 1);
     bg_tokenizer_close(t);
     return 0;
 }
