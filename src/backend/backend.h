@@ -8,6 +8,7 @@
 #ifndef BG_BACKEND_BACKEND_H
 #define BG_BACKEND_BACKEND_H
 
+#include "backend/usage.h"
 #include "core/dtype.h"
 #include "core/error.h"
 #include "quant/format.h"
@@ -135,8 +136,14 @@ typedef struct {
     /* Names of the kernels that run for weights of a format: for one row (decoding) and for
      * several (prefill). */
     const char *(*kernel)(const bg_backend *backend, bg_format_id format, bool several_rows);
-    /* Bytes that this backend holds now, all told. */
-    size_t (*allocated)(const bg_backend *backend);
+    /* Memory in use. Strings are the backend's. */
+    void (*usage)(bg_backend *backend, bg_usage *out);
+    /* The device's energy counter, in joules since some fixed moment, all that runs on it included;
+     * it may move only some times a second. Negative: there is none. */
+    double (*joules)(bg_backend *backend);
+    /* The device's own clock, in seconds since some fixed moment, read when all that was queued is
+     * done. Negative: it has none. */
+    double (*device_seconds)(bg_backend *backend);
 
     /* Encodes a source in the wanted format, straight from where it lies. */
     bg_status (*weight_create)(bg_backend *backend, const bg_source *source, bg_format_id format,

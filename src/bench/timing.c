@@ -147,30 +147,49 @@ static bg_status prefill(bg_timing *t, size_t *past, bg_error *err)
     return bg_run_forward(t->run, t->next, t->sequences, t->batch, err);
 }
 
+/* One decoding step behind `past` positions. */
+static bg_status step(bg_timing *t, size_t past, bg_error *err)
+{
+    lay_out(t, past, 1);
+    BG_TRY(bg_run_forward(t->run, t->next, t->sequences, t->batch, err));
+    return choose(t, err);
+}
+
+/* The prompt's pass with all that counts as it. */
+static bg_status whole_prefill(bg_timing *t, size_t *past, bg_error *err)
+{
+    bg_backend *backend = t->model->backend;
+    BG_TRY(prefill(t, past, err));
+    if (t->model->config.arch->task == BG_TASK_CLASSIFIER)
+        return bg_run_classify(t->run, t->sequences, t->batch, t->labels, err);
+    return backend->ops->synchronize(backend, err);
+}
+
+/* The host's clock is read inside of the device's, which so shows what it cannot: whether the
+ * device was idle when the region began and done when it ended. */
 bg_status bg_timing_round(bg_timing *t, bg_round *out, bg_error *err)
 {
     bg_backend *backend = t->model->backend;
     size_t past;
     *out = (bg_round){0};
     BG_TRY(backend->ops->synchronize(backend, err));
-    double start = bg_seconds();
-    BG_TRY(prefill(t, &past, err));
-    if (t->model->config.arch->task == BG_TASK_CLASSIFIER) {
-        BG_TRY(bg_run_classify(t->run, t->sequences, t->batch, t->labels, err));
-        out->prefill = bg_seconds() - start;
-        return BG_OK;
-    }
-    BG_TRY(backend->ops->synchronize(backend, err));
+    const double device_start = backend->ops->device_seconds(backend);
+    const double start = bg_seconds();
+    BG_TRY(whole_prefill(t, &past, err));
     out->prefill = bg_seconds() - start;
+    const double device_first = backend->ops->device_seconds(backend);
+    const bool has_clock = device_start >= 0 && device_first >= 0;
+    out->device_prefill = has_clock ? device_first - device_start : -1;
+    out->device_decode = -1;
+    if (t->model->config.arch->task == BG_TASK_CLASSIFIER) return BG_OK;
+    const double chosen = bg_seconds();
     BG_TRY(choose(t, err));
-    double first = bg_seconds();
-    out->first_token = first - start;
-    for (size_t i = 0; i < t->new_tokens; i++) {
-        lay_out(t, past + i, 1);
-        BG_TRY(bg_run_forward(t->run, t->next, t->sequences, t->batch, err));
-        BG_TRY(choose(t, err));
-    }
-    out->decode = bg_seconds() - first;
+    out->first_token = out->prefill + bg_seconds() - chosen;
+    const double device_decode = backend->ops->device_seconds(backend);
+    const double decode = bg_seconds();
+    for (size_t i = 0; i < t->new_tokens; i++) BG_TRY(step(t, past + i, err));
+    out->decode = bg_seconds() - decode;
+    if (has_clock) out->device_decode = backend->ops->device_seconds(backend) - device_decode;
     return BG_OK;
 }
 
@@ -188,4 +207,65 @@ bg_status bg_timing_warm_up(bg_timing *t, int *rounds, bool *settled, bg_error *
             return BG_OK;
         before = now;
     }
+}
+
+/* ---- energy ---------------------------------------------------------------------------------- */
+
+enum { LEAST_SECONDS = 1, MOST_SECONDS = 5 };
+static const double POLL_SECONDS = 0.01; /* reading the counter takes the host a moment */
+
+typedef struct {
+    bg_timing *timing;
+    size_t past, steps; /* decoding: positions before the first step, and steps done */
+} energy_loop;
+
+static bg_status prefill_pass(energy_loop *loop, bg_error *err)
+{
+    return whole_prefill(loop->timing, &loop->past, err);
+}
+
+/* The steps of a round, over and over: what they write to the cache is written again. */
+static bg_status decode_pass(energy_loop *loop, bg_error *err)
+{
+    return step(loop->timing, loop->past + loop->steps++ % loop->timing->new_tokens, err);
+}
+
+static bg_status meter(energy_loop *loop, bg_status (*pass)(energy_loop *loop, bg_error *err),
+                       bg_energy *out, bg_error *err)
+{
+    bg_backend *backend = loop->timing->model->backend;
+    double last = backend->ops->joules(backend), moved = bg_seconds(), polled = moved;
+    double first = -1, begin = 0;
+    for (size_t passes = 0; last >= 0;) {
+        BG_TRY(pass(loop, err));
+        passes++;
+        const double now = bg_seconds();
+        if (now - polled < POLL_SECONDS) continue;
+        polled = now;
+        const double joules = backend->ops->joules(backend);
+        if (joules == last && now - moved < MOST_SECONDS) continue;
+        if (joules <= last) return BG_OK;
+        last = joules;
+        moved = now;
+        if (first < 0) {
+            first = joules;
+            begin = now;
+            passes = 0;
+        } else if (now - begin >= LEAST_SECONDS) {
+            *out = (bg_energy){joules - first, now - begin, passes};
+            return BG_OK;
+        }
+    }
+    return BG_OK;
+}
+
+bg_status bg_timing_energy(bg_timing *t, bg_energy *prefill_energy, bg_energy *decode_energy,
+                           bg_error *err)
+{
+    energy_loop loop = {.timing = t};
+    *prefill_energy = *decode_energy = (bg_energy){0};
+    BG_TRY(meter(&loop, prefill_pass, prefill_energy, err));
+    if (prefill_energy->passes == 0 || t->new_tokens == 0) return BG_OK;
+    BG_TRY(choose(t, err));
+    return meter(&loop, decode_pass, decode_energy, err);
 }

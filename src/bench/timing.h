@@ -19,12 +19,20 @@ typedef struct {
     float *pixels;          /* images: (batch, channels, size, size) */
 } bg_timing;
 
-/* Seconds of one round. */
+/* Seconds of one round, by the host's clock: from a device that is idle to one that is again. */
 typedef struct {
     double prefill;     /* prompt ids to states; for a classifier, to labels */
     double first_token; /* prompt ids to the first new id; not for classifiers */
     double decode;      /* new_tokens further steps; not for classifiers */
+    /* The same by the device's clock; negative where it has none. */
+    double device_prefill, device_decode;
 } bg_round;
+
+/* What a pass over and over came to, by the device's energy counter. */
+typedef struct {
+    double joules, seconds;
+    size_t passes; /* 0: not measured */
+} bg_energy;
 
 /* Refuses more tokens than the model has positions. */
 bg_status bg_timing_check(const bg_config *config, int prompt_tokens, int new_tokens,
@@ -37,6 +45,12 @@ bg_status bg_timing_create(const bg_model *model, int prompt_tokens, int new_tok
 void bg_timing_free(bg_timing *timing);
 
 bg_status bg_timing_round(bg_timing *timing, bg_round *out, bg_error *err);
+
+/* The energy of the prompt's pass, and of decoding steps (behind a prompt that is not counted; a
+ * pass is one step of each sequence). A counter moves only some times a second, so each is repeated
+ * until it was seen to move at two moments more than a second apart, and counts between these.
+ * Where there is none, or it does not move for five seconds, nothing is measured. */
+bg_status bg_timing_energy(bg_timing *timing, bg_energy *prefill, bg_energy *decode, bg_error *err);
 
 /* Rounds whose times are not kept, for a quarter of a second at least, until two in a row differ by
  * less than 5 %; at most fifty rounds or five seconds. */

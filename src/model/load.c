@@ -368,19 +368,29 @@ static bg_status load_stack(loader *l, bg_error *err)
     return BG_OK;
 }
 
+/* Bytes of a matrix at a precision, or in 16 or 32 bits where it is not quantized. */
+static double matrix_bytes(const bg_config *c, bg_role role, const bg_format *precision)
+{
+    const bg_format_id other = precision->bits > 16 ? BG_FORMAT_F32 : BG_FORMAT_F16;
+    const bg_format_id format =
+        is_quantized(c->arch, role) ? (bg_format_id)(precision - bg_formats) : other;
+    bg_packed_bytes bytes;
+    if (!bg_packed_measure(format, (size_t)dimension(c, bg_roles[role].rows),
+                           (size_t)dimension(c, bg_roles[role].cols), &bytes))
+        return INFINITY;
+    return (double)bytes.total;
+}
+
 /* Bytes of all matrices, or with `precision` NULL, how many values they have. */
 static double count(const bg_config *c, const bg_format *precision)
 {
     double total = c->encoder ? count(c->encoder, precision) : 0;
     for (bg_role role = 0; role < BG_ROLE_COUNT; role++) {
         if (!has_role(c, role)) continue;
-        double values =
-            (double)dimension(c, bg_roles[role].rows) * (double)dimension(c, bg_roles[role].cols);
-        if (role >= BG_ROLE_LAYER_FIRST) values *= (double)c->num_hidden_layers;
-        if (precision)
-            values *=
-                (is_quantized(c->arch, role) || precision->bits > 16 ? precision->bits : 16) / 8.0;
-        total += values;
+        const double layers = role >= BG_ROLE_LAYER_FIRST ? (double)c->num_hidden_layers : 1;
+        total += layers * (precision ? matrix_bytes(c, role, precision)
+                                     : (double)dimension(c, bg_roles[role].rows) *
+                                           (double)dimension(c, bg_roles[role].cols));
     }
     return total;
 }

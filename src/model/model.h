@@ -41,7 +41,8 @@ bg_status bg_model_load(bg_backend *backend, const bg_checkpoint *checkpoint, bo
                         bg_error *err);
 void bg_model_free(bg_model *model);
 
-/* About how many bytes the weights of a model come to at a precision, scales not counted. */
+/* About how many bytes the weights of a model come to at a precision, scales included; biases and
+ * norms are not counted. */
 size_t bg_model_estimate(const bg_config *config, const bg_format *precision);
 
 /* ---- running --------------------------------------------------------------------------------- */

@@ -258,6 +258,46 @@ static void test_head(void)
     bg_free(logits);
 }
 
+static size_t held_bytes(bg_backend *of)
+{
+    bg_usage usage;
+    of->ops->usage(of, &usage);
+    return usage.held.total;
+}
+
+/* What is held is counted by its use, and at its peak. */
+static void test_usage(void)
+{
+    bg_backend *fresh;
+    bg_act *act;
+    bg_cache *cache;
+    bg_weight *weight;
+    bg_usage u;
+    float values[128] = {1, 2, 3};
+    const bg_source source = {"w", BG_F32, values, 2, 64, false};
+    OK(bg_backend_open("cpu", 1, &fresh, &err));
+    OK(fresh->ops->act_create(fresh, 4, 64, false, &act, &err));
+    OK(fresh->ops->cache_create(fresh, 2, 1, 8, 2, 4, &cache, &err));
+    OK(fresh->ops->weight_create(fresh, &source, BG_FORMAT_NF4, &weight, &err));
+    fresh->ops->usage(fresh, &u);
+    CHECK(u.held.now[BG_USE_ACTIVATIONS] == 1024 && u.held.now[BG_USE_WEIGHTS] == 64 + 8 &&
+              u.held.now[BG_USE_CACHES] == 2 * 2 * 8 * 2 * 4 * sizeof(float),
+          "%zu %zu %zu", u.held.now[BG_USE_ACTIVATIONS], u.held.now[BG_USE_WEIGHTS],
+          u.held.now[BG_USE_CACHES]);
+    const size_t all = u.held.total;
+    CHECK(all == u.held.peak && !u.device.source && !u.device.name, "the host's memory");
+    fresh->ops->act_free(fresh, act);
+    fresh->ops->cache_free(fresh, cache);
+    fresh->ops->weight_free(fresh, weight);
+    fresh->ops->usage(fresh, &u);
+    CHECK(u.held.total == u.held.now[BG_USE_WORKSPACE] && u.held.peak == all &&
+              u.held.most[BG_USE_ACTIVATIONS] == 1024,
+          "%zu left, %zu at peak", u.held.total, u.held.peak);
+    CHECK(fresh->ops->joules(fresh) < 0 && fresh->ops->device_seconds(fresh) < 0,
+          "the processor counts neither");
+    fresh->ops->free(fresh);
+}
+
 /* Whatever allocation fails, it is reported and nothing is lost. */
 static void test_out_of_memory(void)
 {
@@ -280,7 +320,7 @@ static void test_out_of_memory(void)
             fresh->ops->act_free(fresh, in);
             fresh->ops->act_free(fresh, out);
             fresh->ops->weight_free(fresh, weight);
-            CHECK(status != BG_OK || fresh->ops->allocated(fresh) > 0, "scratch is counted");
+            CHECK(status != BG_OK || held_bytes(fresh) > 0, "scratch is counted");
             fresh->ops->free(fresh);
         }
         if (status == BG_OK) {
@@ -301,6 +341,7 @@ int main(void)
     RUN(test_linear);
     RUN(test_attention_in_steps);
     RUN(test_head);
+    RUN(test_usage);
     RUN(test_out_of_memory);
     CHECK(bg_backend_open("tpu", 1, &(bg_backend *){NULL}, &err) == BG_ERR_UNSUPPORTED, "unknown");
     backend->ops->free(backend);

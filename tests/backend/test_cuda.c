@@ -2,6 +2,7 @@
  * GPU; without one it only checks that the reason is told. */
 #include "both.h"
 
+#include "core/clock.h"
 #include "quant/half.h"
 
 #include <stdlib.h>
@@ -486,6 +487,23 @@ static void test_ties(void)
     bg_free(w);
 }
 
+/* The device's clock goes as the host's does. */
+static void test_clock(void)
+{
+    bg_backend *gpu = backends[GPU];
+    const double before = bg_seconds(), first = gpu->ops->device_seconds(gpu), begun = bg_seconds();
+    double last = first, end = begun;
+    for (int i = 0; i < 1000; i++) {
+        end = bg_seconds();
+        const double now = gpu->ops->device_seconds(gpu);
+        CHECK(now >= last, "%g after %g", now, last);
+        last = now;
+    }
+    CHECK(first >= 0 && last - first > end - begun - 1e-3 &&
+              last - first < bg_seconds() - before + 1e-3,
+          "%g s", last - first);
+}
+
 int main(void)
 {
     if (bg_backend_check("cuda", &err) != BG_OK) {
@@ -503,7 +521,8 @@ int main(void)
     OK(bg_backend_open("cuda", 0, &backends[GPU], &err));
     if (!backends[CPU] || !backends[GPU]) return 1;
     printf("%s\n", backends[GPU]->ops->isa(backends[GPU]));
-    const size_t before = backends[GPU]->ops->allocated(backends[GPU]);
+    bg_usage before, after;
+    backends[GPU]->ops->usage(backends[GPU], &before);
     RUN(test_encoding);
     RUN(test_rows);
     RUN(test_linear);
@@ -513,7 +532,17 @@ int main(void)
     RUN(test_stored);
     RUN(test_head);
     RUN(test_ties);
-    CHECK(backends[GPU]->ops->allocated(backends[GPU]) >= before, "memory is counted");
+    RUN(test_clock);
+    backends[GPU]->ops->usage(backends[GPU], &after);
+    CHECK(after.held.total >= before.held.total && after.held.now[BG_USE_ACTIVATIONS] == 0 &&
+              after.held.now[BG_USE_CACHES] == 0 && after.held.now[BG_USE_WEIGHTS] == 0,
+          "only working memory stays");
+    CHECK(after.device.source && after.device.peak >= after.device.used &&
+              after.device.used + after.device.available <= after.device.total,
+          "the device's memory");
+    printf("%s: %zu bytes by %s, energy: %s\n", after.device.name, after.device.used,
+           after.device.source ? after.device.source : "nobody",
+           after.device.no_energy ? after.device.no_energy : "counted");
     for (int d = 0; d < BOTH; d++) backends[d]->ops->free(backends[d]);
     return test_finish();
 }

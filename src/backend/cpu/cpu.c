@@ -6,29 +6,29 @@
 #include <cblas.h>
 #include <string.h>
 
-void *cpu_alloc(cpu_backend *cpu, size_t bytes, const char *what, bg_error *err)
+void *cpu_alloc(cpu_backend *cpu, bg_use use, size_t bytes, const char *what, bg_error *err)
 {
     void *p = bg_alloc_aligned(bytes);
     if (p)
-        cpu->allocated += bytes;
+        bg_tally_add(&cpu->held, use, bytes);
     else
         bg_fail_memory(err, bytes, what);
     return p;
 }
 
-void cpu_release(cpu_backend *cpu, void *p, size_t bytes)
+void cpu_release(cpu_backend *cpu, bg_use use, void *p, size_t bytes)
 {
     if (!p) return;
     bg_free_aligned(p, bytes);
-    cpu->allocated -= bytes;
+    bg_tally_drop(&cpu->held, use, bytes);
 }
 
 bg_status cpu_reserve(cpu_backend *cpu, cpu_scratch *scratch, size_t count, bg_error *err)
 {
     if (count <= scratch->count) return BG_OK;
-    cpu_release(cpu, scratch->data, scratch->count * sizeof(float));
+    cpu_release(cpu, BG_USE_WORKSPACE, scratch->data, scratch->count * sizeof(float));
     *scratch = (cpu_scratch){0};
-    scratch->data = cpu_alloc(cpu, count * sizeof(float), "working memory", err);
+    scratch->data = cpu_alloc(cpu, BG_USE_WORKSPACE, count * sizeof(float), "working memory", err);
     if (!scratch->data) return BG_ERR_MEMORY;
     scratch->count = count;
     return BG_OK;
@@ -60,9 +60,16 @@ static const char *cpu_kernel(const bg_backend *backend, bg_format_id format, bo
     return format == BG_FORMAT_INT8 ? k->matmul_int8_name : "sgemm_openblas";
 }
 
-static size_t cpu_allocated(const bg_backend *backend)
+static void cpu_usage(bg_backend *backend, bg_usage *out)
 {
-    return ((const cpu_backend *)(const void *)backend)->allocated;
+    *out = (bg_usage){.held = ((const cpu_backend *)(const void *)backend)->held};
+}
+
+/* A counter and a clock that the processor does not have. */
+static double cpu_nothing(bg_backend *backend)
+{
+    (void)backend;
+    return -1;
 }
 
 bg_status cpu_act_create(bg_backend *backend, size_t rows, size_t cols, bool half, bg_act **out,
@@ -76,7 +83,7 @@ bg_status cpu_act_create(bg_backend *backend, size_t rows, size_t cols, bool hal
     cpu_act *act = bg_calloc(1, sizeof *act);
     if (!act) return bg_fail_memory(err, sizeof *act, "an activation");
     act->base = (bg_act){rows, cols, half};
-    act->values = cpu_alloc(cpu, bytes, "activations", err);
+    act->values = cpu_alloc(cpu, BG_USE_ACTIVATIONS, bytes, "activations", err);
     if (!act->values) {
         bg_free(act);
         return BG_ERR_MEMORY;
@@ -88,7 +95,8 @@ bg_status cpu_act_create(bg_backend *backend, size_t rows, size_t cols, bool hal
 static void cpu_act_free(bg_backend *backend, bg_act *act)
 {
     if (!act) return;
-    cpu_release((cpu_backend *)backend, cpu_values(act), act->rows * act->cols * sizeof(float));
+    cpu_release((cpu_backend *)backend, BG_USE_ACTIVATIONS, cpu_values(act),
+                act->rows * act->cols * sizeof(float));
     bg_free(act);
 }
 
@@ -116,8 +124,8 @@ static void cpu_cache_free(bg_backend *backend, bg_cache *cache)
 {
     if (!cache) return;
     cpu_cache *c = (cpu_cache *)cache;
-    cpu_release((cpu_backend *)backend, c->keys, cache->bytes / 2);
-    cpu_release((cpu_backend *)backend, c->values, cache->bytes / 2);
+    cpu_release((cpu_backend *)backend, BG_USE_CACHES, c->keys, cache->bytes / 2);
+    cpu_release((cpu_backend *)backend, BG_USE_CACHES, c->values, cache->bytes / 2);
     bg_free(c);
 }
 
@@ -133,8 +141,9 @@ static bg_status cpu_cache_create(bg_backend *backend, size_t n_layers, size_t n
     cpu_cache *cache = bg_calloc(1, sizeof *cache);
     if (!cache) return bg_fail_memory(err, sizeof *cache, "a cache");
     cache->base = base;
-    cache->keys = cpu_alloc(cpu, base.bytes / 2, "the key cache", err);
-    cache->values = cache->keys ? cpu_alloc(cpu, base.bytes / 2, "the value cache", err) : NULL;
+    cache->keys = cpu_alloc(cpu, BG_USE_CACHES, base.bytes / 2, "the key cache", err);
+    cache->values =
+        cache->keys ? cpu_alloc(cpu, BG_USE_CACHES, base.bytes / 2, "the value cache", err) : NULL;
     if (!cache->values) {
         cpu_cache_free(backend, &cache->base);
         return BG_ERR_MEMORY;
@@ -260,7 +269,9 @@ static const bg_backend_ops ops = {
     .isa = cpu_isa,
     .threads = cpu_threads,
     .kernel = cpu_kernel,
-    .allocated = cpu_allocated,
+    .usage = cpu_usage,
+    .joules = cpu_nothing,
+    .device_seconds = cpu_nothing,
     .weight_create = cpu_weight_create,
     .weight_free = cpu_weight_free,
     .act_create = cpu_act_create,
@@ -285,10 +296,10 @@ static void cpu_free(bg_backend *backend)
 {
     cpu_backend *cpu = (cpu_backend *)backend;
     if (cpu->logits) cpu_act_free(backend, &cpu->logits->base);
-    cpu_release(cpu, cpu->shared.data, cpu->shared.count * sizeof(float));
-    cpu_release(cpu, cpu->int8.data, cpu->int8.count * sizeof(float));
+    cpu_release(cpu, BG_USE_WORKSPACE, cpu->shared.data, cpu->shared.count * sizeof(float));
+    cpu_release(cpu, BG_USE_WORKSPACE, cpu->int8.data, cpu->int8.count * sizeof(float));
     for (int i = 0; cpu->own && i < bg_threads_count(cpu->threads); i++)
-        cpu_release(cpu, cpu->own[i].data, cpu->own[i].count * sizeof(float));
+        cpu_release(cpu, BG_USE_WORKSPACE, cpu->own[i].data, cpu->own[i].count * sizeof(float));
     bg_free(cpu->own);
     bg_threads_free(cpu->threads);
     bg_free(cpu);

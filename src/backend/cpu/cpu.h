@@ -34,7 +34,7 @@ typedef struct {
     bg_backend base;
     bg_threads *threads;
     const bg_cpu_kernels *kernels;
-    size_t allocated;
+    bg_tally held;
     /* Room for one operation: `shared` for all threads, `own` one for each. They grow when an
      * operation wants more and stay. */
     cpu_scratch shared, int8, *own;
@@ -62,8 +62,8 @@ bg_status cpu_reserve(cpu_backend *cpu, cpu_scratch *scratch, size_t count, bg_e
 bg_status cpu_reserve_own(cpu_backend *cpu, size_t count, bg_error *err);
 
 /* Aligned, zeroed memory that counts as held by the backend. */
-void *cpu_alloc(cpu_backend *cpu, size_t bytes, const char *what, bg_error *err);
-void cpu_release(cpu_backend *cpu, void *p, size_t bytes);
+void *cpu_alloc(cpu_backend *cpu, bg_use use, size_t bytes, const char *what, bg_error *err);
+void cpu_release(cpu_backend *cpu, bg_use use, void *p, size_t bytes);
 
 bg_status cpu_weight_create(bg_backend *backend, const bg_source *source, bg_format_id format,
                             bg_weight **out, bg_error *err);

@@ -88,7 +88,7 @@ bg_status cpu_weight_create(bg_backend *backend, const bg_source *source, bg_for
     bg_packed_bytes bytes;
     bg_packed_measure(format, source->rows, source->cols, &bytes);
     weight->base = (bg_weight){format, source->rows, source->cols, bytes.total};
-    cpu->allocated += bytes.total;
+    bg_tally_add(&cpu->held, BG_USE_WEIGHTS, bytes.total);
     *out = &weight->base;
     return BG_OK;
 }
@@ -96,7 +96,7 @@ bg_status cpu_weight_create(bg_backend *backend, const bg_source *source, bg_for
 void cpu_weight_free(bg_backend *backend, bg_weight *weight)
 {
     if (!weight) return;
-    ((cpu_backend *)backend)->allocated -= weight->bytes;
+    bg_tally_drop(&((cpu_backend *)backend)->held, BG_USE_WEIGHTS, weight->bytes);
     bg_packed_free(&((cpu_weight *)weight)->packed);
     bg_free(weight);
 }

@@ -3,7 +3,9 @@
  * for. That is what lets a norm and the layers behind it become one kernel, and a decoding step one
  * graph that is launched with a single call: see queue.c.
  *
- *   device.c   opening, memory, errors, what a GPU is
+ *   device.c   opening, what a GPU is
+ *   memory.c   memory, errors
+ *   measure.c  memory, energy and time as the driver tells them; nvml.c
  *   queue.c    the queue, the step's data, graphs
  *   weights.c  weights, activations and caches
  *   ops.c      operations to nodes; linear.c, attention.c and head.c the longer ones
@@ -90,12 +92,30 @@ typedef struct {
 
 typedef struct cuda_matmul cuda_matmul;
 
+/* What the driver is asked for. */
+typedef struct {
+    struct cuda_nvml *nvml; /* NULL: there is none */
+    const char *no_energy;  /* why there is no energy counter; NULL: there is one */
+    bool stranger;          /* NVML knows a process of this number, but it is another */
+    bool by_process;        /* it tells what memory this process has */
+    size_t available_at_start;
+    bool known; /* the last reading: */
+    size_t total, available, used;
+    size_t peak;    /* the most of `used` */
+    size_t read_at; /* the tally's peak at the last reading */
+    cudaEvent_t marks[2];
+    size_t n_marks;
+    double seconds; /* from the first mark to the last */
+} cuda_meter;
+
 typedef struct {
     bg_backend base;
     int index;
-    char isa[32];
+    char name[256], isa[32];
     cuda_launch launch;
-    size_t allocated;
+    bg_tally held;
+    size_t refused; /* bytes of the last allocation that failed */
+    cuda_meter meter;
 
     cuda_node *nodes; /* (MAX_NODES) */
     size_t n_nodes;
@@ -136,6 +156,10 @@ void cuda_queue_free(cuda_backend *cuda);
 
 /* ---- memory and errors ----------------------------------------------------------------------- */
 
+/* Memory of the device; NULL with an error that says what was asked and what was free. */
+void *cuda_take(cuda_backend *cuda, bg_use use, size_t bytes, const char *what, bg_error *err);
+void cuda_give(cuda_backend *cuda, bg_use use, void *p, size_t bytes);
+/* The same for working memory. */
 void *cuda_alloc(cuda_backend *cuda, size_t bytes, const char *what, bg_error *err);
 void cuda_release(cuda_backend *cuda, void *p, size_t bytes);
 bg_status cuda_reserve(cuda_backend *cuda, cuda_room *room, size_t bytes, bg_error *err);
@@ -143,6 +167,18 @@ bg_status cuda_reserve(cuda_backend *cuda, cuda_room *room, size_t bytes, bg_err
 bg_status cuda_reserve_results(cuda_backend *cuda, size_t bytes, bg_error *err);
 /* BG_OK, or the error in words. */
 bg_status cuda_check(cudaError_t e, const char *what, bg_error *err);
+
+/* ---- measuring ------------------------------------------------------------------------------- */
+
+/* Before the device is opened, and after. */
+void cuda_meter_prepare(cuda_backend *cuda);
+void cuda_meter_start(cuda_backend *cuda);
+void cuda_meter_free(cuda_backend *cuda);
+/* Asks for the memory in use now. */
+void cuda_meter_read(cuda_backend *cuda);
+void cuda_usage(bg_backend *backend, bg_usage *out);
+double cuda_joules(bg_backend *backend);
+double cuda_device_seconds(bg_backend *backend);
 
 /* Parts of `tables`. */
 const float *cuda_code(const cuda_backend *cuda, bg_format_id format);

@@ -1,4 +1,4 @@
-/* What a GPU is and has, how the backend is opened, and its memory. */
+/* What a GPU is and has, and how the backend is opened. */
 #include "backend/cuda/cuda.h"
 
 #include "core/alloc.h"
@@ -9,19 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- errors ---------------------------------------------------------------------------------- */
-
-bg_status cuda_check(cudaError_t e, const char *what, bg_error *err)
-{
-    if (e == cudaSuccess) return BG_OK;
-    if (e == cudaErrorMemoryAllocation)
-        return bg_fail(err, BG_ERR_MEMORY,
-                       "out of GPU memory: %s; choose a lower precision or a smaller batch", what);
-    return bg_fail(err, BG_ERR_INTERNAL,
-                   "the GPU reports \"%s\" (%s), in %s; BITGAUGE_CUDA_CHECK=1 in the environment "
-                   "waits for each kernel and names the one that failed",
-                   cudaGetErrorString(e), cudaGetErrorName(e), what);
-}
+/* ---- counting ---------------------------------------------------------------------------------
+ */
 
 static int count_devices(bg_error *err)
 {
@@ -43,62 +32,6 @@ static int count_devices(bg_error *err)
                 "no GPU can be used: the NVIDIA driver is there but finds no device (%s)",
                 cudaGetErrorString(e == cudaSuccess ? cudaErrorNoDevice : e));
     return 0;
-}
-
-/* ---- memory ---------------------------------------------------------------------------------- */
-
-void *cuda_alloc(cuda_backend *cuda, size_t bytes, const char *what, bg_error *err)
-{
-    void *p = NULL;
-    const double mib = 1 << 20;
-    cudaError_t e = cudaMalloc(&p, bytes > 0 ? bytes : 1);
-    if (e == cudaSuccess) {
-        cuda->allocated += bytes;
-        return p;
-    }
-    cudaGetLastError();
-    size_t available = 0, total = 0;
-    if (e == cudaErrorMemoryAllocation && cudaMemGetInfo(&available, &total) == cudaSuccess)
-        bg_fail(err, BG_ERR_MEMORY,
-                "out of GPU memory: %s takes %.1f MiB, and %.1f of %.1f MiB are free; choose a "
-                "lower precision or a smaller batch, or free memory",
-                what, (double)bytes / mib, (double)available / mib, (double)total / mib);
-    else
-        cuda_check(e, what, err);
-    return NULL;
-}
-
-void cuda_release(cuda_backend *cuda, void *p, size_t bytes)
-{
-    if (!p) return;
-    cudaFree(p);
-    cuda->allocated -= bytes;
-}
-
-bg_status cuda_reserve(cuda_backend *cuda, cuda_room *room, size_t bytes, bg_error *err)
-{
-    if (bytes <= room->bytes) return BG_OK;
-    BG_TRY(cuda_flush(cuda, err));
-    cuda_release(cuda, room->data, room->bytes);
-    *room = (cuda_room){0};
-    room->data = cuda_alloc(cuda, bytes, "working memory", err);
-    if (!room->data) return BG_ERR_MEMORY;
-    room->bytes = bytes;
-    return BG_OK;
-}
-
-bg_status cuda_reserve_results(cuda_backend *cuda, size_t bytes, bg_error *err)
-{
-    if (bytes <= cuda->results_bytes) return BG_OK;
-    BG_TRY(cuda_flush(cuda, err));
-    cudaFreeHost(cuda->results);
-    cuda->results = NULL;
-    cuda->results_bytes = 0;
-    void *p = NULL;
-    BG_TRY(cuda_check(cudaHostAlloc(&p, bytes, cudaHostAllocMapped), "room for results", err));
-    cuda->results = p;
-    cuda->results_bytes = bytes;
-    return BG_OK;
 }
 
 /* ---- tables ---------------------------------------------------------------------------------- */
@@ -145,6 +78,7 @@ static bool is_set(const char *name)
 static bg_status prepare(cuda_backend *cuda, bg_error *err)
 {
     struct cudaDeviceProp p;
+    cuda_meter_prepare(cuda);
     /* The host waits for each token: rather with its processor than asleep. */
     cudaInitDevice(cuda->index, cudaDeviceScheduleSpin, 0);
     BG_TRY(cuda_check(cudaSetDevice(cuda->index), "opening the GPU", err));
@@ -154,6 +88,7 @@ static bg_status prepare(cuda_backend *cuda, bg_error *err)
                        "%s has compute capability %d.%d; the CUDA backend needs 7.0 or later; use "
                        "--device cpu",
                        p.name, p.major, p.minor);
+    snprintf(cuda->name, sizeof cuda->name, "%s", p.name);
     snprintf(cuda->isa, sizeof cuda->isa, "sm_%d%d", p.major, p.minor);
     cuda->launch.multiprocessors = p.multiProcessorCount;
     cuda->launch.max_shared = (int)p.sharedMemPerBlockOptin;
@@ -164,6 +99,7 @@ static bg_status prepare(cuda_backend *cuda, bg_error *err)
                       "opening the GPU", err));
     cuda->nodes = bg_calloc(MAX_NODES, sizeof *cuda->nodes);
     if (!cuda->nodes) return bg_fail_memory(err, MAX_NODES * sizeof *cuda->nodes, "the queue");
+    cuda_meter_start(cuda);
     return create_tables(cuda, err);
 }
 
@@ -195,6 +131,7 @@ void cuda_free(bg_backend *backend)
         cuda_release(cuda, rooms[i]->data, rooms[i]->bytes);
     cuda_release(cuda, cuda->tables, TABLE_FLOATS * sizeof(float));
     cudaFreeHost(cuda->results);
+    cuda_meter_free(cuda);
     if (cuda->launch.stream) cudaStreamDestroy(cuda->launch.stream);
     bg_free(cuda);
 }

@@ -25,11 +25,6 @@ static const char *cuda_kernel(const bg_backend *backend, bg_format_id format, b
     return several_rows ? several[format] : bg_cuda_linear_name(format);
 }
 
-static size_t cuda_allocated(const bg_backend *backend)
-{
-    return ((const cuda_backend *)(const void *)backend)->allocated;
-}
-
 static bg_status cuda_embed(bg_backend *backend, const bg_lookup *lookups, size_t n_lookups,
                             size_t n_rows, bg_act *out, bg_error *err)
 {
@@ -114,7 +109,9 @@ const bg_backend_ops cuda_ops = {
     .isa = cuda_isa,
     .threads = cuda_threads,
     .kernel = cuda_kernel,
-    .allocated = cuda_allocated,
+    .usage = cuda_usage,
+    .joules = cuda_joules,
+    .device_seconds = cuda_device_seconds,
     .weight_create = cuda_weight_create,
     .weight_free = cuda_weight_free,
     .act_create = cuda_act_create,

@@ -27,7 +27,7 @@ static bg_status allocate(cuda_backend *cuda, const bg_source *source, bg_format
         return bg_fail(err, BG_ERR_MEMORY, "a matrix of %zu by %zu is too large", rows, cols);
     weight->held = aligned(bytes.codes) + aligned(bytes.scales) + aligned(bytes.scale_codes) +
                    bytes.scale_absmax;
-    char *p = weight->memory = cuda_alloc(cuda, weight->held, source->name, err);
+    char *p = weight->memory = cuda_take(cuda, BG_USE_WEIGHTS, weight->held, source->name, err);
     if (!p) return BG_ERR_MEMORY;
     cuda_matrix *m = &weight->matrix;
     m->format = format;
@@ -152,7 +152,7 @@ bg_status cuda_weight_create(bg_backend *backend, const bg_source *source, bg_fo
     cudaError_t e = cudaStreamSynchronize(cuda->launch.stream);
     if (status == BG_OK) status = cuda_check(e, "encoding weights", err);
     if (status != BG_OK) {
-        cuda_release(cuda, weight->memory, weight->held);
+        cuda_give(cuda, BG_USE_WEIGHTS, weight->memory, weight->held);
         bg_free(weight);
         return bg_error_context(err, "tensor \"%s\"", source->name);
     }
@@ -172,7 +172,7 @@ void cuda_weight_free(bg_backend *backend, bg_weight *weight)
     cuda_weight *w = (cuda_weight *)weight;
     if (!weight) return;
     run_first(cuda);
-    cuda_release(cuda, w->memory, w->held);
+    cuda_give(cuda, BG_USE_WEIGHTS, w->memory, w->held);
     bg_free(w);
 }
 
@@ -200,13 +200,13 @@ bg_status cuda_act_create(bg_backend *backend, size_t rows, size_t cols, bool ha
     cuda_act *act = bg_calloc(1, sizeof *act);
     if (!act) return bg_fail_memory(err, sizeof *act, "an activation");
     act->base = (bg_act){rows, cols, half};
-    act->values = cuda_alloc(cuda, bytes, "activations", err);
+    act->values = cuda_take(cuda, BG_USE_ACTIVATIONS, bytes, "activations", err);
     bg_status status = act->values ? BG_OK : BG_ERR_MEMORY;
     if (status == BG_OK)
         status = cuda_check(cudaMemsetAsync(act->values, 0, bytes, cuda->launch.stream),
                             "clearing activations", err);
     if (status != BG_OK) {
-        cuda_release(cuda, act->values, bytes);
+        cuda_give(cuda, BG_USE_ACTIVATIONS, act->values, bytes);
         bg_free(act);
         return status;
     }
@@ -219,7 +219,7 @@ void cuda_act_free(bg_backend *backend, bg_act *act)
     cuda_backend *cuda = (cuda_backend *)backend;
     if (!act) return;
     run_first(cuda);
-    cuda_release(cuda, cuda_values(act), act->rows * act->cols * sizeof(float));
+    cuda_give(cuda, BG_USE_ACTIVATIONS, cuda_values(act), act->rows * act->cols * sizeof(float));
     bg_free(act);
 }
 
@@ -253,8 +253,8 @@ void cuda_cache_free(bg_backend *backend, bg_cache *cache)
     cuda_cache *c = (cuda_cache *)cache;
     if (!cache) return;
     run_first(cuda);
-    cuda_release(cuda, c->keys, cache->bytes / 2);
-    cuda_release(cuda, c->values, cache->bytes / 2);
+    cuda_give(cuda, BG_USE_CACHES, c->keys, cache->bytes / 2);
+    cuda_give(cuda, BG_USE_CACHES, c->values, cache->bytes / 2);
     bg_free(c);
 }
 
@@ -271,8 +271,9 @@ bg_status cuda_cache_create(bg_backend *backend, size_t n_layers, size_t n_slots
     cuda_cache *cache = bg_calloc(1, sizeof *cache);
     if (!cache) return bg_fail_memory(err, sizeof *cache, "a cache");
     cache->base = base;
-    cache->keys = cuda_alloc(cuda, base.bytes / 2, "the key cache", err);
-    cache->values = cache->keys ? cuda_alloc(cuda, base.bytes / 2, "the value cache", err) : NULL;
+    cache->keys = cuda_take(cuda, BG_USE_CACHES, base.bytes / 2, "the key cache", err);
+    cache->values =
+        cache->keys ? cuda_take(cuda, BG_USE_CACHES, base.bytes / 2, "the value cache", err) : NULL;
     if (!cache->values) {
         cuda_cache_free(backend, &cache->base);
         return BG_ERR_MEMORY;
