@@ -15,12 +15,21 @@ static const char *const default_prompts[] = {
     "The future of AI is",
 };
 
-static const char *precision_names[BG_FORMAT_COUNT + 1];
-
 const char *const *bg_precision_names(void)
 {
-    for (int i = 0; i < BG_FORMAT_COUNT; i++) precision_names[i] = bg_formats[i].name;
-    return precision_names;
+    static const char *names[BG_FORMAT_COUNT + 1];
+    for (int i = 0; i < BG_FORMAT_COUNT; i++) names[i] = bg_formats[i].name;
+    return names;
+}
+
+/* Those that run where none is named. */
+static const char *const *usual_precisions(size_t *n)
+{
+    static const char *names[BG_FORMAT_COUNT];
+    *n = 0;
+    for (int i = 0; i < BG_FORMAT_COUNT; i++)
+        if (!bg_formats[i].on_request) names[(*n)++] = bg_formats[i].name;
+    return names;
 }
 
 const char *const *bg_task_names(void)
@@ -32,9 +41,11 @@ const char *const *bg_task_names(void)
 
 void bg_job_defaults(bg_job *job)
 {
+    size_t n;
+    const char *const *precisions = usual_precisions(&n);
     *job = (bg_job){
-        .precisions = bg_precision_names(),
-        .n_precisions = BG_FORMAT_COUNT,
+        .precisions = precisions,
+        .n_precisions = n,
         .device = "cpu",
         .bench = {.new_tokens = 50, .batch = 1, .runs = 7},
         .perplexity = {.protocols = BG_PROTOCOL_LINES | BG_PROTOCOL_SLIDING, .limit = 200},

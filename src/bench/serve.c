@@ -108,9 +108,14 @@ static json_t *notes(const worker *w)
         snprintf(text, sizeof text,
                  "embeddings, norms, biases and the output head are not quantized (%s)", other);
     if (list && *text) json_array_append_new(list, json_string(text));
-    if (list && w->model->precision == BG_FORMAT_INT8)
-        json_array_append_new(list, json_string("activations are quantized to int8 token by token; "
-                                                "columns with an entry of 6 or more are not"));
+    snprintf(text, sizeof text,
+             bg_format_has_outliers(w->model->precision)
+                 ? "activations are quantized to int8 token by token; columns with an entry of %g "
+                   "or more are not"
+                 : "activations are quantized to int8 token by token, all of them",
+             (double)precision->outlier_threshold);
+    if (list && bg_format_is_int8(w->model->precision))
+        json_array_append_new(list, json_string(text));
     return list;
 }
 

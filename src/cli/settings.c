@@ -8,7 +8,9 @@
 
 static const cli_option precision_rows[] = {
     {"precision", 0, CLI_STRING, "LIST", offsetof(cli_settings, precisions),
-     "The precisions to measure, separated by commas; the first is the baseline", NULL, 0, 0},
+     "The precisions to measure, separated by commas; the first is the baseline. int8-plain, "
+     "LLM.int8() without outlier columns, runs where it is named",
+     NULL, 0, 0},
     {"device", 0, CLI_STRING, "NAME", offsetof(cli_settings, job.device),
      "The device to run on: cpu, cuda (the first GPU), cuda:1, ...", NULL, 0, 0},
     {"threads", 0, CLI_INT, "N", offsetof(cli_settings, job.threads), "Threads to run with",

@@ -12,8 +12,8 @@ typedef struct {
 } bg_accuracy;
 
 /* Classifies each labelled sentence of a data file alone, truncated to max_length tokens and, with
- * `pad`, padded to it (padding is masked; it costs time and, for int8, can make an outlier). The
- * largest logit decides. */
+ * `pad`, padded to it (padding is masked; it costs time and, for int8, can make an outlier column).
+ * The largest logit decides. */
 bg_status bg_classify_measure(const bg_model *model, const bg_tokenizer *tokenizer,
                               const char *path, int64_t limit, int max_length, bool pad,
                               bg_progress progress, bg_accuracy *out, bg_error *err);

@@ -268,7 +268,7 @@ bg_status bg_likelihood_run(const bg_model *model, bg_request_group *groups, siz
                             const bg_likelihood_options *options, const char *stage,
                             bg_progress progress, bg_error *err)
 {
-    const bool apart = options->batch == 0 || model->precision == BG_FORMAT_INT8;
+    const bool apart = options->batch == 0 || bg_format_has_outliers(model->precision);
     size_t total = 0, n_units = 0;
     for (size_t i = 0; i < n; i++) total += groups[i].n;
     if (total == 0) return BG_OK;

@@ -422,7 +422,7 @@ static bg_status create(bg_backend *backend, const bg_checkpoint *checkpoint,
     model->backend = backend;
     model->config = *config;
     model->precision = (bg_format_id)(precision - bg_formats);
-    model->half = model->precision == BG_FORMAT_INT8;
+    model->half = bg_format_is_int8(model->precision);
     model->other = other_format(precision, config, checkpoint);
     model->layers = bg_calloc((size_t)config->num_hidden_layers, sizeof *model->layers);
     if (!model->layers) return bg_fail_memory(err, sizeof *model->layers, "the layers");

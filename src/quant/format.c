@@ -11,11 +11,14 @@ const bg_format bg_formats[BG_FORMAT_COUNT] = {
     [BG_FORMAT_F32] = {"fp32", 32, .encode = bg_f32_encode, .decode = bg_f32_decode},
     [BG_FORMAT_F16] = {"fp16", 16, .encode = bg_f16_encode, .decode = bg_f16_decode},
     [BG_FORMAT_BF16] = {"bf16", 16, .encode = bg_bf16_encode, .decode = bg_bf16_decode},
-    [BG_FORMAT_INT8] = {"int8", 8, .encode = bg_int8_encode, .decode = bg_int8_decode},
+    [BG_FORMAT_INT8] = {"int8", 8, .encode = bg_int8_encode, .decode = bg_int8_decode,
+                        .outlier_threshold = 6},
     [BG_FORMAT_NF4] = {"nf4", 4, true, false, bg_nf4_code, bg_nf4_encode, bg_blockwise_decode},
     [BG_FORMAT_NF4_DQ] = {"nf4-dq", 4, true, true, bg_nf4_code, bg_nf4_encode, bg_blockwise_decode},
     [BG_FORMAT_FP4] = {"fp4", 4, true, false, bg_fp4_code, bg_fp4_encode, bg_blockwise_decode},
     [BG_FORMAT_FP4_DQ] = {"fp4-dq", 4, true, true, bg_fp4_code, bg_fp4_encode, bg_blockwise_decode},
+    [BG_FORMAT_INT8_PLAIN] = {"int8-plain", 8, .encode = bg_int8_encode, .decode = bg_int8_decode,
+                              .outlier_threshold = INFINITY, .on_request = true},
 };
 
 const bg_format *bg_format_by_name(const char *name)
@@ -40,7 +43,7 @@ bool bg_packed_measure(bg_format_id id, size_t rows, size_t cols, bg_packed_byte
         } else {
             bytes->scales = blocks * sizeof(float);
         }
-    } else if (id == BG_FORMAT_INT8) {
+    } else if (bg_format_is_int8(id)) {
         bytes->scales = rows * sizeof(float);
     }
     bytes->total = bytes->codes + bytes->scales + bytes->scale_codes + bytes->scale_absmax +

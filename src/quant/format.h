@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 
+#include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,6 +22,7 @@ typedef enum {
     BG_FORMAT_NF4_DQ,
     BG_FORMAT_FP4,
     BG_FORMAT_FP4_DQ,
+    BG_FORMAT_INT8_PLAIN,
     BG_FORMAT_COUNT,
 } bg_format_id;
 
@@ -63,9 +65,27 @@ typedef struct {
     /* Decodes values [first, first + n) to floats; any range. The scalar reference that every
      * faster decoder is compared with. */
     void (*decode)(const bg_packed *matrix, float *values, size_t first, size_t n);
+    /* LLM.int8(): activations of this magnitude and more make their column an outlier, computed in
+     * 16 bits; INFINITY: all are quantized, as with bitsandbytes' threshold of 0. 0 for formats
+     * that do not quantize activations. */
+    float outlier_threshold;
+    bool on_request; /* not among the precisions that are compared where none is named */
 } bg_format;
 
 extern const bg_format bg_formats[BG_FORMAT_COUNT];
+
+/* Whether rows of weights and of activations are int8 with an absmax each, and their product int32:
+ * LLM.int8(), with or without outlier columns. */
+static inline bool bg_format_is_int8(bg_format_id id)
+{
+    return bg_formats[id].outlier_threshold > 0;
+}
+
+/* Whether it has outlier columns, so that what runs in a batch depends on all of its rows. */
+static inline bool bg_format_has_outliers(bg_format_id id)
+{
+    return bg_format_is_int8(id) && isfinite(bg_formats[id].outlier_threshold);
+}
 
 /* The format of that name, or NULL. */
 const bg_format *bg_format_by_name(const char *name);
@@ -111,8 +131,5 @@ const float *bg_dynamic_map(void);
 /* The factor that turns a row of largest magnitude `absmax` (a binary16 value) into codes -127 to
  * 127; 0 for an absmax of 0. */
 float bg_int8_factor(float absmax);
-
-/* Activations at or over this magnitude make their column an outlier, computed in 16 bits. */
-#define BG_OUTLIER_THRESHOLD 6.0f
 
 #endif

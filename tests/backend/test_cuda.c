@@ -144,9 +144,9 @@ static void test_large_linear(void)
     static const variant v = {.bias = true};
     for (int id = 0; id < BG_FORMAT_COUNT; id++) {
         double gap = run_linear((bg_format_id)id, 160, 4096, 2048, v, 1);
-        double most = id == BG_FORMAT_BF16                          ? 4e-3
-                      : id == BG_FORMAT_F32 || id == BG_FORMAT_INT8 ? 5e-6
-                                                                    : 6e-4;
+        double most = id == BG_FORMAT_BF16                                         ? 4e-3
+                      : id == BG_FORMAT_F32 || bg_format_is_int8((bg_format_id)id) ? 5e-6
+                                                                                   : 6e-4;
         CHECK(gap <= most, "%s: %g", bg_formats[id].name, gap);
         printf("  %s: %.2g\n", bg_formats[id].name, gap);
     }
@@ -208,7 +208,7 @@ static void run_block(bg_format_id id, size_t n_rows, bool half, size_t hidden)
     }
     const act results[] = {qkv, inner, x, other};
     /* Twelve layers deep, roundings add up; quantized activations turn them into whole codes. */
-    const double most = id == BG_FORMAT_INT8 ? 2e-2 : half ? 4e-3 : 2e-5;
+    const double most = bg_format_is_int8(id) ? 2e-2 : half ? 4e-3 : 2e-5;
     for (size_t i = 0; i < 4; i++) {
         double gap = difference(results[i], n_rows);
         CHECK(gap <= most, "%s, %zu rows%s, result %zu: %g", bg_formats[id].name, n_rows,

@@ -57,20 +57,21 @@ static void check_matvec(const bg_cpu_kernels *k, bg_format_id id, size_t rows, 
     int8_t *codes = bg_alloc(cols);
     uint8_t *is_outlier = bg_calloc(cols, 1);
     bg_cpu_input in = {.values = x, .paired = paired, .codes = codes};
-    if (id == BG_FORMAT_INT8 && cols > 4) {
+    const float threshold = bg_format_is_int8(id) ? bg_formats[id].outlier_threshold : 6;
+    if (bg_format_is_int8(id) && cols > 4) {
         x[1] = 7.5f;
         x[cols - 1] = -20.25f;
-        is_outlier[1] = is_outlier[cols - 1] = 1;
+        is_outlier[1] = is_outlier[cols - 1] = bg_format_has_outliers(id);
     }
-    bg_cpu_scalar.quantize_row(x, cols, is_outlier, codes, &in.absmax);
+    bg_cpu_scalar.quantize_row(x, cols, threshold, is_outlier, codes, &in.absmax);
     int8_t *same = bg_alloc(cols);
     float same_absmax;
-    k->quantize_row(x, cols, is_outlier, same, &same_absmax);
+    k->quantize_row(x, cols, threshold, is_outlier, same, &same_absmax);
     CHECK(memcmp(codes, same, cols) == 0 && same_absmax == in.absmax, "%s quantize_row %zu", k->isa,
           cols);
     bg_free(same);
     uint8_t *marked = bg_calloc(cols, 1);
-    k->mark_outliers(x, cols, marked);
+    k->mark_outliers(x, cols, threshold, marked);
     CHECK(memcmp(marked, is_outlier, cols) == 0, "%s mark_outliers %zu", k->isa, cols);
     bg_free(marked);
     /* In two ranges, the second starting at an odd row. */

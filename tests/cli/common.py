@@ -16,6 +16,7 @@ REVIEWS = "data/demo-reviews.tsv"
 COMMANDS = ["compare", "perplexity", "classify", "generate", "bench", "inspect", "tokenize",
             "pull", "devices", "help", "version"]
 PRECISIONS = ["fp32", "fp16", "bf16", "int8", "nf4", "nf4-dq", "fp4", "fp4-dq"]
+PRECISIONS_ON_REQUEST = ["int8-plain"]
 
 # Exit codes, as include/bitgauge/bitgauge.h lists them.
 OK, USAGE, FILE, FORMAT, UNSUPPORTED, OUTPUT, ROW, INTERRUPTED = 0, 2, 3, 4, 5, 7, 8, 130

@@ -7,8 +7,8 @@ import shutil
 import subprocess
 import unittest
 
-from common import (CLASSIFIER, COMMANDS, DECODER, FILE, FORMAT, OUTPUT, PRECISIONS, ROW,
-                    UNSUPPORTED, USAGE, ProgramTest)
+from common import (CLASSIFIER, COMMANDS, DECODER, FILE, FORMAT, OUTPUT, PRECISIONS,
+                    PRECISIONS_ON_REQUEST, ROW, UNSUPPORTED, USAGE, ProgramTest)
 
 
 class Help(ProgramTest):
@@ -130,7 +130,7 @@ class Options(ProgramTest):
     def test_lists(self):
         error = self.fails(USAGE, "compare", "--precision", "fp32,int3").err
         self.assertIn('"int3"', error)
-        for precision in PRECISIONS:
+        for precision in PRECISIONS + PRECISIONS_ON_REQUEST:
             self.assertIn(precision, error)
         self.assertIn("empty", self.fails(USAGE, "compare", "--precision", "fp32,,nf4").err)
         self.assertIn("empty", self.fails(USAGE, "compare", "--precision", "").err)

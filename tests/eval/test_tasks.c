@@ -187,6 +187,8 @@ static void test_batches(void)
     check_batches(tokenizer, "fp32", "lambada_openai", 12, 1e-4);
     check_batches(tokenizer, "nf4", "arc_easy", 8, 1e-4);
     check_batches(tokenizer, "int8", "arc_easy", 4, 0);
+    /* Activations in 16 bits, and their codes, may round the other way. */
+    check_batches(tokenizer, "int8-plain", "arc_easy", 8, 1e-3);
     bg_tokenizer_close(tokenizer);
 }
 

@@ -153,10 +153,15 @@ static void test_pieces(void)
 static void test_round_trip(void)
 {
     static const double bound[BG_FORMAT_COUNT] = {
-        [BG_FORMAT_F32] = 0,       [BG_FORMAT_F16] = 0x1p-11,
-        [BG_FORMAT_BF16] = 0x1p-8, [BG_FORMAT_INT8] = 0.5 / 127 + 0x1p-10,
-        [BG_FORMAT_NF4] = 0.1520,  [BG_FORMAT_NF4_DQ] = 0.18,
-        [BG_FORMAT_FP4] = 0.1668,  [BG_FORMAT_FP4_DQ] = 0.20,
+        [BG_FORMAT_F32] = 0,
+        [BG_FORMAT_F16] = 0x1p-11,
+        [BG_FORMAT_BF16] = 0x1p-8,
+        [BG_FORMAT_INT8] = 0.5 / 127 + 0x1p-10,
+        [BG_FORMAT_INT8_PLAIN] = 0.5 / 127 + 0x1p-10,
+        [BG_FORMAT_NF4] = 0.1520,
+        [BG_FORMAT_NF4_DQ] = 0.18,
+        [BG_FORMAT_FP4] = 0.1668,
+        [BG_FORMAT_FP4_DQ] = 0.20,
     };
     enum { R = 8, C = 512 };
     float values[R * C], decoded[R * C];
@@ -202,6 +207,7 @@ static void test_sizes(void)
               b.scale_codes == 9216 && b.scale_absmax == 144 && b.total == 294912 + 9216 + 148,
           "nf4-dq");
     CHECK(bg_packed_measure(BG_FORMAT_INT8, 10, 20, &b) && b.total == 240, "int8");
+    CHECK(bg_packed_measure(BG_FORMAT_INT8_PLAIN, 10, 20, &b) && b.total == 240, "int8-plain");
     CHECK(!bg_packed_measure(BG_FORMAT_F32, SIZE_MAX / 2, 3, &b), "overflow is noticed");
     bg_error err;
     bg_packed p;

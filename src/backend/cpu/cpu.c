@@ -57,7 +57,7 @@ static const char *cpu_kernel(const bg_backend *backend, bg_format_id format, bo
 {
     const bg_cpu_kernels *k = ((const cpu_backend *)(const void *)backend)->kernels;
     if (!several_rows) return k->format[format].name;
-    return format == BG_FORMAT_INT8 ? k->matmul_int8_name : "sgemm_openblas";
+    return bg_format_is_int8(format) ? k->matmul_int8_name : "sgemm_openblas";
 }
 
 static void cpu_usage(bg_backend *backend, bg_usage *out)

@@ -311,8 +311,8 @@ static void finish_int8(float *y, const float *bias, size_t n)
     }
 }
 
-static void quantize_row(const float *values, size_t n, const uint8_t *is_outlier, int8_t *codes,
-                         float *absmax)
+static void quantize_row(const float *values, size_t n, float threshold, const uint8_t *is_outlier,
+                         int8_t *codes, float *absmax)
 {
     enum { CHUNK = 256 };
     float max = 0, rounded[CHUNK];
@@ -322,7 +322,7 @@ static void quantize_row(const float *values, size_t n, const uint8_t *is_outlie
 #pragma omp simd
         for (size_t i = 0; i < count; i++) {
             float a = fabsf(rounded[i]);
-            rounded[i] = a < BG_OUTLIER_THRESHOLD ? a : 0;
+            rounded[i] = a < threshold ? a : 0;
         }
         float most = largest(rounded, count);
         max = most > max ? most : max;
@@ -334,17 +334,17 @@ static void quantize_row(const float *values, size_t n, const uint8_t *is_outlie
 #pragma omp simd
         for (size_t i = 0; i < count; i++) {
             float v = rounded[i];
-            v = fabsf(v) < BG_OUTLIER_THRESHOLD ? v : 0;
+            v = fabsf(v) < threshold ? v : 0;
             codes[start + i] = (int8_t)(is_outlier[start + i] ? 0 : (int)rintf(v * factor));
         }
     }
     *absmax = max;
 }
 
-static void mark_outliers(const float *values, size_t n, uint8_t *is_outlier)
+static void mark_outliers(const float *values, size_t n, float threshold, uint8_t *is_outlier)
 {
 #pragma omp simd
-    for (size_t i = 0; i < n; i++) is_outlier[i] |= fabsf(values[i]) >= BG_OUTLIER_THRESHOLD;
+    for (size_t i = 0; i < n; i++) is_outlier[i] |= fabsf(values[i]) >= threshold;
 }
 
 /* The rows of a kernel table that these functions fill. */
@@ -380,6 +380,7 @@ static void decode_reference(const bg_packed *w, float *values, size_t begin, si
             [BG_FORMAT_NF4_DQ] = {"matvec_4bit_" isa, matvec_4bit, decode_4bit},                   \
             [BG_FORMAT_FP4] = {"matvec_4bit_" isa, matvec_4bit, decode_4bit},                      \
             [BG_FORMAT_FP4_DQ] = {"matvec_4bit_" isa, matvec_4bit, decode_4bit},                   \
+            [BG_FORMAT_INT8_PLAIN] = {"matvec_int8_" int8_isa, matvec_int8, decode_reference},     \
     },                                                                                             \
     .matmul_int8 = matmul_int8, .matmul_int8_name = "matmul_int8_" int8_isa
 

@@ -42,12 +42,12 @@ typedef struct {
     const char *matmul_int8_name;
 
     /* Quantizes one row of activations for LLM.int8(): values are rounded to binary16; an entry of
-     * magnitude BG_OUTLIER_THRESHOLD or more is left out of the absmax, and coded 0 as is every
-     * entry of a column marked in `is_outlier`. The same codes on every instruction set. */
-    void (*quantize_row)(const float *values, size_t n, const uint8_t *is_outlier, int8_t *codes,
-                         float *absmax);
+     * magnitude `threshold` or more is left out of the absmax, and coded 0 as is every entry of a
+     * column marked in `is_outlier`. The same codes on every instruction set. */
+    void (*quantize_row)(const float *values, size_t n, float threshold, const uint8_t *is_outlier,
+                         int8_t *codes, float *absmax);
     /* Marks the columns in which a row has an entry of that magnitude. */
-    void (*mark_outliers)(const float *values, size_t n, uint8_t *is_outlier);
+    void (*mark_outliers)(const float *values, size_t n, float threshold, uint8_t *is_outlier);
 
     /* y[i] = y[i] / 127^2 + bias[i], rounded once; bias may be NULL. */
     void (*finish_int8)(float *y, const float *bias, size_t n);

@@ -71,6 +71,7 @@ const bg_cpu_kernels bg_cpu_scalar = {
             [BG_FORMAT_NF4_DQ] = {"matvec_4bit_scalar", matvec_float, decode_reference},
             [BG_FORMAT_FP4] = {"matvec_4bit_scalar", matvec_float, decode_reference},
             [BG_FORMAT_FP4_DQ] = {"matvec_4bit_scalar", matvec_float, decode_reference},
+            [BG_FORMAT_INT8_PLAIN] = {"matvec_int8_scalar", matvec_int8, decode_reference},
         },
     .matmul_int8 = matmul_int8,
     .matmul_int8_name = "matmul_int8_scalar",

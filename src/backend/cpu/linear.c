@@ -63,7 +63,7 @@ static void epilogue(const linear_loop *a, float *product, size_t stride, size_t
     const size_t n = end - begin;
     for (size_t m = 0; m < a->args->n_rows; m++) {
         float *p = product + m * stride;
-        if (a->w->format == BG_FORMAT_INT8)
+        if (bg_format_is_int8(a->w->format))
             k->finish_int8(p, bias ? bias + begin : NULL, n);
         else if (bias)
             k->axpy(1, bias + begin, p, n);
@@ -133,7 +133,7 @@ static void matmul_rows(void *context, size_t begin, size_t end, int thread)
     size_t stride = apart ? end - begin : a->stride;
     if (apart) own += n_rows * a->panel;
 
-    if (w->format == BG_FORMAT_INT8) {
+    if (bg_format_is_int8(w->format)) {
         a->cpu->kernels->matmul_int8(w, a->codes, a->absmax, n_rows, product, stride, begin, end);
     } else {
         const float *panel = (const float *)w->codes + begin * cols;
@@ -148,11 +148,13 @@ static void matmul_rows(void *context, size_t begin, size_t end, int thread)
     epilogue(a, product, stride, begin, end, own);
 }
 
-/* LLM.int8(): an activation column with an entry of magnitude 6 or more anywhere in the batch is
- * an outlier for all of its rows. */
+/* LLM.int8(): an activation column with an entry of the threshold's magnitude or more anywhere in
+ * the batch is an outlier for all of its rows. Without a threshold only an infinite entry is one,
+ * which has no code. */
 static bg_status quantize_input(linear_loop *a, bg_error *err)
 {
     const size_t cols = a->w->cols, n_rows = a->args->n_rows;
+    const float threshold = bg_formats[a->w->format].outlier_threshold;
     size_t bytes = n_rows * cols + cols + 64;
     size_t floats = n_rows + cols + (bytes + 3) / 4;
     BG_TRY(cpu_reserve(a->cpu, &a->cpu->int8, floats, err));
@@ -162,7 +164,7 @@ static bg_status quantize_input(linear_loop *a, bg_error *err)
     a->codes = (int8_t *)(a->is_outlier + cols);
     memset(a->is_outlier, 0, cols);
     for (size_t m = 0; m < n_rows; m++)
-        a->cpu->kernels->mark_outliers(a->x + m * cols, cols, a->is_outlier);
+        a->cpu->kernels->mark_outliers(a->x + m * cols, cols, threshold, a->is_outlier);
     a->n_outliers = 0;
     for (size_t c = 0; c < cols; c++)
         if (a->is_outlier[c]) a->outliers[a->n_outliers++] = (int32_t)c;
@@ -182,8 +184,9 @@ static void quantize_rows(void *context, size_t begin, size_t end, int thread)
     const linear_loop *a = context;
     const size_t cols = a->w->cols;
     for (size_t m = begin; m < end; m++)
-        a->cpu->kernels->quantize_row(a->x + m * cols, cols, a->is_outlier, a->codes + m * cols,
-                                      a->absmax + m);
+        a->cpu->kernels->quantize_row(a->x + m * cols, cols,
+                                      bg_formats[a->w->format].outlier_threshold, a->is_outlier,
+                                      a->codes + m * cols, a->absmax + m);
 }
 
 /* Even places, then odd ones, in groups of two registers (bg_cpu_input.paired). */
@@ -228,7 +231,7 @@ bg_status cpu_linear(bg_backend *backend, const bg_linear *args, bg_error *err)
                      .stride = args->out->cols};
     const bool blockwise = bg_formats[w->format].blockwise;
     a.direct = !blockwise || w->cols % BG_BLOCK == 0;
-    if (w->format == BG_FORMAT_INT8) {
+    if (bg_format_is_int8(w->format)) {
         BG_TRY(quantize_input(&a, err));
         bg_parallel_for(cpu->threads, args->n_rows, 4, quantize_rows, &a);
     }
@@ -241,7 +244,7 @@ bg_status cpu_linear(bg_backend *backend, const bg_linear *args, bg_error *err)
             pair(a.x, w->cols, cpu->kernels->pair_lanes, cpu->shared.data);
             a.input.paired = cpu->shared.data;
         }
-        if (w->format == BG_FORMAT_INT8) {
+        if (bg_format_is_int8(w->format)) {
             a.input.codes = a.codes;
             a.input.absmax = a.absmax[0];
         }

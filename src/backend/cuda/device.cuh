@@ -93,6 +93,7 @@ static __device__ float reciprocal(const float *table, float x)
 /* Value i of the flattened matrix, as bg_formats[].decode has it. */
 static __device__ float decode_value(const cuda_matrix &w, size_t i)
 {
+    if (w.threshold > 0) return (float)((const int8_t *)w.codes)[i] * (w.scales[i / w.cols] / 127);
     switch (w.format) {
     case BG_FORMAT_F32:
         return ((const float *)w.codes)[i];
@@ -100,8 +101,6 @@ static __device__ float decode_value(const cuda_matrix &w, size_t i)
         return __half2float(((const __half *)w.codes)[i]);
     case BG_FORMAT_BF16:
         return __bfloat162float(((const __nv_bfloat16 *)w.codes)[i]);
-    case BG_FORMAT_INT8:
-        return (float)((const int8_t *)w.codes)[i] * (w.scales[i / w.cols] / 127);
     default: {
         uint8_t pair = ((const uint8_t *)w.codes)[i / 2];
         return w.code[i % 2 ? pair & 15 : pair >> 4] * block_scale(w, i / BG_BLOCK);

@@ -108,7 +108,7 @@ cudaError_t bg_cuda_encode(const cuda_encode_args *a, const cuda_launch *l)
     widen_panel<<<blocks, 256, 0, l->stream>>>(*a);
     if (bg_formats[a->w.format].blockwise)
         encode_4bit<<<blocks_for(n, BG_BLOCK * 8), 256, 0, l->stream>>>(*a);
-    else if (a->w.format == BG_FORMAT_INT8)
+    else if (a->w.threshold > 0)
         encode_int8<<<(unsigned)a->n_rows, 256, 0, l->stream>>>(*a);
     else
         encode_floats<<<blocks, 256, 0, l->stream>>>(*a);

@@ -18,6 +18,7 @@ typedef struct {
     const float *scale_map; /* (256) */
     const float *code;      /* (16) values of the 4-bit codes */
     float scale_offset;
+    float threshold; /* LLM.int8()'s, as bg_format has it; 0 for other formats */
     bg_format_id format;
     size_t rows, cols;
 } cuda_matrix;
@@ -110,6 +111,7 @@ typedef struct {
 typedef struct {
     const float *in;
     size_t n_rows, cols;
+    float threshold;
     const float *reciprocals;
     cuda_quantized out;
 } cuda_quantize_args;

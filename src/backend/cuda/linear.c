@@ -160,15 +160,17 @@ static const cuda_node *find_operand(const cuda_backend *cuda, node_kind kind, c
 
 static void quantize_input(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q)
 {
-    const float *in = cuda_values(l->in);
+    const float *in = cuda_values(l->in), threshold = cuda_matrix_of(l->weight)->threshold;
     const cuda_node *n = find_operand(cuda, NODE_QUANTIZE, in, l->n_rows * l->in->cols);
     if (n && n->args.quantize.in == in && n->args.quantize.n_rows == l->n_rows &&
-        n->args.quantize.cols == l->in->cols && n->args.quantize.out.codes == q->codes)
+        n->args.quantize.cols == l->in->cols && n->args.quantize.threshold == threshold &&
+        n->args.quantize.out.codes == q->codes)
         return;
     cuda_quantize_args *a = &cuda_push(cuda, NODE_QUANTIZE)->args.quantize;
     a->in = in;
     a->n_rows = l->n_rows;
     a->cols = l->in->cols;
+    a->threshold = threshold;
     a->reciprocals = cuda_reciprocals(cuda);
     a->out = *q;
 }
@@ -198,7 +200,7 @@ static bg_status few_rows(cuda_backend *cuda, const bg_linear *l, bg_error *err)
     fill_epilogue(l, &e);
     if (merges && merge(cuda, l, &e)) return BG_OK;
     cuda_quantized q = {0};
-    const bool int8 = l->weight->format == BG_FORMAT_INT8 && (l->n_rows > 1 || !merges);
+    const bool int8 = bg_format_is_int8(l->weight->format) && (l->n_rows > 1 || !merges);
     if (int8) BG_TRY(quantized_room(cuda, l->n_rows, l->in->cols, &q, err));
     BG_TRY(cuda_begin(cuda, 0, 2, err));
     if (int8) quantize_input(cuda, l, &q);
@@ -226,7 +228,7 @@ static cuda_type choose_type(const bg_linear *l)
 {
     const bg_format_id format = l->weight->format;
     const double operations = (double)l->n_rows * (double)l->weight->rows * (double)l->weight->cols;
-    if (format == BG_FORMAT_INT8) return CUDA_I8;
+    if (bg_format_is_int8(format)) return CUDA_I8;
     if (format == BG_FORMAT_F32) return CUDA_F32;
     if (format == BG_FORMAT_F16 && l->in->half) return CUDA_F16;
     if (operations < EXACT_OPERATIONS) return CUDA_F32;
@@ -236,7 +238,7 @@ static cuda_type choose_type(const bg_linear *l)
 /* Whether the matrix is an operand as it lies in memory. */
 static bool lies_ready(bg_format_id format, cuda_type type)
 {
-    return format == BG_FORMAT_INT8 || (format == BG_FORMAT_F32 && type == CUDA_F32) ||
+    return bg_format_is_int8(format) || (format == BG_FORMAT_F32 && type == CUDA_F32) ||
            (format == BG_FORMAT_F16 && type == CUDA_F16) ||
            (format == BG_FORMAT_BF16 && type == CUDA_BF16);
 }

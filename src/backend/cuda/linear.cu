@@ -10,6 +10,7 @@ static const struct {
     {"matvec_bf16_cuda", linear_bf16, 8},  {"matvec_int8_cuda", linear_int8, 16},
     {"matvec_4bit_cuda", linear_4bit, 64}, {"matvec_4bit_cuda", linear_4bit_dq, 64},
     {"matvec_4bit_cuda", linear_4bit, 64}, {"matvec_4bit_cuda", linear_4bit_dq, 64},
+    {"matvec_int8_cuda", linear_int8, 16},
 };
 
 const char *bg_cuda_linear_name(bg_format_id format)
@@ -36,7 +37,7 @@ static __global__ void linear_any(cuda_linear_args a)
                  m = blockIdx.y;
     const cuda_matrix &w = a.w[0];
     const cuda_epilogue &e = a.epilogue[0];
-    const bool int8 = w.format == BG_FORMAT_INT8;
+    const bool int8 = w.threshold > 0;
     if (row >= w.rows) return;
     const float *x = a.in + m * a.cols;
     float y;
@@ -78,8 +79,7 @@ static __global__ void mark_outliers(cuda_quantize_args a)
     const size_t c = blockIdx.x * (size_t)blockDim.x + threadIdx.x;
     if (c >= a.cols) return;
     bool outlier = false;
-    for (size_t m = 0; m < a.n_rows; m++)
-        outlier |= fabsf(a.in[m * a.cols + c]) >= BG_OUTLIER_THRESHOLD;
+    for (size_t m = 0; m < a.n_rows; m++) outlier |= fabsf(a.in[m * a.cols + c]) >= a.threshold;
     a.out.is_outlier[c] = outlier;
 }
 
@@ -94,13 +94,13 @@ static __global__ void quantize_rows(cuda_quantize_args a)
     float most = 0;
     for (size_t c = threadIdx.x; c < a.cols; c += blockDim.x) {
         float v = fabsf(round_half(x[c]));
-        most = fmaxf(most, v < BG_OUTLIER_THRESHOLD ? v : 0);
+        most = fmaxf(most, v < a.threshold ? v : 0);
     }
     most = block_max(most, room);
     const float factor = most > 0 ? 127 * reciprocal(a.reciprocals, most) : 0;
     for (size_t c = threadIdx.x; c < a.cols; c += blockDim.x) {
         float v = round_half(x[c]);
-        v = fabsf(v) < BG_OUTLIER_THRESHOLD ? v : 0;
+        v = fabsf(v) < a.threshold ? v : 0;
         codes[c] = a.out.is_outlier[c] ? 0 : (int8_t)(int)rintf(v * factor);
     }
     if (threadIdx.x == 0) a.out.absmax[blockIdx.x] = most;

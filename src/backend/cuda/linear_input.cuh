@@ -141,16 +141,16 @@ struct int8_row {
     int n_outliers;
 };
 
-static __device__ __forceinline__ float without_outlier(float v)
+static __device__ __forceinline__ float without_outlier(float v, float threshold)
 {
     v = round_half(v);
-    return fabsf(v) < BG_OUTLIER_THRESHOLD ? v : 0;
+    return fabsf(v) < threshold ? v : 0;
 }
 
-static __device__ __forceinline__ uint32_t int8_code(float v, float factor)
+static __device__ __forceinline__ uint32_t int8_code(float v, float threshold, float factor)
 {
-    if (fabsf(v) >= BG_OUTLIER_THRESHOLD) return 0;
-    return (uint32_t)(int)rintf(without_outlier(v) * factor) & 0xFF;
+    if (fabsf(v) >= threshold) return 0;
+    return (uint32_t)(int)rintf(without_outlier(v, threshold) * factor) & 0xFF;
 }
 
 /* With the row in registers (KEPT), or in x.values already. */
@@ -159,6 +159,7 @@ static __device__ void quantize_one(const cuda_linear_args &a, size_t padded, bo
                                     float4 v[KEPT], int8_row &x, double *room)
 {
     const unsigned fours = (unsigned)padded / 4;
+    const float threshold = a.w[0].threshold;
     float most = 0;
     bool any = false;
     if (kept) {
@@ -169,8 +170,8 @@ static __device__ void quantize_one(const cuda_linear_args &a, size_t padded, bo
             if (q < fours) *(float4 *)(x.values + column_of<Shape>(q)) = v[i];
 #pragma unroll
             for (int j = 0; j < 4; j++) {
-                most = fmaxf(most, fabsf(without_outlier(part_of(v[i], j))));
-                any |= fabsf(part_of(v[i], j)) >= BG_OUTLIER_THRESHOLD;
+                most = fmaxf(most, fabsf(without_outlier(part_of(v[i], j), threshold)));
+                any |= fabsf(part_of(v[i], j)) >= threshold;
             }
         }
     } else {
@@ -183,8 +184,8 @@ static __device__ void quantize_one(const cuda_linear_args &a, size_t padded, bo
                 if (blockIdx.x == 0) a.normed[k] = y;
             }
             x.values[k] = y;
-            most = fmaxf(most, fabsf(without_outlier(y)));
-            any |= fabsf(y) >= BG_OUTLIER_THRESHOLD;
+            most = fmaxf(most, fabsf(without_outlier(y, threshold)));
+            any |= fabsf(y) >= threshold;
         }
     }
     x.absmax = block_max(most, (float *)room);
@@ -195,19 +196,20 @@ static __device__ void quantize_one(const cuda_linear_args &a, size_t padded, bo
             const unsigned q = threadIdx.x + i * blockDim.x;
             if (q >= fours) continue;
             *(uint32_t *)(x.codes + column_of<Shape>(q)) =
-                int8_code(v[i].x, factor) | int8_code(v[i].y, factor) << 8 |
-                int8_code(v[i].z, factor) << 16 | int8_code(v[i].w, factor) << 24;
+                int8_code(v[i].x, threshold, factor) | int8_code(v[i].y, threshold, factor) << 8 |
+                int8_code(v[i].z, threshold, factor) << 16 |
+                int8_code(v[i].w, threshold, factor) << 24;
         }
     } else {
         for (unsigned k = threadIdx.x; k < padded; k += blockDim.x)
-            x.codes[k] = (int8_t)int8_code(x.values[k], factor);
+            x.codes[k] = (int8_t)int8_code(x.values[k], threshold, factor);
     }
     x.n_outliers = 0;
     if (!__syncthreads_or(any)) return;
     if (threadIdx.x < WARP) {
         int n = 0;
         for (size_t k = threadIdx.x; k < padded; k += WARP) {
-            const bool outlier = fabsf(x.values[k]) >= BG_OUTLIER_THRESHOLD;
+            const bool outlier = fabsf(x.values[k]) >= threshold;
             const unsigned all = __ballot_sync(0xFFFFFFFF, outlier);
             if (outlier) x.outliers[n + __popc(all & ((1u << threadIdx.x) - 1))] = (int32_t)k;
             n += __popc(all);

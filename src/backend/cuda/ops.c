@@ -20,7 +20,7 @@ static const char *cuda_kernel(const bg_backend *backend, bg_format_id format, b
     static const char *const several[BG_FORMAT_COUNT] = {
         "matmul_fp32_cublaslt", "matmul_fp16_cublaslt", "matmul_bf16_cublaslt",
         "matmul_int8_cublaslt", "matmul_4bit_cublaslt", "matmul_4bit_cublaslt",
-        "matmul_4bit_cublaslt", "matmul_4bit_cublaslt"};
+        "matmul_4bit_cublaslt", "matmul_4bit_cublaslt", "matmul_int8_cublaslt"};
     (void)backend;
     return several_rows ? several[format] : bg_cuda_linear_name(format);
 }

@@ -92,7 +92,7 @@ static __global__ void finish_product(cuda_finish_args a)
 {
     wait_for_earlier();
     let_next_start();
-    const bool int8 = a.w.format == BG_FORMAT_INT8;
+    const bool int8 = a.w.threshold > 0;
     const size_t m = blockIdx.y;
     for (size_t i = blockIdx.x * (size_t)THREADS + threadIdx.x; i < a.n;
          i += (size_t)gridDim.x * THREADS) {

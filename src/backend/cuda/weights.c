@@ -31,6 +31,7 @@ static bg_status allocate(cuda_backend *cuda, const bg_source *source, bg_format
     if (!p) return BG_ERR_MEMORY;
     cuda_matrix *m = &weight->matrix;
     m->format = format;
+    m->threshold = bg_formats[format].outlier_threshold;
     m->rows = rows;
     m->cols = cols;
     m->codes = p;
