@@ -34,15 +34,42 @@ static bg_status speedup(json_t *out, const json_t *run, const json_t *paired, c
     return bg_json_set(out, interval, json_pack("[f, f]", e.low, e.high), err);
 }
 
+/* What loading took: of the device's memory where it has its own, else of the host's. */
+static double loaded_bytes(const json_t *run)
+{
+    const json_t *host = json_object_get(run, "memory"), *device = json_object_get(host, "device");
+    return device ? number(device, "loaded") - number(device, "before")
+                  : number(host, "rss_loaded") - number(host, "rss_before");
+}
+
+/* Joules for each token (or sentence), this / baseline. */
+static bg_status energy(json_t *out, const json_t *run, const json_t *baseline, bg_error *err)
+{
+    static const struct {
+        const char *phase, *each, *key;
+    } ratios[] = {
+        {"decode", "joules_per_token", "decode_energy_ratio"},
+        {"prefill", "joules_per_token", "prefill_energy_ratio"},
+        {"prefill", "joules_per_sentence", "prefill_energy_ratio"},
+    };
+    for (size_t i = 0; i < sizeof ratios / sizeof *ratios; i++) {
+        const char *phase = ratios[i].phase, *each = ratios[i].each;
+        const double theirs =
+            number(json_object_get(json_object_get(baseline, phase), "energy"), each);
+        const double mine = number(json_object_get(json_object_get(run, phase), "energy"), each);
+        if (theirs > 0 && mine > 0)
+            BG_TRY(bg_json_set(out, ratios[i].key, json_real(mine / theirs), err));
+    }
+    return BG_OK;
+}
+
 static bg_status memory(json_t *out, const json_t *run, const json_t *baseline, bg_error *err)
 {
     double weights = number(baseline, "weights_bytes");
     if (weights > 0)
         BG_TRY(bg_json_set(out, "weights_ratio", json_real(number(run, "weights_bytes") / weights),
                            err));
-    const json_t *a = json_object_get(baseline, "memory"), *b = json_object_get(run, "memory");
-    double held = number(a, "rss_loaded") - number(a, "rss_before");
-    double mine = number(b, "rss_loaded") - number(b, "rss_before");
+    const double held = loaded_bytes(baseline), mine = loaded_bytes(run);
     if (held > 0 && mine > 0) BG_TRY(bg_json_set(out, "memory_ratio", json_real(mine / held), err));
     return BG_OK;
 }
@@ -140,6 +167,7 @@ bg_status bg_results_compare(json_t *run, const json_t *baseline, const json_t *
     }
     if (json_object_get(out, "prefill_speedup"))
         BG_TRY(bg_json_set(out, "interleaved", json_boolean(paired != NULL), err));
+    BG_TRY(energy(out, run, baseline, err));
     BG_TRY(perplexity(out, run, baseline, err));
     const json_t *a = json_object_get(baseline, "accuracy"), *b = json_object_get(run, "accuracy");
     if (a && b)

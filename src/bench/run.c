@@ -33,6 +33,8 @@ typedef struct {
     json_t *model; /* its entry in the results */
     bg_worker baseline_worker;
     json_t *baseline; /* the baseline's run; NULL until there is one */
+    int64_t
+        device_available; /* bytes that the device had free when the last row ended; 0: no GPU */
     bg_task_files task_files;
 } session;
 
@@ -196,11 +198,12 @@ static bg_status check_inputs(const bg_job *job, bg_error *err)
 
 /* ---- one row --------------------------------------------------------------------------------- */
 
-/* Samples of one kind, collected from rounds, as an array. */
+/* Samples of one kind, collected from rounds, as an array; nothing where the round has none. */
 static bg_status collect(json_t *samples, const char *key, const json_t *round, const char *field,
                          bg_error *err)
 {
     json_t *list = json_object_get(samples, key);
+    if (!json_object_get(round, field)) return BG_OK;
     if (!list) {
         list = json_array();
         BG_TRY(bg_json_set(samples, key, list, err));
@@ -216,6 +219,8 @@ static bg_status one_round(session *s, bg_worker *worker, json_t *samples, bg_er
     bg_status status = collect(samples, "prefill", round, "prefill", err);
     if (status == BG_OK) status = collect(samples, "first_token", round, "first_token", err);
     if (status == BG_OK) status = collect(samples, "decode", round, "decode", err);
+    if (status == BG_OK) status = collect(samples, "device_prefill", round, "device_prefill", err);
+    if (status == BG_OK) status = collect(samples, "device_decode", round, "device_decode", err);
     json_decref(round);
     return status;
 }
@@ -241,6 +246,24 @@ static bg_status add_times(json_t *run, const char *key, const json_t *samples,
     return bg_json_set(times, "samples_s", json_incref((json_t *)samples), err);
 }
 
+/* The same regions by the device's own clock, where it has one. */
+static bg_status add_device_times(json_t *times, const json_t *samples, bg_error *err)
+{
+    json_t *device = NULL;
+    if (json_array_size(samples) != json_array_size(json_object_get(times, "samples_s")))
+        return BG_OK;
+    device = json_object();
+    bg_status status = add_times(device, "times", samples, NULL, 0, 0, err);
+    const json_t *result = json_object_get(device, "times");
+    if (status == BG_OK)
+        status = bg_json_set(times, "device_median_s",
+                             json_incref(json_object_get(result, "median_s")), err);
+    if (status == BG_OK)
+        status = bg_json_set(times, "device_samples_s", json_incref((json_t *)samples), err);
+    json_decref(device);
+    return status;
+}
+
 static bg_status add_speeds(session *s, json_t *run, const json_t *samples, int64_t prompt_tokens,
                             bg_error *err)
 {
@@ -252,6 +275,7 @@ static bg_status add_speeds(session *s, json_t *run, const json_t *samples, int6
     double seconds = json_number_value(json_object_get(prefill, "median_s"));
     BG_TRY(bg_json_set(prefill, "tokens_per_s",
                        json_real((double)(prompt_tokens * batch) / seconds), err));
+    BG_TRY(add_device_times(prefill, json_object_get(samples, "device_prefill"), err));
     if (!decoder)
         return bg_json_set(prefill, "sentences_per_s", json_real((double)batch / seconds), err);
     BG_TRY(add_times(run, "time_to_first_token", json_object_get(samples, "first_token"), NULL, 0,
@@ -260,6 +284,7 @@ static bg_status add_speeds(session *s, json_t *run, const json_t *samples, int6
                      batch, err));
     json_t *decode = json_object_get(run, "decode");
     seconds = json_number_value(json_object_get(decode, "median_s"));
+    BG_TRY(add_device_times(decode, json_object_get(samples, "device_decode"), err));
     BG_TRY(
         bg_json_set(decode, "ms_per_token", json_real(1000 * seconds / (double)new_tokens), err));
     return bg_json_set(decode, "tokens_per_s", json_real((double)(new_tokens * batch) / seconds),
@@ -312,29 +337,68 @@ static bg_status time_row(session *s, bg_worker *worker, json_t *run, json_t **p
     return status;
 }
 
-/* Whether the baseline's worker may stay beside another: both models must fit into memory. */
-static bool fits_beside(const json_t *run)
+/* What the GPU's energy counter says of the two phases; or a note why it says nothing. */
+static bg_status add_energy(session *s, bg_worker *worker, json_t *run, bg_error *err)
 {
-    const json_t *memory = json_object_get(run, "memory");
-    int64_t held = json_integer_value(json_object_get(memory, "rss_peak"));
-    int64_t available = bg_available_memory();
-    return available == 0 || held < available * 8 / 10;
+    static const char *const phases[] = {"prefill", "decode"};
+    json_t *answer;
+    BG_TRY(bg_worker_ask(worker, "energy", NULL, s->progress, &answer, err));
+    bg_status status = BG_OK;
+    for (int i = 0; i < 2 && status == BG_OK; i++) {
+        json_t *energy = json_object_get(answer, phases[i]);
+        if (energy)
+            status =
+                bg_json_set(json_object_get(run, phases[i]), "energy", json_incref(energy), err);
+    }
+    json_t *note = json_object_get(answer, "note"), *notes = json_object_get(run, "notes");
+    if (status == BG_OK && note && !notes) {
+        notes = json_array();
+        status = bg_json_set(run, "notes", notes, err);
+    }
+    if (status == BG_OK && note && json_array_append(notes, note) != 0)
+        status = bg_fail_memory(err, 64, "a note");
+    json_decref(answer);
+    return status;
 }
 
-static bg_status add_memory(json_t *run, json_t *finish, bg_error *err)
+/* Whether the baseline's worker may stay beside another: both models must fit into memory, and into
+ * that of the device. */
+static bool fits_beside(const session *s, const json_t *run)
+{
+    const json_t *memory = json_object_get(run, "memory");
+    const json_t *allocated = json_object_get(memory, "allocated");
+    int64_t held = json_integer_value(json_object_get(memory, "rss_peak"));
+    int64_t available = bg_available_memory();
+    if (available > 0 && held >= available * 8 / 10) return false;
+    held = json_integer_value(json_object_get(allocated, "peak"));
+    return s->device_available == 0 || held < s->device_available * 8 / 10;
+}
+
+static bg_status add_memory(session *s, json_t *run, const json_t *finish, bg_error *err)
 {
     json_t *memory = json_object_get(run, "memory");
     const json_t *after = json_object_get(finish, "rss_peak_running");
     json_int_t loading = json_integer_value(json_object_get(memory, "rss_peak_loading"));
     json_int_t loaded = json_integer_value(json_object_get(memory, "rss_loaded"));
     json_int_t running = json_integer_value(after);
+    s->device_available = json_integer_value(json_object_get(finish, "device_available"));
     json_object_del(memory, "rss_peak_loading");
     BG_TRY(
         bg_json_set(memory, "rss_peak", json_integer(loading > running ? loading : running), err));
     /* Where the peak could not begin anew after loading, growth is not known. */
-    if (!after) return BG_OK;
-    return bg_json_set(memory, "rss_growth", json_integer(running > loaded ? running - loaded : 0),
-                       err);
+    if (after)
+        BG_TRY(bg_json_set(memory, "rss_growth",
+                           json_integer(running > loaded ? running - loaded : 0), err));
+    /* The device's figures are whole only where they were measured to the end. */
+    json_t *end = json_object_get(finish, "memory");
+    if (!json_object_get(memory, "device")) json_object_del(end, "device");
+    if (!json_object_get(end, "device")) json_object_del(memory, "device");
+    const char *key;
+    json_t *half;
+    json_object_foreach(end, key,
+                        half) if (json_object_update(json_object_get(memory, key), half) !=
+                                  0) return bg_fail_memory(err, 256, "memory figures");
+    return BG_OK;
 }
 
 static bg_status add_load(session *s, json_t *run, json_t *load, bg_error *err)
@@ -350,12 +414,12 @@ static bg_status add_load(session *s, json_t *run, json_t *load, bg_error *err)
                        json_real(bytes / (double)s->checkpoint_bytes), err);
 }
 
-static bg_status fill_row(session *s, const char *precision, bg_worker *worker, json_t *run,
-                          bg_error *err)
+static bg_status fill_row(session *s, const char *precision, bool check, bg_worker *worker,
+                          json_t *run, bg_error *err)
 {
     json_t *answer, *paired = NULL;
-    json_t *request =
-        json_pack("{s:s, s:o}", "precision", precision, "job", bg_job_to_json(s->job));
+    json_t *request = json_pack("{s:s, s:b, s:o}", "precision", precision, "check", check, "job",
+                                bg_job_to_json(s->job));
     if (!request) return bg_fail_memory(err, 1024, "a job");
     BG_TRY(bg_worker_ask(worker, "load", request, s->progress, &answer, err));
     bg_status status = add_load(s, run, answer, err);
@@ -366,14 +430,37 @@ static bg_status fill_row(session *s, const char *precision, bg_worker *worker, 
     json_decref(answer);
     BG_TRY(status);
     if (s->job->bench.enabled) BG_TRY(time_row(s, worker, run, &paired, err));
-    status = bg_worker_ask(worker, "finish", NULL, s->progress, &answer, err);
+    if (s->job->bench.enabled) status = add_energy(s, worker, run, err);
+    if (status == BG_OK) status = bg_worker_ask(worker, "finish", NULL, s->progress, &answer, err);
     if (status == BG_OK) {
-        status = add_memory(run, answer, err);
+        status = add_memory(s, run, answer, err);
         json_decref(answer);
     }
     if (status == BG_OK && s->baseline) status = bg_results_compare(run, s->baseline, paired, err);
     json_decref(paired);
     return status;
+}
+
+/* A GPU tells that a kernel failed only when a result is asked for, and not which. A row that ended
+ * so is run again by a worker that waits for each kernel: its error has the name. */
+static void name_the_fault(session *s, const char *precision, bg_error *err)
+{
+    bg_worker worker;
+    bg_error named = {0};
+    json_t *run = json_object();
+    if (!run) return;
+    bg_status status = bg_worker_start(s->program, precision, &worker, &named);
+    if (status == BG_OK) {
+        status = fill_row(s, precision, true, &worker, run, &named);
+        bg_worker_stop(&worker);
+    }
+    json_decref(run);
+    const bg_error first = *err;
+    if (status == BG_ERR_INTERRUPTED)
+        *err = named;
+    else
+        bg_fail(err, first.status, "%.480s; run again, waiting for each kernel: %.480s",
+                first.message, status == BG_OK ? "it did not fail" : named.message);
 }
 
 /* Measures one precision into a run, which says "error" where it failed. Returns what went wrong.
@@ -386,16 +473,18 @@ static bg_status measure_row(session *s, const char *precision, json_t **out, bg
     if (!run) return bg_fail_memory(err, 256, "a run");
     bg_worker worker;
     BG_TRY(bg_worker_start(s->program, precision, &worker, err));
-    bg_status status = fill_row(s, precision, &worker, run, err);
+    bg_status status = fill_row(s, precision, false, &worker, run, err);
     if (status == BG_OK && !s->baseline) {
         s->baseline = json_incref(run);
-        if (s->job->n_precisions > 1 && s->job->bench.enabled && fits_beside(run)) {
+        if (s->job->n_precisions > 1 && s->job->bench.enabled && fits_beside(s, run)) {
             s->baseline_worker = worker;
             return BG_OK;
         }
     }
     bg_worker_stop(&worker);
-    return status;
+    if (status != BG_ERR_INTERNAL || strcmp(s->job->device, "cpu") == 0) return status;
+    name_the_fault(s, precision, err);
+    return err->status;
 }
 
 /* A failed row keeps what it had got so far, but nothing half done. */
