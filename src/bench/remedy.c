@@ -3,18 +3,12 @@
 #include "core/text.h"
 #include "model/model.h"
 
-/* "0.8 GiB", or in MiB what is less than one. */
-static void put_amount(bg_text *out, double bytes)
-{
-    const double gib = bytes / (1 << 30);
-    bg_text_printf(out, "%.1f %s", gib >= 1 ? gib : gib * 1024, gib >= 1 ? "GiB" : "MiB");
-}
-
 /* "; use a lower precision: the weights take about 1.3 GiB at int8, 0.8 GiB at nf4": those that
  * fit, and of several that take about as much, the first. */
 static void put_precisions(bg_text *out, const bg_shortage *s)
 {
     const char *smallest = s->precision->name;
+    char amount[BG_AMOUNT];
     const double mine = (double)bg_model_estimate(s->config, s->precision);
     double last = mine;
     bool any = false;
@@ -24,21 +18,16 @@ static void put_precisions(bg_text *out, const bg_shortage *s)
         last = bytes;
         smallest = bg_formats[i].name;
         if (s->room >= 0 && bytes > s->room) continue;
-        bg_text_puts(out, any ? ", " : "a lower precision: the weights take about ");
-        put_amount(out, bytes);
-        bg_text_printf(out, " at %s", smallest);
+        bg_text_printf(out, "%s%s at %s", any ? ", " : "a lower precision: the weights take about ",
+                       bg_amount(amount, bytes), smallest);
         any = true;
     }
-    if (any && s->room < 0) {
-        bg_text_puts(out, " instead of ");
-        put_amount(out, mine);
-    }
+    if (any && s->room < 0) bg_text_printf(out, " instead of %s", bg_amount(amount, mine));
     if (any) return;
     bg_text_puts(out, "a smaller model, a larger GPU or --device cpu");
-    if (s->room < 0) return;
-    bg_text_puts(out, ": even the ");
-    put_amount(out, last);
-    bg_text_printf(out, " that %s takes are too much", smallest);
+    if (s->room >= 0)
+        bg_text_printf(out, ": even the %s that %s takes are too much", bg_amount(amount, last),
+                       smallest);
 }
 
 void bg_explain_shortage(const bg_shortage *s, bg_error *err)

@@ -5,6 +5,7 @@
 #include "bench/remedy.h"
 #include "bench/serve.h"
 #include "core/clock.h"
+#include "core/text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -103,14 +104,15 @@ static bg_status check_memory(const bg_server *w, bg_error *err)
     bg_usage usage;
     w->backend->ops->usage(w->backend, &usage);
     const bool own = usage.device.name;
-    const double gib = 1 << 30, wanted = (double)bg_model_estimate(&w->config, w->precision);
+    char need[BG_AMOUNT], there[BG_AMOUNT];
+    const double wanted = (double)bg_model_estimate(&w->config, w->precision);
     const double available = own ? (double)usage.device.available : (double)bg_available_memory();
     if (available <= 0 || wanted <= available) return BG_OK;
     return bg_fail(err, BG_ERR_MEMORY,
-                   "out of memory%s%s: the weights take about %.1f GiB at %s, and %.1f GiB are "
-                   "available%s",
-                   own ? " on " : "", own ? w->job.device : "", wanted / gib, w->precision->name,
-                   available / gib, own ? "" : "; choose a lower precision or free memory");
+                   "out of memory%s%s: the weights take about %s at %s, and %s are available%s",
+                   own ? " on " : "", own ? w->job.device : "", bg_amount(need, wanted),
+                   w->precision->name, bg_amount(there, available),
+                   own ? "" : "; choose a lower precision or free memory");
 }
 
 static bg_status load_model(bg_server *w, bg_error *err)

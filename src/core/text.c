@@ -62,3 +62,10 @@ void bg_string_free(char *text)
 {
     bg_free(text);
 }
+
+const char *bg_amount(char out[BG_AMOUNT], double bytes)
+{
+    const double gib = bytes / (1 << 30);
+    snprintf(out, BG_AMOUNT, "%.1f %s", gib >= 1 ? gib : gib * 1024, gib >= 1 ? "GiB" : "MiB");
+    return out;
+}

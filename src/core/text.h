@@ -17,4 +17,8 @@ void bg_text_puts(bg_text *text, const char *string);
 void bg_text_printf(bg_text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void bg_text_free(bg_text *text);
 
+/* Bytes for a sentence: "12.3 GiB", or in MiB what is less than one. Returns out. */
+enum { BG_AMOUNT = 24 };
+const char *bg_amount(char out[BG_AMOUNT], double bytes);
+
 #endif

@@ -29,6 +29,9 @@ bg_scale bg_scale_for(bg_unit unit, double least, double most)
         return (bg_scale){"ms", 1, decimals_for(least, 3), false};
     case BG_UNIT_S_AS_MS:
         return (bg_scale){"ms", 1e-3, decimals_for(least * 1e3, 3), false};
+    case BG_UNIT_JOULES:
+        if (most >= 1) return (bg_scale){"J", 1, decimals_for(least, 3), false};
+        return (bg_scale){"mJ", 1e-3, decimals_for(least * 1e3, 3), false};
     case BG_UNIT_RATE:
         return (bg_scale){"/s", 1, decimals_for(least, 2), false};
     case BG_UNIT_RATIO:

@@ -15,6 +15,7 @@ typedef enum {
     BG_UNIT_SECONDS,      /* stored in s, shown in s */
     BG_UNIT_MILLISECONDS, /* stored in ms, shown in ms */
     BG_UNIT_S_AS_MS,      /* stored in s, shown in ms */
+    BG_UNIT_JOULES,       /* stored in J, shown in J or mJ */
     BG_UNIT_RATE,         /* per second */
     BG_UNIT_RATIO,        /* 1.84× */
     BG_UNIT_PERCENT,      /* stored as a fraction, shown as 81.9 % */

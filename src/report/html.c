@@ -146,7 +146,11 @@ static void put_definitions(bg_text *out)
         {"Weights", "Every byte that the precision needs to hold the model, scales included, and "
                     "what it leaves unquantized. Ratio: divided by the baseline’s."},
         {"Memory", "Resident memory of a process that holds this precision alone, less what it "
-                   "held before loading: once loaded, and at its peak during inference."},
+                   "held before loading: once loaded, and at its peak during inference. On a GPU, "
+                   "that of the GPU."},
+        {"Energy",
+         "What the whole GPU used, by its own counter, while the pass or step was repeated "
+         "for a second; what it uses when idle is part of it."},
         {"Load", "From opening the files to being ready to run; quantizing is part of it."},
         {"Prompt", "Processing all tokens of the prompt at once."},
         {"First token", "From the prompt’s token ids to the first generated token."},

@@ -134,6 +134,20 @@ static void put_string(bg_text *out, const char *text)
     bg_text_puts(out, "</td>");
 }
 
+/* "cuda:1, NVIDIA H200" */
+static void put_device(bg_text *out, const json_t *run)
+{
+    const char *name = bg_report_string(run, "device_name");
+    const char *device = bg_report_string(run, "device");
+    bg_text_puts(out, "<td>");
+    bg_put_html(out, device ? device : "–");
+    if (name) {
+        bg_text_puts(out, ", ");
+        bg_put_html(out, name);
+    }
+    bg_text_puts(out, "</td>");
+}
+
 static void put_warmup(bg_text *out, const json_t *run)
 {
     double runs = bg_report_number(run, "warmup.runs");
@@ -169,7 +183,7 @@ void bg_html_evidence(bg_text *out, const bg_report_model *model)
         bg_text_puts(out, "</td>");
         put_string(out, bg_report_string(row->run, "isa"));
         put_number(out, bg_report_number(row->run, "threads"), BG_UNIT_COUNT);
-        put_string(out, bg_report_string(row->run, "device"));
+        put_device(out, row->run);
         put_warmup(out, row->run);
         put_number(out, bg_report_number(row->run, "load_seconds"), BG_UNIT_SECONDS);
         put_number(out, bg_report_number(row->run, "quantize_seconds"), BG_UNIT_SECONDS);

@@ -68,13 +68,24 @@ bool bg_report_true(const json_t *value, const char *path)
     return json_is_true(bg_report_get(value, path));
 }
 
+bool bg_report_on_device(const json_t *run)
+{
+    return bg_report_string(run, "memory.device.source");
+}
+
 double bg_report_loaded_bytes(const json_t *run)
 {
+    if (bg_report_on_device(run))
+        return bg_report_number(run, "memory.device.loaded") -
+               bg_report_number(run, "memory.device.before");
     return bg_report_number(run, "memory.rss_loaded") - bg_report_number(run, "memory.rss_before");
 }
 
 double bg_report_peak_bytes(const json_t *run)
 {
+    if (bg_report_on_device(run))
+        return bg_report_number(run, "memory.device.peak") -
+               bg_report_number(run, "memory.device.before");
     return bg_report_number(run, "memory.rss_peak") - bg_report_number(run, "memory.rss_before");
 }
 

@@ -59,6 +59,8 @@ const char *bg_report_string(const json_t *value, const char *path);
 bool bg_report_interval(const json_t *value, const char *path, double *lo, double *hi);
 bool bg_report_true(const json_t *value, const char *path);
 
+/* Whether the run's memory is that of a device with its own; else it is the host's. */
+bool bg_report_on_device(const json_t *run);
 /* Memory above what the process held before the model was loaded, in bytes, or NaN. */
 double bg_report_loaded_bytes(const json_t *run);
 double bg_report_peak_bytes(const json_t *run);

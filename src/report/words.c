@@ -195,12 +195,32 @@ static const json_t *first_with(const bg_report_model *model, const char *path)
     return NULL;
 }
 
+/* What computed: the name of a GPU, and who counted its memory; or so many threads. */
+static void put_device(bg_text *out, size_t start, const bg_report_model *model)
+{
+    const char *name = NULL, *source = NULL;
+    double threads = NAN;
+    for (size_t i = 0; i < model->n_rows; i++) {
+        const json_t *run = model->rows[i].run;
+        const char *here = bg_report_string(run, "device_name");
+        if (here && !name) name = here;
+        if (!source) source = bg_report_string(run, "memory.device.source");
+        if (!here && isnan(threads)) threads = bg_report_number(run, "threads");
+    }
+    put_number_part(out, start, threads, BG_UNIT_COUNT, "", threads == 1 ? " thread" : " threads");
+    if (name) put_part(out, start, name);
+    if (source)
+        put_part(out, start,
+                 strcmp(source, "nvml") == 0
+                     ? "memory of the GPU as its driver counts it for the process"
+                     : "memory of the GPU by how much less of it was free");
+}
+
 void bg_words_conditions(bg_text *out, const bg_report_model *model)
 {
     size_t start = out->size;
     const json_t *timed = first_with(model, "prefill.median_s");
     const json_t *decoded = first_with(model, "decode.median_s");
-    const json_t *threaded = first_with(model, "threads");
     const json_t *scored = first_with(model, "perplexity.lines.tokens");
     const json_t *slid = first_with(model, "perplexity.sliding.tokens");
     const json_t *classified = first_with(model, "accuracy.total");
@@ -212,8 +232,7 @@ void bg_words_conditions(bg_text *out, const bg_report_model *model)
                     "batch of ", "");
     double runs = (double)json_array_size(bg_report_get(timed, "prefill.samples_s"));
     put_number_part(out, start, runs > 0 ? runs : NAN, BG_UNIT_COUNT, "", " timed runs");
-    put_number_part(out, start, bg_report_number(threaded, "threads"), BG_UNIT_COUNT, "",
-                    bg_report_number(threaded, "threads") == 1 ? " thread" : " threads");
+    put_device(out, start, model);
     put_number_part(out, start, bg_report_number(scored, "perplexity.lines.tokens"), BG_UNIT_COUNT,
                     "perplexity over ", " tokens by lines");
     put_number_part(out, start, bg_report_number(slid, "perplexity.sliding.tokens"), BG_UNIT_COUNT,

@@ -31,6 +31,12 @@ CHANGES = {
     "a wrong median": lambda d: d["runs"][0]["prefill"].update(median_s=9.0),
     "a wrong accuracy": lambda d: d["runs"][8]["accuracy"].update(value=0.5),
     "a wrong perplexity": lambda d: d["runs"][0]["perplexity"][0].update(nll_per_token=1.0),
+    "an unknown source": lambda d: d["runs"][16]["memory"]["device"].update(source="top"),
+    "a peak below what was loaded": lambda d: d["runs"][16]["memory"]["device"].update(peak=1),
+    "parts larger than the peak": lambda d: d["runs"][16]["memory"]["allocated"].update(peak=1),
+    "energy of nothing": lambda d: d["runs"][16]["decode"]["energy"].update(joules=0),
+    "a wrong power": lambda d: d["runs"][16]["decode"]["energy"].update(mean_watts=9.0),
+    "device times without a median": lambda d: d["runs"][16]["decode"].pop("device_median_s"),
     "a wrong growth": lambda d: d["runs"][0]["memory"].update(rss_growth=10**12),
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Writes sample.json, an invented results document for the tests of the report: the shape of real
-results (two models, eight precisions each, one that failed) with awkward strings among them. Its
+results (two models, eight precisions each, one that failed; a third one on a GPU) with awkward strings among them. Its
 numbers were measured nowhere.  Usage: make_sample.py > sample.json"""
 import json
 import math
@@ -21,6 +21,10 @@ CLASSIFIER = {  # precision: weights MiB, batch ms, correct of 872
     "fp32": (20.8, 41.2, 715), "fp16": (10.4, 43.0, 715), "bf16": (10.4, 43.4, 714),
     "int8": (7.0, 30.1, 716), "nf4": (5.4, 47.7, 711), "nf4-dq": (5.3, 48.9, 712),
     "fp4": (5.4, 47.9, 706), "fp4-dq": (5.3, 49.2, 707),
+}
+GPU = {  # precision: weights MiB, ms per token, prompt ms, watts
+    "fp16": (2364.1, 1.02, 0.91, 412), "int8": (1437.5, 0.71, 0.88, 371),
+    "nf4": (1001.9, 0.58, 1.04, 349),
 }
 PROMPTS = ["The capital of France is", "Once upon a time, in a land far, far away,",
            "To be or not to be, that is the", "The future of AI is"]
@@ -174,6 +178,59 @@ def classifier_runs(model):
     return runs
 
 
+def gpu_runs(model):
+    """Rows of a GPU: its memory, its clock, its energy; one for which its memory did not suffice."""
+    runs = []
+    for precision, (weights, token, prompt, watts) in GPU.items():
+        run = start(model, precision, weights)
+        held, context = run["weights_bytes"], 512 * MIB
+        cache, workspace = 3 * MIB, int(61.5 * MIB)
+        run |= {"device": "cuda:1", "device_name": "NVIDIA H200 <NVL>", "isa": "sm_90", "threads": 1,
+                "kernels": [f"linear_{precision}", "matmul_16_cublaslt"]}
+        run["memory"] |= {
+            "allocated": {"before": 5248, "loaded": held, "peak": held + cache + workspace,
+                          "end": held + cache + workspace, "weights": held, "activations": 2 * MIB,
+                          "caches": cache, "workspace": workspace - 2 * MIB},
+            "device": {"source": "nvml", "total": 140 << 30, "before": context,
+                       "loaded": context + held + 4 * MIB,
+                       "peak": context + held + cache + workspace + 9 * MIB,
+                       "end": context + held + cache + workspace + 9 * MIB}}
+        prefill, first, decode = (timing(x / 1e3, 0.005) for x in (
+            prompt, prompt + token, 64 * token))
+        for times, count in ((prefill, 6), (decode, 64)):
+            times["device_samples_s"] = [rounded(x + 9e-6) for x in times["samples_s"]]
+            times["device_median_s"] = rounded(times["median_s"] + 9e-6)
+            joules = rounded(watts * 1.02)
+            times["energy"] = {"joules": joules, "seconds": 1.02, "mean_watts": watts,
+                               "joules_per_token": rounded(watts * times["median_s"] / count)}
+        run["prefill"] = {"tokens": 6, "batch": 1} | prefill | {
+            "tokens_per_s": rounded(6 / prefill["median_s"])}
+        run["time_to_first_token"] = first
+        run["decode"] = {"new_tokens": 64, "batch": 1} | decode | {
+            "ms_per_token": rounded(decode["median_s"] * 1000 / 64),
+            "tokens_per_s": rounded(64 / decode["median_s"])}
+        if runs:
+            base, (d, dci), (p, pci) = runs[0], *[
+                ratio(runs[0][k]["median_s"], run[k]["median_s"]) for k in ("decode", "prefill")]
+            energy = [rounded(run[k]["energy"]["joules_per_token"] /
+                              base[k]["energy"]["joules_per_token"]) for k in ("decode", "prefill")]
+            run["vs_baseline"] = {
+                "baseline": "fp16",
+                "weights_ratio": rounded(held / base["weights_bytes"]),
+                "memory_ratio": rounded((held + 4 * MIB) / (base["weights_bytes"] + 4 * MIB)),
+                "decode_speedup": d, "decode_speedup_ci95": dci, "prefill_speedup": p,
+                "prefill_speedup_ci95": pci, "interleaved": True,
+                "decode_energy_ratio": energy[0], "prefill_energy_ratio": energy[1]}
+        runs.append(run)
+    runs.append({"model": model, "precision": "fp32", "device": "cuda:1", "status": "error",
+                 "error": "out of memory on cuda:1: the key cache takes 12.0 GiB, and 3.1 GiB of "
+                          "139.7 GiB are free; use a smaller --batch, fewer --prompt-tokens or "
+                          "--new-tokens (a batch of 8 fits), or a lower precision: the weights "
+                          "take about 2.3 GiB at fp16, 1.4 GiB at int8, 1001.9 MiB at nf4 instead "
+                          "of 4.6 GiB"})
+    return runs
+
+
 def model(name, path, architecture, kind, task, parameters, layers, vocab):
     return {"name": name, "path": path, "architecture": architecture, "model_type": kind,
             "task": task, "parameters": parameters, "dtype": "float16", "hidden_size": 256,
@@ -185,7 +242,9 @@ models = [
     model("mini-gpt2", "/home/someone/models/" + "a-very-long-directory-name/" * 8 + "mini-gpt2",
           "GPT2LMHeadModel", "gpt2", "decoder", 6967296, 4, 8192),
     model("mini-distilbert-sst2", "models/demo-classifier",
-          "DistilBertForSequenceClassification", "distilbert", "classifier", 5455106, 3, 8192)]
+          "DistilBertForSequenceClassification", "distilbert", "classifier", 5455106, 3, 8192),
+    model("mini-llama", "models/mini-llama", "LlamaForCausalLM", "llama", "decoder", 1235814400, 16,
+          128256)]
 document = {
     "schema": "bitgauge/1", "version": "0.1.0", "created": "2026-11-22T04:00:00Z",
     "command": "bitgauge compare 'models/a & b' --precision "
@@ -196,5 +255,6 @@ document = {
                 "kernel": "6.1.0-28-amd64", "isa": "avx512-vnni",
                 "bandwidth_bytes_per_s": 21.4e9},
     "model": models[0], "models": models,
-    "runs": decoder_runs("mini-gpt2") + classifier_runs("mini-distilbert-sst2")}
+    "runs": decoder_runs("mini-gpt2") + classifier_runs("mini-distilbert-sst2") +
+            gpu_runs("mini-llama")}
 print(json.dumps(document, ensure_ascii=False, indent=1))

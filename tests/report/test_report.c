@@ -173,7 +173,7 @@ static void test_csv(void)
     for (; *at; lines++) CHECK(csv_fields(&at) == headings, "line %zu", lines);
     CHECK(lines == json_array_size(json_object_get(sample, "runs")));
     CHECK_HAS(out,
-              "\r\nmini-gpt2,nf4,cpu,ok,,2,avx512-vnni,nf4_dot_avx512 sgemm_openblas,6375342,");
+              "\r\nmini-gpt2,nf4,cpu,,ok,,2,avx512-vnni,nf4_dot_avx512 sgemm_openblas,6375342,");
     CHECK_HAS(out, "\"model.safetensors: tensor \"\"transformer");
     bg_text_free(&out);
     json_decref(sample);
@@ -201,7 +201,7 @@ static void test_markdown(void)
             CHECK(bars == cells, "%.*s", (int)n, line);
         line += n + (line[n] == '\n');
     }
-    CHECK(tables == 2);
+    CHECK(tables == 3);
     bg_text_free(&out);
     json_decref(sample);
 }
@@ -326,6 +326,40 @@ static void test_tasks(void)
     json_decref(sample);
 }
 
+/* Rows of a GPU show its memory, its energy and its name; those of the host have none of it. */
+static void test_gpu(void)
+{
+    json_t *sample = load_sample();
+    bg_text out = rendered(sample, BG_REPORT_MARKDOWN, 0);
+    const char *gpu = strstr(out.data, "## mini-llama\n");
+    CHECK(gpu, "no rows of a GPU");
+    CHECK(gpu && strstr(gpu, "| Energy: per token, mJ | Energy: ratio | Energy: W |"), "energy");
+    CHECK(gpu && strstr(gpu, "Energy of the prompt: per token, mJ"), "energy of the prompt");
+    CHECK(gpu && strstr(gpu, "NVIDIA H200 &lt;NVL&gt;, memory of the GPU as its driver counts it "
+                             "for the process."),
+          "the device");
+    /* 2364.1 MiB of weights and 4 more, against a base of 512 MiB; not the host's memory. */
+    CHECK(gpu && strstr(gpu, "| 2,368 |"), "loaded");
+    CHECK(gpu && !strstr(gpu, "1 thread"), "threads of the host, which only queues");
+    const char *host = strstr(out.data, "## mini-gpt2\n");
+    CHECK(host && gpu && !memmem(host, (size_t)(gpu - host), "Energy", 6), "the host has none");
+    bg_text_free(&out);
+    out = rendered(sample, BG_REPORT_CSV, 0);
+    CHECK_HAS(out, ",decode_joules_per_token,decode_mean_watts,");
+    CHECK_HAS(out, "\r\nmini-llama,nf4,cuda:1,NVIDIA H200 <NVL>,ok,,1,sm_90,");
+    CHECK_HAS(out, ",nvml,536870912,");
+    bg_text_free(&out);
+    out = rendered(sample, BG_REPORT_TABLE, 120);
+    CHECK_HAS(out, "per token, mJ");
+    CHECK_HAS(out, "fp32 failed: out of memory on cuda:1: the key cache takes 12.0");
+    bg_text_free(&out);
+    out = rendered(sample, BG_REPORT_HTML, 0);
+    CHECK_HAS(out, "<td>cuda:1, NVIDIA H200 &lt;NVL&gt;</td>");
+    CHECK_HAS(out, "<span>Energy of the prompt</span>");
+    bg_text_free(&out);
+    json_decref(sample);
+}
+
 int main(void)
 {
     RUN(test_numbers);
@@ -341,5 +375,6 @@ int main(void)
     RUN(test_no_runs);
     RUN(test_finding);
     RUN(test_tasks);
+    RUN(test_gpu);
     return test_finish();
 }

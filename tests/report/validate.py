@@ -58,6 +58,20 @@ def check_run(run):
     if memory and "rss_growth" in memory and not (
             0 <= memory["rss_growth"] <= max(0, memory["rss_peak"] - memory["rss_loaded"])):
         yield "memory.rss_growth is not within rss_peak - rss_loaded"
+    for place, part in (memory or {}).items():
+        if isinstance(part, dict) and not part["peak"] >= max(part["loaded"], part["end"]):
+            yield f"memory.{place}.peak is not the most"
+        if place == "allocated" and part["peak"] < max(part.get(use, 0) for use in (
+                "weights", "activations", "caches", "workspace")):
+            yield "memory.allocated.peak is less than its parts"
+    for name in ("prefill", "decode"):
+        timing = run.get(name, {})
+        energy, device = timing.get("energy"), timing.get("device_samples_s")
+        if energy and not close(energy["mean_watts"], energy["joules"] / energy["seconds"]):
+            yield f"{name}.energy.mean_watts is not joules / seconds"
+        if ("device_median_s" in timing) != (device is not None) or (
+                device and not close(timing["device_median_s"], statistics.median(device))):
+            yield f"{name}.device_median_s is not the median of its samples"
     accuracy = run.get("accuracy")
     if accuracy and not close(accuracy["value"], accuracy["correct"] / accuracy["total"], 1e-5):
         yield "accuracy.value is not correct / total"

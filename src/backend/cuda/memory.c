@@ -1,7 +1,7 @@
 /* The GPU's memory, and the CUDA runtime's errors in words. */
 #include "backend/cuda/cuda.h"
 
-#include <stdio.h>
+#include "core/text.h"
 
 /* ---- errors ---------------------------------------------------------------------------------- */
 
@@ -14,17 +14,9 @@ bg_status cuda_check(cudaError_t e, const char *what, bg_error *err)
                    cudaGetErrorString(e), cudaGetErrorName(e), what);
 }
 
-/* "12.3 GiB", or in MiB what is less than one. */
-static const char *amount(char out[24], size_t bytes)
-{
-    const double gib = (double)bytes / (1 << 30);
-    snprintf(out, 24, "%.1f %s", gib >= 1 ? gib : gib * 1024, gib >= 1 ? "GiB" : "MiB");
-    return out;
-}
-
 static bg_status refused(cuda_backend *cuda, size_t bytes, const char *what, bg_error *err)
 {
-    char wanted[24], free_bytes[24], all[24];
+    char wanted[BG_AMOUNT], left[BG_AMOUNT], all[BG_AMOUNT];
     size_t available = 0, total = 0;
     cuda->refused = bytes;
     if (cudaMemGetInfo(&available, &total) != cudaSuccess) {
@@ -32,8 +24,9 @@ static bg_status refused(cuda_backend *cuda, size_t bytes, const char *what, bg_
         return cuda_check(cudaErrorMemoryAllocation, what, err);
     }
     return bg_fail(err, BG_ERR_MEMORY,
-                   "out of memory on cuda:%d: %s takes %s, and %s of %s are free", cuda->index,
-                   what, amount(wanted, bytes), amount(free_bytes, available), amount(all, total));
+                   "out of memory on cuda:%d: %s are wanted for %s, and %s of %s are free",
+                   cuda->index, bg_amount(wanted, (double)bytes), what,
+                   bg_amount(left, (double)available), bg_amount(all, (double)total));
 }
 
 /* ---- taking and giving ----------------------------------------------------------------------- */
