@@ -33,7 +33,8 @@ static bg_status unknown(const char *device, bg_error *err)
 
 bg_status bg_backend_check(const char *device, bg_error *err)
 {
-    if (is_kind(device, "cuda")) return bg_cuda_check(device, err);
+    int index;
+    if (is_kind(device, "cuda")) return bg_cuda_find(device, &index, err);
     return is_kind(device, "cpu") ? BG_OK : unknown(device, err);
 }
 

@@ -1,4 +1,5 @@
 /* bg_describe_devices: what this machine has to run on, and with which kernels. */
+#include "bench/devices.h"
 #include "backend/backend.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cuda/library.h"
@@ -114,24 +115,48 @@ static bg_status describe_cpu(int threads, json_t **out, bg_error *err)
     return status != BG_OK || *out ? status : bg_fail_memory(err, 4096, "the list of devices");
 }
 
-static bg_status describe_gpu(int index, json_t **out, bg_error *err)
+bg_status bg_describe_gpu(const char *device, json_t **out, bg_error *err)
 {
-    char name[32], capability[32], driver[32];
+    char capability[32], driver[32];
     bg_cuda_device d;
-    bg_backend *backend;
-    snprintf(name, sizeof name, "cuda:%d", index);
+    int index;
+    *out = NULL;
+    BG_TRY(bg_cuda_find(device, &index, err));
     BG_TRY(bg_cuda_describe(index, &d, err));
-    BG_TRY(bg_backend_open(name, 1, &backend, err));
     snprintf(capability, sizeof capability, "%d.%d", d.major, d.minor);
     snprintf(driver, sizeof driver, "%d.%d", d.driver / 1000, d.driver % 1000 / 10);
-    *out = json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:s, s:f, s:s, s:o}", "device", name,
-                     "name", d.name, "compute_capability", capability, "multiprocessors",
-                     d.multiprocessors, "memory_bytes", (json_int_t)d.memory_bytes, "free_bytes",
-                     (json_int_t)d.free_bytes, "l2_bytes", (json_int_t)d.l2_bytes, "driver", driver,
-                     "bandwidth_bytes_per_s", d.copy_bytes_per_s, "isa", backend->ops->isa(backend),
-                     "kernels", kernel_list(backend));
-    backend->ops->free(backend);
-    return *out ? BG_OK : bg_fail_memory(err, 4096, "the list of devices");
+    json_t *gpu = json_pack("{s:s, s:s, s:s, s:i, s:I, s:s}", "device", device, "name", d.name,
+                            "compute_capability", capability, "multiprocessors", d.multiprocessors,
+                            "memory_bytes", (json_int_t)d.memory_bytes, "driver", driver);
+    *out = gpu;
+    if (!gpu) return bg_fail_memory(err, 4096, "a description of the GPU");
+    if (d.copy_bytes_per_s <= 0) return BG_OK;
+    return bg_json_set(gpu, "bandwidth_bytes_per_s", json_real(d.copy_bytes_per_s), err);
+}
+
+/* What it has, and what runs on it. */
+static bg_status describe_gpu(int index, json_t **out, bg_error *err)
+{
+    char name[32];
+    bg_backend *backend;
+    snprintf(name, sizeof name, "cuda:%d", index);
+    BG_TRY(bg_describe_gpu(name, out, err));
+    bg_status status = bg_backend_open(name, 1, &backend, err);
+    if (status == BG_OK) {
+        bg_usage usage;
+        backend->ops->usage(backend, &usage);
+        json_t *rest =
+            json_pack("{s:I, s:s, s:o}", "free_bytes", (json_int_t)usage.device.available, "isa",
+                      backend->ops->isa(backend), "kernels", kernel_list(backend));
+        if (!rest || json_object_update(*out, rest) != 0)
+            status = bg_fail_memory(err, 4096, "the list of devices");
+        json_decref(rest);
+        backend->ops->free(backend);
+    }
+    if (status == BG_OK) return BG_OK;
+    json_decref(*out);
+    *out = NULL;
+    return status;
 }
 
 /* Every device; `no_gpu` says why there is no GPU among them, or that one failed. */

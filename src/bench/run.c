@@ -122,19 +122,54 @@ static bg_status check_options(const bg_job *job, const bg_config *c, bg_error *
     return BG_OK;
 }
 
-/* How fast memory can be read bounds how fast tokens can come: beside speeds it belongs into the
- * results. Measured once. */
-static bg_status add_bandwidth(const bg_job *job, bg_results *results, bg_error *err)
+/* The host's, with the threads that compute. */
+static bg_status add_bandwidth(const bg_job *job, json_t *machine, bg_error *err)
 {
-    json_t *machine = json_object_get(results->document, "machine");
-    if (!job->bench.enabled || json_object_get(machine, "bandwidth_bytes_per_s")) return BG_OK;
     bg_threads *threads;
     double bandwidth;
+    if (json_object_get(machine, "bandwidth_bytes_per_s")) return BG_OK;
     BG_TRY(bg_threads_create(job->threads, &threads, err));
     bg_status status = bg_measure_bandwidth(threads, &bandwidth, err);
     bg_threads_free(threads);
     BG_TRY(status);
     return bg_json_set(machine, "bandwidth_bytes_per_s", json_real(bandwidth), err);
+}
+
+/* The GPU's entry in machine.gpus. Looked at by a worker, so that this process takes none of its
+ * memory. */
+static bg_status add_gpu(const session *s, json_t *machine, bg_error *err)
+{
+    json_t *gpus = json_object_get(machine, "gpus"), *gpu, *answer;
+    const char *device = s->job->device;
+    size_t i;
+    json_array_foreach(gpus, i, gpu)
+    {
+        const char *known = json_string_value(json_object_get(gpu, "device"));
+        if (known && strcmp(known, device) == 0) return BG_OK;
+    }
+    bg_worker worker;
+    BG_TRY(bg_worker_start(s->program, device, &worker, err));
+    bg_status status = bg_worker_ask(&worker, "device", json_pack("{s:s}", "device", device),
+                                     s->progress, &answer, err);
+    bg_worker_stop(&worker);
+    BG_TRY(status);
+    if (!gpus) {
+        gpus = json_array();
+        status = bg_json_set(machine, "gpus", gpus, err);
+    }
+    if (status == BG_OK && json_array_append(gpus, json_object_get(answer, "gpu")) != 0)
+        status = bg_fail_memory(err, 4096, "a description of the GPU");
+    json_decref(answer);
+    return status;
+}
+
+/* How fast memory can be read bounds how fast tokens can come: beside speeds it belongs into the
+ * results. Measured once. */
+static bg_status add_machine(const session *s, bg_results *results, bg_error *err)
+{
+    json_t *machine = json_object_get(results->document, "machine");
+    if (strcmp(s->job->device, "cpu") != 0) return add_gpu(s, machine, err);
+    return s->job->bench.enabled ? add_bandwidth(s->job, machine, err) : BG_OK;
 }
 
 /* Leaves out the measurements that do not fit the model; an error where none is left. */
@@ -547,7 +582,7 @@ bg_status bg_run_job(const bg_job *job, const char *worker, bg_progress progress
     if (status == BG_OK) status = fit_to_task(&s, &fitted, err);
     if (status == BG_OK) status = check_inputs(&fitted, err);
     if (status == BG_OK) status = check_options(&fitted, &s.config, err);
-    if (status == BG_OK) status = add_bandwidth(&fitted, results, err);
+    if (status == BG_OK) status = add_machine(&s, results, err);
     if (status == BG_OK) status = measure_rows(&s, results, err);
     bg_worker_stop(&s.baseline_worker);
     json_decref(s.baseline);

@@ -1,4 +1,5 @@
 /* bg_worker_main: a worker's side of the protocol. Commands come in this order:
+ *   device    looks at a GPU; nothing else is asked of that worker
  *   load      opens the device and the model at one precision
  *   evaluate  perplexity, accuracy, generated texts, as the job asks
  *   warm_up   rounds that are not kept
@@ -7,6 +8,7 @@
  *   finish    memory at its peak and at the end
  * Each is answered by the keys that it adds to the run (docs/results.md). */
 #include "bench/serve.h"
+#include "bench/devices.h"
 #include "bench/footprint.h"
 #include "bench/generations.h"
 #include "bench/memory.h"
@@ -238,6 +240,16 @@ static bg_status command_finish(bg_server *w, json_t *run, bg_error *err)
 
 /* ---- the loop -------------------------------------------------------------------------------- */
 
+/* Before "load", and in a worker of its own: its process keeps some of the GPU's memory. */
+static bg_status command_device(const json_t *request, json_t *run, bg_error *err)
+{
+    const char *device;
+    json_t *gpu;
+    BG_TRY(bg_json_string(request, "device", "worker", "", &device, err));
+    BG_TRY(bg_describe_gpu(device, &gpu, err));
+    return bg_json_set(run, "gpu", gpu, err);
+}
+
 static bg_status execute(bg_server *w, json_t *request, json_t *run, bg_error *err)
 {
     static const struct {
@@ -249,6 +261,7 @@ static bg_status execute(bg_server *w, json_t *request, json_t *run, bg_error *e
     };
     const char *name;
     BG_TRY(bg_json_string(request, "command", "worker", "", &name, err));
+    if (strcmp(name, "device") == 0) return command_device(request, run, err);
     if (strcmp(name, "load") == 0) return bg_server_load(w, request, run, err);
     if (!w->model) return bg_fail(err, BG_ERR_INTERNAL, "worker: \"%.32s\" before load", name);
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)

@@ -276,6 +276,11 @@ void bg_words_machine(bg_text *out, const json_t *document)
         snprintf(part, sizeof part, "%.3g GB/s measured", bandwidth / 1e9);
         put_part(out, start, part);
     }
+    const json_t *gpus = bg_report_get(machine, "gpus");
+    for (size_t i = 0; i < json_array_size(gpus); i++) {
+        const char *name = bg_report_string(json_array_get(gpus, i), "name");
+        if (name) put_part(out, start, name);
+    }
     if (os) put_part(out, start, os);
 }
 

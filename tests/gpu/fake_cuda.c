@@ -63,8 +63,9 @@ static bg_status take(bg_backend *backend, size_t bytes, const char *what, bg_er
     if (usage.held.total + bytes <= fake.memory - CONTEXT) return BG_OK;
     fake.refused = bytes;
     return bg_fail(err, BG_ERR_MEMORY,
-                   "out of memory on cuda:0: %s takes %.1f MiB, and %.1f of %.1f MiB are free",
-                   what, (double)bytes / (1 << 20), (double)left / (1 << 20),
+                   "out of memory on cuda:0: %.1f MiB are wanted for %s, and %.1f of %.1f MiB are "
+                   "free",
+                   (double)bytes / (1 << 20), what, (double)left / (1 << 20),
                    (double)fake.memory / (1 << 20));
 }
 
@@ -179,6 +180,7 @@ static bg_status describe(int index, bg_cuda_device *out, bg_error *err)
 {
     (void)err;
     *out = (bg_cuda_device){.name = "Fake GPU",
+                            .major = 9,
                             .multiprocessors = 1 + index,
                             .memory_bytes = (size_t)1 << 30,
                             .free_bytes = (size_t)1 << 30,

@@ -253,7 +253,10 @@ document = {
     "machine": {"cpu": "AMD EPYC <9354>", "architecture": "x86_64", "logical_processors": 2,
                 "memory_bytes": 16 << 30, "os": "Debian GNU/Linux 12 (bookworm)",
                 "kernel": "6.1.0-28-amd64", "isa": "avx512-vnni",
-                "bandwidth_bytes_per_s": 21.4e9},
+                "bandwidth_bytes_per_s": 21.4e9,
+                "gpus": [{"device": "cuda:1", "name": "NVIDIA H200 <NVL>", "memory_bytes": 140 << 30,
+                          "compute_capability": "9.0", "multiprocessors": 132, "driver": "13.0",
+                          "bandwidth_bytes_per_s": 4.09e12}]},
     "model": models[0], "models": models,
     "runs": decoder_runs("mini-gpt2") + classifier_runs("mini-distilbert-sst2") +
             gpu_runs("mini-llama")}

@@ -356,6 +356,7 @@ static void test_gpu(void)
     out = rendered(sample, BG_REPORT_HTML, 0);
     CHECK_HAS(out, "<td>cuda:1, NVIDIA H200 &lt;NVL&gt;</td>");
     CHECK_HAS(out, "<span>Energy of the prompt</span>");
+    CHECK_HAS(out, "<dt>its bandwidth, measured by copying</dt><dd>4090 GB/s</dd>");
     bg_text_free(&out);
     json_decref(sample);
 }

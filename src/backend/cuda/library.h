@@ -20,8 +20,8 @@ typedef struct {
 int bg_cuda_count(bg_error *err);
 /* Looks at device `index`, and measures it. */
 bg_status bg_cuda_describe(int index, bg_cuda_device *out, bg_error *err);
-/* Whether bg_cuda_open would find the device; opens nothing. */
-bg_status bg_cuda_check(const char *device, bg_error *err);
+/* The index of the device that bg_cuda_open would open; opens nothing. */
+bg_status bg_cuda_find(const char *device, int *index, bg_error *err);
 /* device: "cuda", which is the first GPU, or "cuda:N". */
 bg_status bg_cuda_open(const char *device, int threads, bg_backend **out, bg_error *err);
 

@@ -80,8 +80,7 @@ bg_status bg_cuda_describe(int index, bg_cuda_device *out, bg_error *err)
     return library->describe(index, out, err);
 }
 
-/* The GPU that a name means; an error where it is not there. */
-static bg_status find_device(const char *device, int *out, bg_error *err)
+bg_status bg_cuda_find(const char *device, int *out, bg_error *err)
 {
     long index = 0;
     const char *number = strchr(device, ':');
@@ -105,16 +104,10 @@ static bg_status find_device(const char *device, int *out, bg_error *err)
     return BG_OK;
 }
 
-bg_status bg_cuda_check(const char *device, bg_error *err)
-{
-    int index;
-    return find_device(device, &index, err);
-}
-
 bg_status bg_cuda_open(const char *device, int threads, bg_backend **out, bg_error *err)
 {
     (void)threads;
     int index = 0;
-    BG_TRY(find_device(device, &index, err));
+    BG_TRY(bg_cuda_find(device, &index, err));
     return library->open(index, out, err);
 }
