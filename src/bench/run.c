@@ -136,7 +136,7 @@ static bg_status add_bandwidth(const bg_job *job, json_t *machine, bg_error *err
 }
 
 /* The GPU's entry in machine.gpus. Looked at by a worker, so that this process takes none of its
- * memory. */
+ * memory. Where that fails there is no entry, and the rows say why. */
 static bg_status add_gpu(const session *s, json_t *machine, bg_error *err)
 {
     json_t *gpus = json_object_get(machine, "gpus"), *gpu, *answer;
@@ -152,7 +152,7 @@ static bg_status add_gpu(const session *s, json_t *machine, bg_error *err)
     bg_status status = bg_worker_ask(&worker, "device", json_pack("{s:s}", "device", device),
                                      s->progress, &answer, err);
     bg_worker_stop(&worker);
-    BG_TRY(status);
+    if (status != BG_OK) return status == BG_ERR_INTERRUPTED ? status : BG_OK;
     if (!gpus) {
         gpus = json_array();
         status = bg_json_set(machine, "gpus", gpus, err);

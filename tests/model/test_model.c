@@ -40,6 +40,13 @@ static void logits_of(bg_run *run, size_t first, size_t n, float *logits)
     bg_free(rows);
 }
 
+static double distance(const float *a, const float *b, size_t n)
+{
+    double squares = 0;
+    for (size_t i = 0; i < n; i++) squares += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+    return sqrt(squares / (double)n);
+}
+
 /* fp32 and 4-bit: largest absolute difference. int8: root of the mean square, since a rounding in
  * any layer's activations moves single logits further. */
 static void test_decoder(void)
@@ -82,6 +89,36 @@ static void test_decoder(void)
                   "%s, prompt %d: largest %g, root mean square %g", cases[i].precision, prompt,
                   worst, sqrt(squares));
         }
+        bg_run_free(run);
+        bg_model_free(model);
+    }
+    bg_checkpoint_close(file);
+}
+
+/* LLM.int8() where activations have outlier columns, and without making any: root of the mean
+ * square, which is far below what lies between the two. */
+static void test_outliers(void)
+{
+    enum { N = 24, VOCABULARY = 96 };
+    static const char *const cases[][2] = {{"int8", "int8"}, {"int8-plain", "int8_plain"}};
+    static float expected[2][N * VOCABULARY], got[N * VOCABULARY];
+    bg_checkpoint *file;
+    OK(bg_checkpoint_open_file("tests/fixtures/outliers/logits.safetensors", &file, &err));
+    int32_t ids[N];
+    memcpy(ids, find(file, "ids")->data, sizeof ids);
+    for (int i = 0; i < 2; i++)
+        memcpy(expected[i], find(file, cases[i][1])->data, sizeof expected[i]);
+    const double apart = distance(expected[0], expected[1], N * VOCABULARY);
+    for (int i = 0; i < 2; i++) {
+        bg_model *model = load("tests/fixtures/outliers", cases[i][0]);
+        bg_run *run;
+        OK(bg_run_create(model, N, 1, N, N, &run, &err));
+        const bg_sequence sequence = {.rows = N, .keys = N};
+        OK(bg_run_forward(run, ids, &sequence, 1, &err));
+        logits_of(run, 0, N, got);
+        const double off = distance(got, expected[i], N * VOCABULARY);
+        printf("  %s: root mean square %.2g; the two are %.2g apart\n", cases[i][0], off, apart);
+        CHECK(off <= 1.5e-2 && apart > 6e-2, "%s: %g, %g", cases[i][0], off, apart);
         bg_run_free(run);
         bg_model_free(model);
     }
@@ -247,6 +284,7 @@ int main(void)
 {
     OK(bg_backend_open("cpu", 2, &backend, &err));
     RUN(test_decoder);
+    RUN(test_outliers);
     RUN(test_classifier);
     RUN(test_cache);
     RUN(test_misfits);

@@ -1,8 +1,6 @@
-/* Attention over the cache: softmax(scale * Q K^T + bias + mask) V. Scores are never in memory: a
- * tile of queries goes over the keys twice, first for the largest score of each query, then for the
- * weights and their products with the values. Twice, because in a 16-bit model a weight is rounded
- * after the largest score is taken off; with a running maximum it would be another number. */
-#include "backend/cuda/device.cuh"
+/* Attention over the cache: softmax(scale * Q K^T + bias + mask) V. Here keys and values get their
+ * places, and one query for each sequence its answer; many queries are in attention_tile.cu. */
+#include "backend/cuda/attention.cuh"
 
 enum {
     ONE_THREADS = 256,
@@ -10,10 +8,6 @@ enum {
     AHEAD = 8, /* values on their way at once */
     ONE_MAX_KEYS = 8192,
     MAX_HEAD_DIM = 256,
-    QUERIES = 16, /* of a tile */
-    KEYS = 32,    /* of a tile */
-    ATTEND_THREADS = 256,
-    OWNERS = ATTEND_THREADS / QUERIES, /* threads that share a query */
 };
 
 /* ---- queries and keys to their positions ----------------------------------------------------- */
@@ -55,11 +49,6 @@ static __device__ void place_head(const cuda_norm &norm, const float *rope, size
         out[i] = norm.weight ? norm_value(norm, s, half, in[i], i) : in[i];
 }
 
-static __device__ __forceinline__ size_t plane(const cuda_attention_args &a, int slot, size_t head)
-{
-    return ((size_t)slot * a.n_kv_heads + head) * a.max_length * a.head_dim;
-}
-
 /* A block for each row of each sequence; its warps go over the heads. */
 static __global__ void place_rows(cuda_attention_args a)
 {
@@ -89,30 +78,6 @@ cudaError_t bg_cuda_place(const cuda_attention_args *a, const cuda_launch *l)
 {
     if (a->stored && !a->query_norm.weight && !a->rope) return cudaSuccess;
     return launch(place_rows, dim3((unsigned)a->max_rows, (unsigned)a->n_sequences), 256, 0, *a, l);
-}
-
-/* ---- which keys a query sees ----------------------------------------------------------------- */
-
-struct key_range {
-    int first, end;
-};
-
-static __device__ __forceinline__ key_range visible_to(const cuda_attention_args &a,
-                                                       const cuda_sequence &s, int position)
-{
-    key_range r = {0, s.keys};
-    if (!a.causal) return r;
-    r.end = min(max(position + 1, s.prefix), s.keys);
-    if (a.window && position + 1 > (int)a.window) r.first = position + 1 - (int)a.window;
-    r.first = min(r.first, r.end);
-    return r;
-}
-
-static __device__ __forceinline__ float bias_of(const cuda_attention_args &a, size_t head,
-                                                int distance)
-{
-    const int most = (int)(a.bias_cols / 2);
-    return a.position_bias[head * a.bias_cols + (size_t)(min(max(distance, -most), most) + most)];
 }
 
 /* ---- one query for each sequence ------------------------------------------------------------- */
@@ -257,111 +222,4 @@ cudaError_t bg_cuda_attend_one(const cuda_attention_args *a, const cuda_launch *
 {
     return launch(attend_one, dim3((unsigned)a->n_heads, (unsigned)a->n_sequences), ONE_THREADS,
                   a->max_keys * sizeof(float), *a, l);
-}
-
-/* ---- tiles of queries ------------------------------------------------------------------------ */
-
-/* A block for each 16 queries of each head of each sequence. Each query has 16 threads: they take
- * its scores with two keys each of a tile of 32, and then its output's columns in turn. DIM:
- * columns of a thread. */
-template <int DIM>
-static __global__ void __launch_bounds__(ATTEND_THREADS) attend_tile(cuda_attention_args a)
-{
-    extern __shared__ __align__(16) float shared[];
-    wait_for_earlier();
-    let_next_start();
-    const cuda_sequence s = a.sequences[blockIdx.z];
-    const int d = (int)a.head_dim, pitch = d + 1, first = (int)blockIdx.x * QUERIES;
-    if (first >= s.rows) return;
-    float *queries = shared, *keys = queries + QUERIES * pitch;
-    float *weights = keys + KEYS * pitch; /* (QUERIES, KEYS) */
-    const size_t head = blockIdx.y, kv = head / (a.n_heads / a.n_kv_heads);
-    const size_t at = plane(a, s.slot, kv);
-    const int q = (int)threadIdx.x / OWNERS, own = (int)threadIdx.x % OWNERS;
-    const int last = min(first + QUERIES, s.rows) - 1;
-    const bool there = first + q <= last;
-
-    for (int i = (int)threadIdx.x; i < QUERIES * d; i += ATTEND_THREADS) {
-        const int r = min(first + i / d, last);
-        queries[i / d * pitch + i % d] = a.qkv[(size_t)(s.first_row + r) * a.qkv_stride +
-                                               a.query_col + head * a.head_dim + (size_t)(i % d)];
-    }
-    const int position = s.past + min(first + q, last);
-    const key_range mine = visible_to(a, s, position);
-    const int begin = visible_to(a, s, s.past + first).first;
-    const int end = visible_to(a, s, s.past + last).end;
-    float max = -INFINITY, sum = 0, y[DIM] = {};
-
-    for (int pass = 0; pass < 2; pass++) {
-        for (int tile = begin; tile < end; tile += KEYS) {
-            const int n = min(KEYS, end - tile);
-            __syncthreads();
-            for (int i = (int)threadIdx.x; i < n * d; i += ATTEND_THREADS)
-                keys[i / d * pitch + i % d] = a.keys[at + (size_t)tile * a.head_dim + (size_t)i];
-            __syncthreads();
-            float score[KEYS / OWNERS];
-#pragma unroll
-            for (int k = 0; k < KEYS / OWNERS; k++) {
-                const int j = own + k * OWNERS, where = tile + j;
-                float dot = 0;
-                if (a.out_half) {
-                    double exact = 0; /* as in attend_one */
-                    for (int i = 0; i < d; i++)
-                        exact += (double)queries[q * pitch + i] * (double)keys[j * pitch + i];
-                    dot = (float)exact;
-                } else {
-                    for (int i = 0; i < d; i++)
-                        dot = __fmaf_rn(queries[q * pitch + i], keys[j * pitch + i], dot);
-                }
-                score[k] = a.scale * dot;
-                if (a.position_bias && j < n) score[k] += bias_of(a, head, where - position);
-                if (j >= n || where < mine.first || where >= mine.end) score[k] = -INFINITY;
-                max = pass == 0 ? fmaxf(max, score[k]) : max;
-            }
-            if (pass == 0) continue;
-#pragma unroll
-            for (int k = 0; k < KEYS / OWNERS; k++) {
-                const float weight = score[k] == -INFINITY ? 0 : expf(score[k] - max);
-                sum += weight;
-                weights[q * KEYS + own + k * OWNERS] = round_if(a.out_half, weight);
-            }
-            __syncthreads();
-            for (int i = (int)threadIdx.x; i < n * d; i += ATTEND_THREADS)
-                keys[i / d * pitch + i % d] = a.values[at + (size_t)tile * a.head_dim + (size_t)i];
-            __syncthreads();
-            for (int j = 0; j < n; j++) {
-                const float w = weights[q * KEYS + j];
-#pragma unroll
-                for (int i = 0; i < DIM; i++)
-                    if (own + i * OWNERS < d)
-                        y[i] = __fmaf_rn(w, keys[j * pitch + own + i * OWNERS], y[i]);
-            }
-        }
-        if (pass == 0)
-            for (int i = OWNERS / 2; i > 0; i /= 2)
-                max = fmaxf(max, __shfl_xor_sync(0xFFFFFFFF, max, i));
-    }
-    for (int i = OWNERS / 2; i > 0; i /= 2) sum += __shfl_xor_sync(0xFFFFFFFF, sum, i);
-    if (!there) return;
-    float *out = a.out + (size_t)(s.first_row + first + q) * a.out_stride + head * a.head_dim;
-#pragma unroll
-    for (int i = 0; i < DIM; i++) {
-        const int c = own + i * OWNERS;
-        if (c >= d) break;
-        if (mine.end <= mine.first)
-            out[c] = 0;
-        else
-            out[c] = a.out_half ? round_half(y[i] / sum) : y[i] * (1.0f / sum);
-    }
-}
-
-cudaError_t bg_cuda_attend(const cuda_attention_args *a, const cuda_launch *l)
-{
-    const size_t shared = ((QUERIES + KEYS) * (a->head_dim + 1) + QUERIES * KEYS) * sizeof(float);
-    const dim3 grid(blocks_for(a->max_rows, QUERIES), (unsigned)a->n_heads,
-                    (unsigned)a->n_sequences);
-    if (a->head_dim <= 64) return launch(attend_tile<4>, grid, ATTEND_THREADS, shared, *a, l);
-    if (a->head_dim <= 128) return launch(attend_tile<8>, grid, ATTEND_THREADS, shared, *a, l);
-    if (a->head_dim <= 256) return launch(attend_tile<16>, grid, ATTEND_THREADS, shared, *a, l);
-    return cudaErrorInvalidConfiguration;
 }

@@ -8,7 +8,8 @@
  *   measure.c  memory, energy and time as the driver tells them; nvml.c
  *   queue.c    the queue, the step's data, graphs
  *   weights.c  weights, activations and caches
- *   ops.c      operations to nodes; linear.c, attention.c and head.c the longer ones
+ *   ops.c      operations to nodes; the longer ones are linear.c (few rows), product.c (many),
+ *              attention.c and head.c
  *   matmul.c   cuBLASLt, loaded at run time
  *   *.cu       kernels; kernels.h is what they share with the host
  */
@@ -219,6 +220,19 @@ bg_status cuda_argmax(bg_backend *backend, const bg_weight *head, const bg_weigh
 bg_status cuda_score(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
                      const bg_act *in, size_t n_rows, const int32_t *targets, double *nll,
                      bg_error *err);
+
+/* ---- linear layers of many rows -------------------------------------------------------------- */
+
+/* Whether cuBLASLt takes this layer; and the layer as its product, queued. */
+bool cuda_product_fits(cuda_backend *cuda, const bg_linear *l);
+bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err);
+/* What a layer wants done with its product; *e is all zero before. */
+void cuda_fill_epilogue(const bg_linear *l, cuda_epilogue *e);
+/* Room for the codes of an int8 layer's input. It stays where it is until the next call. */
+bg_status cuda_quantized_room(cuda_backend *cuda, size_t n_rows, size_t cols, cuda_quantized *q,
+                              bg_error *err);
+/* Queues what fills it, unless the last nodes have done so for this very input. */
+void cuda_quantize_input(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q);
 
 /* ---- cuBLASLt -------------------------------------------------------------------------------- */
 
