@@ -28,7 +28,8 @@ const cli_command cli_devices = {
     .summary = "show the devices, their kernels and memory bandwidth",
     .arguments = "",
     .description =
-        "Lists the devices of this machine: cores, instruction sets, the kernels that each "
+        "Lists the devices of this machine: cores and instruction sets, NVIDIA GPUs with their "
+        "compute capability, memory and driver (or why none can be used), the kernels that each "
         "precision would use, and the memory bandwidth, which is measured now (about a second).",
     .examples = "bitgauge devices # this machine\n"
                 "bitgauge devices --threads 1 --json # the bandwidth of one core, as JSON\n",

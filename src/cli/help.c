@@ -33,6 +33,11 @@ const cli_note cli_environment[] = {
     {"BITGAUGE_ISA",
      "The kernels to use in place of the best that the processor has: scalar, avx2, "
      "avx512, avx512-vnni or neon (see devices)."},
+    {"BITGAUGE_CUDA_LIBRARY",
+     "The CUDA backend's library (libbitgauge_cuda.so), in place of the one "
+     "beside the program or in its installation."},
+    {"BITGAUGE_CUDA_CHECK", "If set, and not 0, every kernel is waited for, so that an error names "
+                            "the one that failed; figures are too slow then."},
     {"HF_HOME, HF_HUB_CACHE", "Where models from the Hub are kept (default: "
                               "~/.cache/huggingface, and hub in it)."},
     {"HF_TOKEN", "The token for gated and private models; else the file token in HF_HOME."},

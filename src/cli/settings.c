@@ -12,7 +12,8 @@ static const cli_option precision_rows[] = {
      "LLM.int8() without outlier columns, runs where it is named",
      NULL, 0, 0},
     {"device", 0, CLI_STRING, "NAME", offsetof(cli_settings, job.device),
-     "The device to run on: cpu, cuda (the first GPU), cuda:1, ...", NULL, 0, 0},
+     "The device to run on: cpu, cuda (the first NVIDIA GPU), cuda:1, ...; devices lists them",
+     NULL, 0, 0},
     {"threads", 0, CLI_INT, "N", offsetof(cli_settings, job.threads), "Threads to run with",
      "one for each processor", 1, 1024},
 };
