@@ -80,7 +80,7 @@ static bg_status prepare(cuda_backend *cuda, bg_error *err)
     struct cudaDeviceProp p;
     cuda_meter_prepare(cuda);
     /* The host waits for each token: rather with its processor than asleep. */
-    cudaInitDevice(cuda->index, cudaDeviceScheduleSpin, 0);
+    cudaInitDevice(cuda->index, cudaDeviceScheduleSpin, cudaInitDeviceFlagsAreValid);
     BG_TRY(cuda_check(cudaSetDevice(cuda->index), "opening the GPU", err));
     BG_TRY(cuda_check(cudaGetDeviceProperties(&p, cuda->index), "opening the GPU", err));
     if (p.major < 7)
