@@ -1,9 +1,11 @@
 /* Statistics, memory figures, timing rounds, jobs on their way to a worker. */
 #include "test.h"
 
+#include "bench/footprint.h"
 #include "bench/job.h"
 #include "bench/machine.h"
 #include "bench/memory.h"
+#include "bench/remedy.h"
 #include "bench/results.h"
 #include "bench/stats.h"
 #include "bench/timing.h"
@@ -177,11 +179,94 @@ static void test_compare(void)
     json_decref(paired);
 }
 
+/* Memory figures of a device, whole or, where memory is out, not there; nothing leaks. */
+static void test_footprint(void)
+{
+    bg_footprint before = {.rss = 10}, loaded = {.rss = 20}, half = {.rss = 20};
+    before.usage.device = (bg_device_usage){.source = "nvml", .used = 100, .total = 1000};
+    loaded.usage.device =
+        (bg_device_usage){.source = "nvml", .used = 300, .total = 1000, .peak = 400};
+    bg_tally_add(&loaded.usage.held, BG_USE_WEIGHTS, 150);
+    bg_tally_add(&loaded.usage.held, BG_USE_CACHES, 60);
+    bg_tally_drop(&loaded.usage.held, BG_USE_CACHES, 60);
+    json_t *json = bg_footprint_loading(&before, &loaded);
+    const json_t *device = json_object_get(json, "device");
+    CHECK_STRING(json_string_value(json_object_get(device, "source")), "nvml");
+    CHECK(json_integer_value(json_object_get(device, "loaded")) == 300, "loaded");
+    json_decref(json);
+    json = bg_footprint_loading(&before, &half);
+    CHECK(json && !json_object_get(json, "device"), "measured once only");
+    json_decref(json);
+    for (long n = 0;; n++) {
+        bg_alloc_fail_after(n);
+        json_t *first = bg_footprint_loading(&before, &loaded);
+        json_t *second = first ? bg_footprint_end(&loaded) : NULL;
+        bg_alloc_fail_after(-1);
+        json_decref(first);
+        if (!second) continue;
+        const json_t *allocated = json_object_get(second, "allocated");
+        CHECK(json_integer_value(json_object_get(allocated, "peak")) == 210 &&
+                  json_integer_value(json_object_get(allocated, "end")) == 150 &&
+                  json_integer_value(json_object_get(allocated, "caches")) == 60,
+              "by use");
+        json_decref(second);
+        CHECK(n > 10, "%ld allocations", n);
+        return;
+    }
+}
+
+/* What is told where a device's memory runs out. */
+static void test_remedy(void)
+{
+    bg_checkpoint *checkpoint;
+    bg_config config;
+    OK(bg_checkpoint_open_config("tests/fixtures/shapes/llama-3.2-1b", &checkpoint, &err));
+    OK(bg_config_load(checkpoint, &config, &err));
+    bg_checkpoint_close(checkpoint);
+    static const struct {
+        const char *precision;
+        double room;
+        const char *options;
+        int batch;
+        const char *text;
+    } cases[] = {
+        {"fp16", 2e9, NULL, 0,
+         "full; use a lower precision: the weights take about 1.4 GiB at int8, 1023.1 MiB at nf4"},
+        {"fp16", 1.2e9, NULL, 0,
+         "full; use a lower precision: the weights take about 1023.1 MiB at nf4"},
+        {"nf4", 1e8, NULL, 0,
+         "full; use a smaller model, a larger GPU or --device cpu: even the 1023.1 MiB that nf4 "
+         "takes are too much"},
+        {"int8", -1, "a smaller --batch", 4,
+         "full; use a smaller --batch (a batch of 4 fits), or a lower precision: the weights take "
+         "about 1023.1 MiB at nf4 instead of 1.4 GiB"},
+        {"nf4", -1, "a shorter --max-length", 0,
+         "full; use a shorter --max-length, or a smaller model, a larger GPU or --device cpu"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        bg_shortage shortage = {&config, bg_format_by_name(cases[i].precision), cases[i].room,
+                                cases[i].options, cases[i].batch};
+        bg_error full;
+        bg_fail(&full, BG_ERR_MEMORY, "full");
+        bg_explain_shortage(&shortage, &full);
+        CHECK_STRING(full.message, cases[i].text);
+        CHECK(full.status == BG_ERR_MEMORY, "status");
+        bg_fail(&full, BG_ERR_MEMORY, "full");
+        bg_alloc_fail_after(0);
+        bg_explain_shortage(&shortage, &full);
+        bg_alloc_fail_after(-1);
+        CHECK_STRING(full.message, "full");
+    }
+    bg_config_free(&config);
+}
+
 int main(void)
 {
     bg_json_init();
     RUN(test_statistics);
     RUN(test_memory);
+    RUN(test_footprint);
+    RUN(test_remedy);
     RUN(test_job_travels);
     RUN(test_timing);
     RUN(test_compare);
