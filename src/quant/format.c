@@ -7,16 +7,22 @@
 
 #include <string.h>
 
+#define FOUR_BIT(name_, code_, double_quant_)                                                      \
+    {                                                                                              \
+        .name = name_, .bits = 4, .blockwise = true, .double_quant = double_quant_,                \
+        .code = bg_##code_##_code, .encode = bg_##code_##_encode, .decode = bg_blockwise_decode    \
+    }
+
 const bg_format bg_formats[BG_FORMAT_COUNT] = {
     [BG_FORMAT_F32] = {"fp32", 32, .encode = bg_f32_encode, .decode = bg_f32_decode},
     [BG_FORMAT_F16] = {"fp16", 16, .encode = bg_f16_encode, .decode = bg_f16_decode},
     [BG_FORMAT_BF16] = {"bf16", 16, .encode = bg_bf16_encode, .decode = bg_bf16_decode},
     [BG_FORMAT_INT8] = {"int8", 8, .encode = bg_int8_encode, .decode = bg_int8_decode,
                         .outlier_threshold = 6},
-    [BG_FORMAT_NF4] = {"nf4", 4, true, false, bg_nf4_code, bg_nf4_encode, bg_blockwise_decode},
-    [BG_FORMAT_NF4_DQ] = {"nf4-dq", 4, true, true, bg_nf4_code, bg_nf4_encode, bg_blockwise_decode},
-    [BG_FORMAT_FP4] = {"fp4", 4, true, false, bg_fp4_code, bg_fp4_encode, bg_blockwise_decode},
-    [BG_FORMAT_FP4_DQ] = {"fp4-dq", 4, true, true, bg_fp4_code, bg_fp4_encode, bg_blockwise_decode},
+    [BG_FORMAT_NF4] = FOUR_BIT("nf4", nf4, false),
+    [BG_FORMAT_NF4_DQ] = FOUR_BIT("nf4-dq", nf4, true),
+    [BG_FORMAT_FP4] = FOUR_BIT("fp4", fp4, false),
+    [BG_FORMAT_FP4_DQ] = FOUR_BIT("fp4-dq", fp4, true),
     [BG_FORMAT_INT8_PLAIN] = {"int8-plain", 8, .encode = bg_int8_encode, .decode = bg_int8_decode,
                               .outlier_threshold = INFINITY, .on_request = true},
 };
