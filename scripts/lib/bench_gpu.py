@@ -250,7 +250,8 @@ def main():
             run_scoring(options, table, peers)
         else:
             run_row(options, table, row, peers, bandwidth)
-    (options.out / "table.md").write_text(table.text(True) + "\n")
+        # After each row, so that a run that is broken off leaves what it had.
+        (options.out / "table.md").write_text(table.text(True) + "\n")
     print(table.text(options.markdown))
     for problem in table.problems:
         print(problem, file=sys.stderr)
