@@ -145,6 +145,8 @@ typedef struct {
      * done. Negative: it has none. */
     double (*device_seconds)(bg_backend *backend);
 
+    /* Matrices of about so many bytes are created next: room for all may be taken at once. */
+    void (*expect)(bg_backend *backend, size_t bytes);
     /* Encodes a source in the wanted format, straight from where it lies. */
     bg_status (*weight_create)(bg_backend *backend, const bg_source *source, bg_format_id format,
                                bg_weight **out, bg_error *err);

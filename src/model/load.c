@@ -352,22 +352,6 @@ static bool has_own_head(const loader *l)
     return !same;
 }
 
-/* All of one model, without its encoder. */
-static bg_status load_stack(loader *l, bg_error *err)
-{
-    bg_model *model = l->model;
-    bg_config *c = &model->config;
-    find_prefix(l);
-    BG_TRY(check_no_further_layer(l, err));
-    if (c->tie_word_embeddings && !l->random_weights) c->tie_word_embeddings = !has_own_head(l);
-    for (bg_role role = 0; role < BG_ROLE_LAYER_FIRST; role++)
-        BG_TRY(load_role(l, role, 0, &model->parameters[role], err));
-    for (int layer = 0; layer < (int)c->num_hidden_layers; layer++)
-        for (bg_role role = BG_ROLE_LAYER_FIRST; role < BG_ROLE_COUNT; role++)
-            BG_TRY(load_role(l, role, layer, &model->layers[layer][role], err));
-    return BG_OK;
-}
-
 /* Bytes of a matrix at a precision, or in 16 or 32 bits where it is not quantized. */
 static double matrix_bytes(const bg_config *c, bg_role role, const bg_format *precision)
 {
@@ -381,10 +365,10 @@ static double matrix_bytes(const bg_config *c, bg_role role, const bg_format *pr
     return (double)bytes.total;
 }
 
-/* Bytes of all matrices, or with `precision` NULL, how many values they have. */
-static double count(const bg_config *c, const bg_format *precision)
+/* Bytes of all matrices but an encoder's, or with `precision` NULL, how many values they have. */
+static double count_own(const bg_config *c, const bg_format *precision)
 {
-    double total = c->encoder ? count(c->encoder, precision) : 0;
+    double total = 0;
     for (bg_role role = 0; role < BG_ROLE_COUNT; role++) {
         if (!has_role(c, role)) continue;
         const double layers = role >= BG_ROLE_LAYER_FIRST ? (double)c->num_hidden_layers : 1;
@@ -395,10 +379,38 @@ static double count(const bg_config *c, const bg_format *precision)
     return total;
 }
 
+static size_t whole_bytes(double bytes)
+{
+    return bytes < 0x1p62 ? (size_t)bytes : SIZE_MAX;
+}
+
+/* All of one model, without its encoder. */
+static bg_status load_stack(loader *l, bg_error *err)
+{
+    bg_model *model = l->model;
+    bg_config *c = &model->config;
+    find_prefix(l);
+    BG_TRY(check_no_further_layer(l, err));
+    if (c->tie_word_embeddings && !l->random_weights) c->tie_word_embeddings = !has_own_head(l);
+    model->backend->ops->expect(model->backend,
+                                whole_bytes(count_own(c, &bg_formats[model->precision])));
+    for (bg_role role = 0; role < BG_ROLE_LAYER_FIRST; role++)
+        BG_TRY(load_role(l, role, 0, &model->parameters[role], err));
+    for (int layer = 0; layer < (int)c->num_hidden_layers; layer++)
+        for (bg_role role = BG_ROLE_LAYER_FIRST; role < BG_ROLE_COUNT; role++)
+            BG_TRY(load_role(l, role, layer, &model->layers[layer][role], err));
+    return BG_OK;
+}
+
+/* The same with its encoder's. */
+static double count(const bg_config *c, const bg_format *precision)
+{
+    return count_own(c, precision) + (c->encoder ? count(c->encoder, precision) : 0);
+}
+
 size_t bg_model_estimate(const bg_config *config, const bg_format *precision)
 {
-    double total = count(config, precision);
-    return total < 0x1p62 ? (size_t)total : SIZE_MAX;
+    return whole_bytes(count(config, precision));
 }
 
 /* The matrices that stay unquantized have the type of the run in 32- and 16-bit modes. Beside

@@ -65,6 +65,12 @@ static void cpu_usage(bg_backend *backend, bg_usage *out)
     *out = (bg_usage){.held = ((const cpu_backend *)(const void *)backend)->held};
 }
 
+static void cpu_expect(bg_backend *backend, size_t bytes)
+{
+    (void)backend;
+    (void)bytes;
+}
+
 /* A counter and a clock that the processor does not have. */
 static double cpu_nothing(bg_backend *backend)
 {
@@ -272,6 +278,7 @@ static const bg_backend_ops ops = {
     .usage = cpu_usage,
     .joules = cpu_nothing,
     .device_seconds = cpu_nothing,
+    .expect = cpu_expect,
     .weight_create = cpu_weight_create,
     .weight_free = cpu_weight_free,
     .act_create = cpu_act_create,

@@ -4,7 +4,7 @@
  * graph that is launched with a single call: see queue.c.
  *
  *   device.c   opening, what a GPU is
- *   memory.c   memory, errors
+ *   memory.c   memory, errors; arena.c
  *   measure.c  memory, energy and time as the driver tells them; nvml.c
  *   queue.c    the queue, the step's data, graphs
  *   weights.c  weights, activations and caches
@@ -16,6 +16,7 @@
 #ifndef BG_BACKEND_CUDA_CUDA_H
 #define BG_BACKEND_CUDA_CUDA_H
 
+#include "backend/cuda/arena.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/library.h"
 
@@ -115,7 +116,9 @@ typedef struct {
     char name[256], isa[32];
     cuda_launch launch;
     bg_tally held;
-    size_t refused; /* bytes of the last allocation that failed */
+    cuda_arena weights;
+    cudaError_t piece_error; /* why it got no piece */
+    size_t refused;          /* bytes of the last allocation that failed */
     cuda_meter meter;
 
     cuda_node *nodes; /* (MAX_NODES) */

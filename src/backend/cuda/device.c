@@ -131,6 +131,7 @@ void cuda_free(bg_backend *backend)
         cuda_release(cuda, rooms[i]->data, rooms[i]->bytes);
     cuda_release(cuda, cuda->tables, TABLE_FLOATS * sizeof(float));
     cudaFreeHost(cuda->results);
+    cuda_arena_free(&cuda->weights);
     cuda_meter_free(cuda);
     if (cuda->launch.stream) cudaStreamDestroy(cuda->launch.stream);
     bg_free(cuda);

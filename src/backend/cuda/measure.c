@@ -69,6 +69,8 @@ void cuda_usage(bg_backend *backend, bg_usage *out)
 {
     cuda_backend *cuda = (cuda_backend *)backend;
     const cuda_meter *m = &cuda->meter;
+    /* Before anything runs, room is held for loading alone: who asks now is done with that. */
+    if (cuda->held.now[BG_USE_ACTIVATIONS] == 0) cuda_end_loading(cuda);
     cuda_meter_read(cuda);
     *out = (bg_usage){.held = cuda->held,
                       .device = {.name = cuda->name,

@@ -25,6 +25,11 @@ static const char *cuda_kernel(const bg_backend *backend, bg_format_id format, b
     return several_rows ? several[format] : bg_cuda_linear_name(format);
 }
 
+static void cuda_expect(bg_backend *backend, size_t bytes)
+{
+    ((cuda_backend *)backend)->weights.expected = bytes;
+}
+
 static bg_status cuda_embed(bg_backend *backend, const bg_lookup *lookups, size_t n_lookups,
                             size_t n_rows, bg_act *out, bg_error *err)
 {
@@ -112,6 +117,7 @@ const bg_backend_ops cuda_ops = {
     .usage = cuda_usage,
     .joules = cuda_joules,
     .device_seconds = cuda_device_seconds,
+    .expect = cuda_expect,
     .weight_create = cuda_weight_create,
     .weight_free = cuda_weight_free,
     .act_create = cuda_act_create,
