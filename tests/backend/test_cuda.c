@@ -228,6 +228,7 @@ static void test_merged(void)
             run_block((bg_format_id)id, 1, half, 2048);
             run_block((bg_format_id)id, 5, half, 768);
             run_block((bg_format_id)id, 80, half, 320);
+            run_block((bg_format_id)id, 200, half, 1024);
         }
 }
 
