@@ -42,7 +42,7 @@ static __device__ __forceinline__ void stage(__half *to, int size, int rows, con
 {
     constexpr int FOURS = S::DIM / 4;
     if (d % 4 == 0 && stride % 4 == 0) {
-#pragma unroll 4
+#pragma unroll 8
         for (int i = (int)threadIdx.x; i < rows * FOURS; i += S::THREADS) {
             const int r = i / FOURS, c = i % FOURS * 4;
             float4 x = make_float4(0, 0, 0, 0);

@@ -99,6 +99,21 @@ typedef struct {
 
 enum { CUDA_OPERANDS = 2 };
 
+/* A linear layer of many rows as it is queued. */
+typedef struct {
+    cuda_matrix w;
+    cuda_epilogue epilogue;
+    const float *in; /* (n_rows, cols) */
+    const void *x;   /* the same as an operand */
+    size_t n_rows;
+    cuda_type type;
+    bool ready;   /* weights need no decoding */
+    bool direct;  /* the library's result is the layer's */
+    size_t panel; /* rows of weights at a time */
+    cuda_quantized quantized;
+    size_t begin, end; /* its nodes */
+} cuda_product_layer;
+
 typedef struct cuda_matmul cuda_matmul;
 
 /* What the driver is asked for. */
@@ -145,8 +160,9 @@ typedef struct {
     size_t results_bytes;
 
     /* Room for one operation. Each grows when an operation wants more, and stays. */
-    cuda_room operand[CUDA_OPERANDS], panel, product, quantized, logits, partial;
+    cuda_room operand[CUDA_OPERANDS], panel, product, quantized, outliers, logits, partial;
 
+    cuda_product_layer last_product;
     float *tables; /* codes of nf4 and fp4, the dynamic map, reciprocals */
     cuda_matmul *matmul;
 } cuda_backend;
@@ -242,6 +258,9 @@ void cuda_fill_epilogue(const bg_linear *l, cuda_epilogue *e);
 /* Room for the codes of an int8 layer's input. It stays where it is until the next call. */
 bg_status cuda_quantized_room(cuda_backend *cuda, size_t n_rows, size_t cols, cuda_quantized *q,
                               bg_error *err);
+/* The same for a layer of many rows, and for its outlier columns with so many outputs. */
+bg_status cuda_many_quantized_room(cuda_backend *cuda, size_t n_rows, size_t outputs,
+                                   const cuda_matrix *w, cuda_quantized *q, bg_error *err);
 /* Queues what fills it, unless the last nodes do so for this very input. */
 void cuda_quantize_input(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q);
 

@@ -101,15 +101,19 @@ static cuda_weight part_of(const bg_weight *w, size_t first, size_t n, bool colu
     return part;
 }
 
+/* The first panel also brings the targets: the queue may be run for the sake of the product's room,
+ * and takes what is put there with it only when there is something to run. */
 static bg_status score_panel(cuda_backend *cuda, const head_loop *loop, size_t first_row,
-                             const cuda_score_args *wanted, bg_error *err)
+                             const int32_t *targets, cuda_score_args *wanted, bg_error *err)
 {
     const size_t first = wanted->first, n = wanted->cols;
     const cuda_weight head = part_of(loop->head, first, n, false);
     const cuda_weight bias = loop->bias ? part_of(loop->bias, first, n, true) : (cuda_weight){0};
     const head_loop part = {&head.base, loop->bias ? &bias.base : NULL, loop->in, loop->rows};
     BG_TRY(chunk(cuda, &part, first_row, wanted->n_rows, err));
-    BG_TRY(cuda_begin(cuda, 0, 1, err));
+    const size_t bytes = wanted->panel == 0 ? wanted->n_rows * sizeof *targets : 0;
+    BG_TRY(cuda_begin(cuda, bytes, 1, err));
+    if (bytes > 0) wanted->targets = cuda_put(cuda, targets, bytes);
     memcpy(&cuda_push(cuda, NODE_SCORE_PANEL)->args.score, wanted, sizeof *wanted);
     return BG_OK;
 }
@@ -131,15 +135,11 @@ static bg_status score_panels(cuda_backend *cuda, const head_loop *loop, size_t 
     a.expected = a.maxima + rows * n_panels;
     for (size_t first = 0; first < n_rows; first += rows) {
         a.n_rows = bg_min_size(rows, n_rows - first);
-        /* The queue may be run between two panels: nothing else is put there meanwhile, so that the
-         * targets stay where they are on the device. */
-        BG_TRY(cuda_begin(cuda, a.n_rows * sizeof *targets, 1, err));
-        a.targets = cuda_put(cuda, targets + first, a.n_rows * sizeof *targets);
         a.nll = (double *)(void *)cuda->results + first;
         for (a.panel = 0; a.panel < n_panels; a.panel++) {
             a.first = a.panel * PANEL_COLS;
             a.cols = bg_min_size(PANEL_COLS, cols - a.first);
-            BG_TRY(score_panel(cuda, loop, first, &a, err));
+            BG_TRY(score_panel(cuda, loop, first, targets + first, &a, err));
         }
         BG_TRY(cuda_begin(cuda, 0, 1, err));
         memcpy(&cuda_push(cuda, NODE_SCORE_PANELS)->args.score, &a, sizeof a);

@@ -100,6 +100,9 @@ typedef struct {
     int32_t *outliers;   /* (cols) their columns, ascending */
     int32_t *n_outliers; /* (1) */
     uint8_t *is_outlier; /* (cols) */
+    /* Many rows: the outlier columns gathered as binary16, room for all to be some, those of the
+     * input (n_rows, cols) and of the layer's weights (outputs, cols). NULL: there are none. */
+    void *outlier_in, *outlier_weights;
 } cuda_quantized;
 
 /* One to three layers of one input: query, key and value; or, `gated`, the first one's result
@@ -288,6 +291,9 @@ cudaError_t bg_cuda_finish(const cuda_finish_args *a, const cuda_launch *l);
 /* Whether a product of binary16 numbers or of codes is one for bg_cuda_product_tile. */
 bool bg_cuda_product_tiles(const cuda_matrix *w, size_t n_rows, const cuda_launch *l);
 cudaError_t bg_cuda_product_tile(const cuda_tile_args *a, const cuda_launch *l);
+/* Fills outlier_in and outlier_weights, these for matrices one below the other. */
+cudaError_t bg_cuda_gather_outliers(const float *in, size_t n_rows, const cuda_matrix *w,
+                                    int n_matrices, const cuda_quantized *q, const cuda_launch *l);
 cudaError_t bg_cuda_finish_int8(const cuda_finish_args *a, const cuda_launch *l);
 /* Writes new keys and values to the cache, and turns the queries. */
 cudaError_t bg_cuda_place(const cuda_attention_args *a, const cuda_launch *l);

@@ -4,7 +4,9 @@
  * the other is still read. */
 #include "backend/cuda/cuda.h"
 
-enum { LOOK_BACK = 24 }; /* nodes among which a writer or an earlier operand is looked for */
+#include <math.h>
+
+enum { LOOK_BACK = 64 }; /* nodes among which a writer or an earlier operand is looked for */
 
 /* They lie in one piece: codes, absmax, outliers, their number, marks. */
 bg_status cuda_quantized_room(cuda_backend *cuda, size_t n_rows, size_t cols, cuda_quantized *q,
@@ -19,6 +21,17 @@ bg_status cuda_quantized_room(cuda_backend *cuda, size_t n_rows, size_t cols, cu
     q->outliers = (int32_t *)(void *)(q->absmax + n_rows);
     q->n_outliers = q->outliers + cols;
     q->is_outlier = (uint8_t *)(q->n_outliers + 1);
+    return BG_OK;
+}
+
+bg_status cuda_many_quantized_room(cuda_backend *cuda, size_t n_rows, size_t outputs,
+                                   const cuda_matrix *w, cuda_quantized *q, bg_error *err)
+{
+    BG_TRY(cuda_quantized_room(cuda, n_rows, w->cols, q, err));
+    if (!isfinite(w->threshold)) return BG_OK;
+    BG_TRY(cuda_reserve(cuda, &cuda->outliers, (n_rows + outputs) * w->cols * 2, err));
+    q->outlier_in = cuda->outliers.data;
+    q->outlier_weights = (char *)cuda->outliers.data + n_rows * w->cols * 2;
     return BG_OK;
 }
 
@@ -107,6 +120,15 @@ static bool overlaps(const writing *w, const float *in, size_t count)
     return w->out && w->out < in + count && in < w->out + w->rows * w->stride;
 }
 
+/* Whether columns that are written were written again, later, by nodes that have been found: all
+ * from `left` on. */
+static bool superseded(const writing *w, const float *in, size_t cols, size_t left)
+{
+    if (w->stride != cols || w->out < in) return false;
+    const size_t first = (size_t)(w->out - in) + w->first;
+    return first >= left && first + w->cols <= cols;
+}
+
 /* ---- codes ----------------------------------------------------------------------------------- */
 
 static bool quantized_already(const cuda_backend *cuda, const cuda_quantize_args *wanted)
@@ -178,7 +200,7 @@ static const void *queued_operand(cuda_backend *cuda, const float *in, size_t n_
         }
         if (n->kind == NODE_GEMM) taken[room_of(cuda, n->args.gemm.x)] = true;
         if (n->kind == NODE_TILE) taken[room_of(cuda, n->args.tile.x)] = true;
-        if (overlaps(&w, in, n_rows * cols)) {
+        if (overlaps(&w, in, n_rows * cols) && !superseded(&w, in, cols, left)) {
             if (w.out != in || w.stride != cols || !w.operand || w.first + w.cols != left)
                 return NULL;
             if (w.operand->out) {

@@ -9,7 +9,8 @@
 #include <string.h>
 
 enum {
-    PANEL_BYTES = 64 << 20, /* of decoded weights, and of a product before its epilogue */
+    WEIGHT_BYTES = 64 << 20,  /* of a panel of decoded weights */
+    PRODUCT_BYTES = 32 << 20, /* of a product before its epilogue */
     PANEL_ROWS = 64,
     ALIGNMENT = 16, /* of what the library writes, adds and reads */
 };
@@ -64,15 +65,6 @@ static bool lies_ready(bg_format_id format, cuda_type type)
            (format == BG_FORMAT_BF16 && type == CUDA_BF16);
 }
 
-typedef struct {
-    cuda_type type;
-    bool ready;   /* weights need no decoding */
-    bool direct;  /* the library's result is the layer's */
-    size_t panel; /* rows of weights at a time */
-    const void *x;
-    cuda_quantized quantized;
-} product;
-
 static bool aligned(const float *p, size_t stride)
 {
     return (uintptr_t)p % ALIGNMENT == 0 && stride * sizeof *p % ALIGNMENT == 0;
@@ -85,32 +77,32 @@ static bool is_direct(const cuda_epilogue *e, cuda_type type)
            aligned(e->residual, e->residual_stride);
 }
 
-static bg_status prepare(cuda_backend *cuda, const bg_linear *l, product *p, bg_error *err)
+/* Room for the layer's parts, and how much of it is a panel. */
+static bg_status prepare(cuda_backend *cuda, cuda_product_layer *p, bg_error *err)
 {
-    const size_t k = l->in->cols, m = l->n_rows, n = l->weight->rows;
-    const size_t weight_bytes = k * type_size(p->type);
+    const size_t k = p->w.cols, m = p->n_rows, n = p->w.rows, weight_bytes = k * type_size(p->type);
     size_t rows = n;
-    if (!p->direct) rows = bg_min_size(rows, PANEL_BYTES / (m * 4));
-    if (!p->ready) rows = bg_min_size(rows, PANEL_BYTES / weight_bytes);
+    if (!p->direct) rows = bg_min_size(rows, PRODUCT_BYTES / (m * 4));
+    if (!p->ready) rows = bg_min_size(rows, WEIGHT_BYTES / weight_bytes);
     if (rows < n) rows = bg_max_size(rows / PANEL_ROWS * PANEL_ROWS, PANEL_ROWS);
-    p->panel = bg_min_size(rows, n);
-    if (!p->ready) BG_TRY(cuda_reserve(cuda, &cuda->panel, p->panel * weight_bytes, err));
-    if (!p->direct) BG_TRY(cuda_reserve(cuda, &cuda->product, m * p->panel * 4, err));
+    p->panel = rows;
+    if (!p->ready) BG_TRY(cuda_reserve(cuda, &cuda->panel, rows * weight_bytes, err));
+    if (!p->direct) BG_TRY(cuda_reserve(cuda, &cuda->product, m * rows * 4, err));
     if (p->type == CUDA_I8)
-        BG_TRY(cuda_quantized_room(cuda, m, k, &p->quantized, err));
+        BG_TRY(cuda_many_quantized_room(cuda, m, n, &p->w, &p->quantized, err));
     else if (p->type != CUDA_F32)
         BG_TRY(cuda_operand_rooms(cuda, m * k, p->type, err));
-    return cuda_begin(cuda, 0, 1 + 3 * ((n + p->panel - 1) / p->panel), err);
+    /* Of two layers whose panels take turns, too. */
+    return cuda_begin(cuda, 0, 1 + 6 * ((n + rows - 1) / rows), err);
 }
 
-static void multiply_panel(cuda_backend *cuda, const bg_linear *l, const product *p,
-                           const cuda_epilogue *e, size_t first, size_t n)
+static void multiply_panel(cuda_backend *cuda, const cuda_product_layer *p, size_t first, size_t n)
 {
-    const cuda_matrix *w = cuda_matrix_of(l->weight);
-    const void *panel = (const char *)w->codes + first * w->cols * type_size(p->type);
+    const cuda_epilogue *e = &p->epilogue;
+    const void *panel = (const char *)p->w.codes + first * p->w.cols * type_size(p->type);
     if (!p->ready) {
         cuda_decode_args *d = &cuda_push(cuda, NODE_DECODE)->args.decode;
-        d->w = *w;
+        d->w = p->w;
         d->out = cuda->panel.data;
         d->first = first;
         d->n_rows = n;
@@ -120,9 +112,9 @@ static void multiply_panel(cuda_backend *cuda, const bg_linear *l, const product
     cuda_gemm_args *g = &cuda_push(cuda, NODE_GEMM)->args.gemm;
     g->x = p->x;
     g->w = panel;
-    g->m = l->n_rows;
+    g->m = p->n_rows;
     g->n = n;
-    g->k = w->cols;
+    g->k = p->w.cols;
     g->type = p->type;
     if (p->direct) {
         g->bias = e->bias ? e->bias + first : NULL;
@@ -136,14 +128,52 @@ static void multiply_panel(cuda_backend *cuda, const bg_linear *l, const product
     g->out_stride = n;
     cuda_finish_args *f = &cuda_push(cuda, NODE_FINISH)->args.finish;
     f->product = cuda->product.data;
-    f->w = *w;
+    f->w = p->w;
     f->epilogue = *e;
-    f->in = cuda_values(l->in);
-    f->in_stride = l->in->cols;
-    f->n_rows = l->n_rows;
+    f->in = p->in;
+    f->in_stride = p->w.cols;
+    f->n_rows = p->n_rows;
     f->first = first;
     f->n = n;
     f->quantized = p->quantized;
+}
+
+/* Whether `p` is the gate of the layer that was queued last, and whose result it multiplies.
+ * Outlier columns have room for those of one layer. */
+static bool gates_last(const cuda_backend *cuda, const cuda_product_layer *p)
+{
+    const cuda_product_layer *up = &cuda->last_product;
+    return up->end > 0 && cuda->n_nodes == up->end && p->epilogue.multiplier == up->epilogue.out &&
+           p->epilogue.out == up->epilogue.out && up->x == p->x && up->type == p->type &&
+           up->n_rows == p->n_rows && up->w.rows == p->w.rows && up->w.cols == p->w.cols &&
+           up->ready == p->ready && p->panel < p->w.rows && !p->quantized.outlier_in;
+}
+
+/* The layers' panels in turn: the second one finds what the first one wrote in the GPU's cache. */
+static void multiply_in_turn(cuda_backend *cuda, const cuda_product_layer *const *layers,
+                             size_t n_layers)
+{
+    const cuda_product_layer *last = layers[n_layers - 1];
+    for (size_t first = 0; first < last->w.rows; first += last->panel)
+        for (size_t i = 0; i < n_layers; i++)
+            multiply_panel(cuda, layers[i], first, bg_min_size(last->panel, last->w.rows - first));
+}
+
+static void multiply(cuda_backend *cuda, cuda_product_layer *p)
+{
+    const cuda_product_layer up = cuda->last_product;
+    if (gates_last(cuda, p)) {
+        const cuda_product_layer *const both[] = {&up, p};
+        cuda->n_nodes = up.begin;
+        p->begin = up.begin;
+        multiply_in_turn(cuda, both, 2);
+    } else {
+        const cuda_product_layer *const alone[] = {p};
+        p->begin = cuda->n_nodes;
+        multiply_in_turn(cuda, alone, 1);
+    }
+    p->end = cuda->n_nodes;
+    cuda->last_product = *p;
 }
 
 static bool plain(const cuda_epilogue *e)
@@ -187,7 +217,8 @@ static bg_status multiply_tiles(cuda_backend *cuda, const bg_linear *l, const cu
     t.n_rows = m;
     t.cols = k;
     if (type == CUDA_I8)
-        BG_TRY(cuda_quantized_room(cuda, m, k, &t.quantized, err));
+        BG_TRY(cuda_many_quantized_room(cuda, m, CUDA_MAX_PARTS * t.w[0].rows, &t.w[0],
+                                        &t.quantized, err));
     else
         BG_TRY(cuda_operand_rooms(cuda, m * k, type, err));
     BG_TRY(cuda_begin(cuda, 0, 2, err));
@@ -203,24 +234,26 @@ static bg_status multiply_tiles(cuda_backend *cuda, const bg_linear *l, const cu
 
 bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err)
 {
-    cuda_epilogue e;
-    memset(&e, 0, sizeof e);
-    cuda_fill_epilogue(l, &e);
-    product p = {.type = choose_type(l)};
+    cuda_product_layer p;
+    memset(&p, 0, sizeof p); /* also what lies between fields: nodes are compared as bytes */
+    cuda_fill_epilogue(l, &p.epilogue);
+    p.type = choose_type(l);
     if ((p.type == CUDA_F16 || p.type == CUDA_I8) &&
         bg_cuda_product_tiles(cuda_matrix_of(l->weight), l->n_rows, &cuda->launch))
-        return multiply_tiles(cuda, l, &e, p.type, err);
+        return multiply_tiles(cuda, l, &p.epilogue, p.type, err);
+    p.w = *cuda_matrix_of(l->weight);
+    p.in = cuda_values(l->in);
+    p.n_rows = l->n_rows;
     p.ready = lies_ready(l->weight->format, p.type);
-    p.direct = is_direct(&e, p.type);
-    BG_TRY(prepare(cuda, l, &p, err));
+    p.direct = is_direct(&p.epilogue, p.type);
+    BG_TRY(prepare(cuda, &p, err));
     if (p.type == CUDA_I8) {
         cuda_quantize_input(cuda, l, &p.quantized);
         p.x = p.quantized.codes;
     } else {
         p.x = cuda_convert_input(cuda, l, p.type);
     }
-    for (size_t first = 0; first < l->weight->rows; first += p.panel)
-        multiply_panel(cuda, l, &p, &e, first, bg_min_size(p.panel, l->weight->rows - first));
+    multiply(cuda, &p);
     return BG_OK;
 }
 

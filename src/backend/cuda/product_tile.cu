@@ -2,17 +2,16 @@
  * begun: tiles of 32 x 32 results, so that all of the GPU has some, up to three layers of one input
  * in one launch, weights decoded on their way, and the epilogue at once. Weights are asked for
  * before the input is there. */
-#include "backend/cuda/mma.cuh"
 #include "backend/cuda/operand.cuh"
+#include "backend/cuda/outliers.cuh"
 
 enum {
     TILE = 32,   /* rows and columns */
     BYTES = 256, /* of a row of input in a stage */
     PITCH = BYTES + 16,
     STAGES = 4,
-    THREADS = 128, /* four warps with 16 x 16 results each */
-    OUTLIERS = 32, /* at a time */
-    OUTLIER_PITCH = OUTLIERS + 8,
+    WARPS = 4, /* with 16 x 16 results each, twice: for either half of a stage */
+    THREADS = 2 * WARPS * WARP,
     MOST_ROWS = 256,
 };
 
@@ -114,22 +113,22 @@ static __device__ __forceinline__ void copy_tile(char *to, const void *from, siz
     }
 }
 
-/* A stage's 4-bit codes as binary16: each thread has 32 values, half a block, of one row. */
+/* A stage's 4-bit codes as binary16: each thread has 16 values of one row. */
 static __device__ __forceinline__ void decode_stage(const char *codes, int pitch, float scale,
                                                     const float *table, char *out)
 {
-    const int r = (int)threadIdx.x / 4, part = (int)threadIdx.x % 4;
-    const uint4 words = *(const uint4 *)(codes + r * pitch + part * 16);
-    const uint32_t word[4] = {words.x, words.y, words.z, words.w};
+    const int r = (int)threadIdx.x / 8, part = (int)threadIdx.x % 8;
+    const uint2 words = *(const uint2 *)(codes + r * pitch + part * 8);
+    const uint32_t word[2] = {words.x, words.y};
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 2; i++) {
         uint32_t pair[4];
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             const uint32_t byte = word[i] >> k * 8 & 0xFF;
             pair[k] = pack_pair(CUDA_F16, table[byte >> 4] * scale, table[byte & 15] * scale);
         }
-        *(uint4 *)(out + r * PITCH + part * 64 + i * 16) =
+        *(uint4 *)(out + r * PITCH + part * 32 + i * 16) =
             make_uint4(pair[0], pair[1], pair[2], pair[3]);
     }
 }
@@ -137,40 +136,64 @@ static __device__ __forceinline__ void decode_stage(const char *codes, int pitch
 /* The scale of the values that this thread decodes in the stage that begins with column k. */
 static __device__ __forceinline__ float stage_scale(const cuda_matrix &w, size_t row, size_t k)
 {
-    const size_t r = row + threadIdx.x / 4, c = k + threadIdx.x % 4 * 32;
+    const size_t r = row + threadIdx.x / 8, c = k + threadIdx.x % 8 * 16;
     return r < w.rows && c < w.cols ? block_scale(w, (r * w.cols + c) / BG_BLOCK) : 0;
 }
 
-/* Outlier columns, added to a warp's sums: as in product_int8.cu, with tiles of 32. `room` has the
- * pipeline's memory, which is done with. */
-static __device__ __forceinline__ void add_outliers(const cuda_tile_args &a, const cuda_matrix &w,
-                                                    int n, size_t row, size_t col, __half *room,
-                                                    float sum[2][4])
+/* Outlier columns, added to a warp's sums. `room` has the pipeline's memory, which is done with;
+ * `before` is how many rows of weights other parts have gathered before. */
+static __device__ __forceinline__ void add_outliers(const cuda_tile_args &a, size_t before,
+                                                    size_t n_out, int n, size_t row, size_t col,
+                                                    __half *room, float sum[2][4])
 {
-    __half *x = room, *weights = room + TILE * OUTLIER_PITCH;
-    const int own = (int)threadIdx.x % OUTLIERS, warp = (int)threadIdx.x / WARP;
-    for (int k = 0; k < n; k += OUTLIERS) {
-        const int c = k + own < n ? a.quantized.outliers[k + own] : -1;
-        __syncthreads();
-        for (int i = (int)threadIdx.x / OUTLIERS; i < TILE; i += THREADS / OUTLIERS) {
-            const size_t m = row + (size_t)i, out = col + (size_t)i;
-            float value = 0, weight = 0;
-            if (c >= 0 && m < a.n_rows) value = a.in[m * a.cols + (size_t)c];
-            if (c >= 0 && out < w.rows)
-                weight = (float)((const int8_t *)w.codes)[out * w.cols + (size_t)c] *
-                         w.scales[out] * 7.874015718698502e-3f;
-            x[i * OUTLIER_PITCH + own] = __float2half_rn(value);
-            weights[i * OUTLIER_PITCH + own] = __float2half_rn(weight);
+    typedef outlier_tile<TILE, THREADS> T;
+    const int warp = (int)threadIdx.x / WARP, half = warp / WARPS;
+    each_outlier_chunk<T>(
+        a.quantized.outlier_in, row, a.n_rows,
+        (const __half *)a.quantized.outlier_weights + before * a.cols, col, n_out, a.cols, n, room,
+        [&] {
+#pragma unroll
+            for (int step = half * T::CHUNK / 2; step < (half + 1) * T::CHUNK / 2; step += 16) {
+                uint32_t left[4], right[4];
+                load_a(left, room + warp / 2 % 2 * 16 * T::PITCH + step, T::PITCH);
+                load_b_pair(right, room + T::SIZE + warp % 2 * 16 * T::PITCH + step, T::PITCH);
+                mma_half(sum[0], left, right);
+                mma_half(sum[1], left, right + 2);
+            }
+        });
+}
+
+/* The halves of the sums come together: the first half's warps get rows lane / 4 of their tiles,
+ * the others the rows 8 below. */
+template <typename W>
+static __device__ __forceinline__ void exchange(char *room, int half, int place,
+                                                typename W::sum sum[2][4],
+                                                const typename W::sum other[2][4], float more[2][4])
+{
+    typedef typename W::sum T;
+    T *sums = (T *)room;
+    float *rest = (float *)(sums + 8 * WARPS * WARP);
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < 2; j++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            sum[j][i] += other[j][i];
+            const int at = (i / 2 * 4 + j * 2 + i % 2) * WARPS * WARP + place;
+            if (i / 2 == half) continue;
+            sums[at] = sum[j][i];
+            if (W::INT8) rest[at] = more[j][i];
         }
-        __syncthreads();
-        for (int step = 0; step < OUTLIERS; step += 16) {
-            uint32_t left[4], right[4];
-            load_a(left, x + warp / 2 * 16 * OUTLIER_PITCH + step, OUTLIER_PITCH);
-            load_b_pair(right, weights + warp % 2 * 16 * OUTLIER_PITCH + step, OUTLIER_PITCH);
-            mma_half(sum[0], left, right);
-            mma_half(sum[1], left, right + 2);
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < 2; j++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int at = (i / 2 * 4 + j * 2 + i % 2) * WARPS * WARP + place;
+            if (i / 2 != half) continue;
+            sum[j][i] += sums[at];
+            if (W::INT8) more[j][i] += rest[at];
         }
-    }
 }
 
 static __device__ __forceinline__ void write_one(const cuda_tile_args &a, const cuda_epilogue &e,
@@ -204,15 +227,18 @@ static __global__ void __launch_bounds__(THREADS) product_tile(cuda_tile_args a)
     char *xs = room, *ws = room + STAGES * R::X_STAGE, *decoded = ws + STAGES * R::W_STAGE;
     size_t tile = blockIdx.x;
     int part = 0;
-    while (part + 1 < a.n_parts && tile >= (a.w[part].rows + TILE - 1) / TILE)
+    size_t before = 0; /* rows of other parts */
+    while (part + 1 < a.n_parts && tile >= (a.w[part].rows + TILE - 1) / TILE) {
+        before += a.w[part].rows;
         tile -= (a.w[part++].rows + TILE - 1) / TILE;
+    }
     const cuda_matrix &w = a.w[part];
     const cuda_epilogue &e = a.epilogue[part];
     const size_t row = blockIdx.y * (size_t)TILE, col = tile * TILE;
     const size_t w_bytes = W::PACKED ? a.cols / 2 : W::INT8 ? a.cols : a.cols * 2;
     const size_t x_bytes = W::INT8 ? a.cols : a.cols * 2;
     const int steps = (int)((a.cols + W::STEP - 1) / W::STEP);
-    const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
+    const int warp = (int)threadIdx.x / WARP, half = warp / WARPS, lane = (int)threadIdx.x % WARP;
 
     if (W::PACKED && threadIdx.x < 16) table[threadIdx.x] = w.code[threadIdx.x];
     for (int s = 0; s < STAGES - 1; s++)
@@ -225,7 +251,7 @@ static __global__ void __launch_bounds__(THREADS) product_tile(cuda_tile_args a)
                                 x_bytes);
         end_stage();
     }
-    typename W::sum sum[2][4] = {};
+    typename W::sum sum[2][4] = {}, other[2][4] = {};
     float scale = W::PACKED ? stage_scale(w, col, 0) : 0;
     for (int step = 0; step < steps; step++) {
         const int stage = step % STAGES, ahead = step + STAGES - 1, to = ahead % STAGES;
@@ -243,25 +269,31 @@ static __global__ void __launch_bounds__(THREADS) product_tile(cuda_tile_args a)
             right = decoded;
             __syncthreads();
         }
-        const __half *x = (const __half *)(xs + stage * R::X_STAGE + warp / 2 * 16 * PITCH);
-        const __half *y = (const __half *)(right + warp % 2 * 16 * PITCH);
+        const int place = half * BYTES / 2; /* where this warp's half begins */
+        const char *x = xs + stage * R::X_STAGE + warp / 2 % 2 * 16 * PITCH + place;
+        const char *y = right + warp % 2 * 16 * PITCH + place;
 #pragma unroll
-        for (int k = 0; k < BYTES / 2; k += 16) {
+        for (int k = 0; k < BYTES / 2; k += 64) {
             uint32_t left[4], both[4];
-            load_a(left, x + k, PITCH / 2);
-            load_b_pair(both, y + k, PITCH / 2);
+            load_a(left, (const __half *)(x + k), PITCH / 2);
+            load_b_pair(both, (const __half *)(y + k), PITCH / 2);
             multiply(sum[0], left, both);
             multiply(sum[1], left, both + 2);
+            load_a(left, (const __half *)(x + k + 32), PITCH / 2);
+            load_b_pair(both, (const __half *)(y + k + 32), PITCH / 2);
+            multiply(other[0], left, both);
+            multiply(other[1], left, both + 2);
         }
     }
     wait_for_all(); /* the last stages were zeros, but what follows uses their memory */
-    const int n = W::INT8 ? *a.quantized.n_outliers : 0;
+    const int n = W::INT8 && a.quantized.outlier_in ? *a.quantized.n_outliers : 0;
     float more[2][4] = {};
-    if (W::INT8 && n > 0) add_outliers(a, w, n, row, col, (__half *)room, more);
+    if (W::INT8 && n > 0) add_outliers(a, before, w.rows, n, row, col, (__half *)room, more);
+    exchange<W>(room, half, warp % WARPS * WARP + lane, sum, other, more);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        const size_t m = row + (size_t)(warp / 2 * 16 + lane / 4 + i / 2 * 8);
-        if (m >= a.n_rows) continue;
+        const size_t m = row + (size_t)(warp / 2 % 2 * 16 + lane / 4 + i / 2 * 8);
+        if (i / 2 != half || m >= a.n_rows) continue;
         const float absmax = W::INT8 ? a.quantized.absmax[m] : 0;
 #pragma unroll
         for (int j = 0; j < 2; j++) {
@@ -282,7 +314,11 @@ template <typename W> static cudaError_t launch_tiles(const cuda_tile_args *a, c
 
 cudaError_t bg_cuda_product_tile(const cuda_tile_args *a, const cuda_launch *l)
 {
-    if (a->w[0].threshold > 0) return launch_tiles<int8_weights>(a, l);
+    if (a->w[0].threshold > 0) {
+        const cudaError_t e =
+            bg_cuda_gather_outliers(a->in, a->n_rows, a->w, a->n_parts, &a->quantized, l);
+        return e == cudaSuccess ? launch_tiles<int8_weights>(a, l) : e;
+    }
     return bg_formats[a->w[0].format].blockwise ? launch_tiles<packed_weights>(a, l)
                                                 : launch_tiles<half_weights>(a, l);
 }
@@ -293,6 +329,6 @@ bool bg_cuda_product_tiles(const cuda_matrix *w, size_t n_rows, const cuda_launc
     const bool blockwise = bg_formats[w->format].blockwise;
     const size_t whole = blockwise ? BG_BLOCK : 16;
     return l->tensor_cores && n_rows <= MOST_ROWS && operations <= MOST_OPERATIONS &&
-           w->cols % whole == 0 && (blockwise || w->threshold > 0 || w->format == BG_FORMAT_F16) &&
+           w->cols % whole == 0 && w->threshold > 0 &&
            (size_t)tile_room<half_weights>::SIZE <= (size_t)l->max_shared;
 }

@@ -23,28 +23,50 @@ static __global__ void mark_outliers(cuda_quantize_args a)
     if (threadIdx.x < WARP && c < a.cols) a.out.is_outlier[c] = marks[threadIdx.x];
 }
 
-/* The marked columns in ascending order, by one block: each thread has a piece of them. */
+/* Marks of columns c to c + 3, a byte each. */
+static __device__ __forceinline__ uint32_t four_marks(const cuda_quantize_args &a, size_t c)
+{
+    const uint8_t *marks = a.out.is_outlier + c;
+    uint32_t four = 0;
+    if (!isfinite(a.threshold)) return 0;
+    for (int i = 0; i < 4; i++)
+        if (c + (size_t)i < a.cols) four |= (uint32_t)marks[i] << i * 8;
+    return four;
+}
+
+/* The marked columns in ascending order, by one block: fours of columns, a round of loads at a
+ * time. */
 static __device__ void list_outliers(const cuda_quantize_args &a)
 {
+    constexpr int FOURS = 8;
     __shared__ int ends[QUANTIZE_THREADS / WARP];
-    const size_t begin = a.cols * threadIdx.x / QUANTIZE_THREADS;
-    const size_t end = a.cols * (threadIdx.x + 1) / QUANTIZE_THREADS;
     int n = 0;
-#pragma unroll 4
-    for (size_t c = begin; c < end; c++) n += a.out.is_outlier[c];
-    int before = n;
-    for (int i = 1; i < WARP; i *= 2) {
-        const int other = __shfl_up_sync(0xFFFFFFFF, before, i);
-        if (threadIdx.x % WARP >= i) before += other;
+    for (size_t begin = 0; begin < a.cols; begin += FOURS * QUANTIZE_THREADS * 4) {
+        uint32_t marks[FOURS];
+#pragma unroll
+        for (int k = 0; k < FOURS; k++)
+            marks[k] = four_marks(a, begin + (k * QUANTIZE_THREADS + threadIdx.x) * (size_t)4);
+        for (int k = 0; k < FOURS; k++) {
+            const int own = __popc(marks[k]);
+            if (!__syncthreads_or(own)) continue;
+            int before = own;
+            for (int i = 1; i < WARP; i *= 2) {
+                const int other = __shfl_up_sync(0xFFFFFFFF, before, i);
+                if (threadIdx.x % WARP >= i) before += other;
+            }
+            if (threadIdx.x % WARP == WARP - 1) ends[threadIdx.x / WARP] = before;
+            __syncthreads();
+            int at = n + before - own;
+            for (unsigned i = 0; i < QUANTIZE_THREADS / WARP; i++) {
+                if (i < threadIdx.x / WARP) at += ends[i];
+                n += ends[i];
+            }
+            const size_t c = begin + (k * QUANTIZE_THREADS + threadIdx.x) * (size_t)4;
+            for (int i = 0; i < 4; i++)
+                if (marks[k] >> i * 8 & 1) a.out.outliers[at++] = (int32_t)(c + (size_t)i);
+        }
     }
-    if (threadIdx.x % WARP == WARP - 1) ends[threadIdx.x / WARP] = before;
-    __syncthreads();
-    before -= n;
-    for (unsigned i = 0; i < threadIdx.x / WARP; i++) before += ends[i];
-    if (threadIdx.x == QUANTIZE_THREADS - 1) *a.out.n_outliers = before + n;
-    if (n == 0) return;
-    for (size_t c = begin; c < end; c++)
-        if (a.out.is_outlier[c]) a.out.outliers[before++] = (int32_t)c;
+    if (threadIdx.x == 0) *a.out.n_outliers = n;
 }
 
 static __device__ __forceinline__ float below(float x, float threshold)
@@ -66,7 +88,10 @@ static __global__ void __launch_bounds__(QUANTIZE_THREADS) quantize_rows(cuda_qu
     wait_for_earlier();
     let_next_start();
     if (blockIdx.x == a.n_rows) {
-        list_outliers(a);
+        if (isfinite(a.threshold))
+            list_outliers(a);
+        else if (threadIdx.x == 0)
+            *a.out.n_outliers = 0;
         return;
     }
     const float *x = a.in + blockIdx.x * a.cols;
@@ -91,19 +116,22 @@ static __global__ void __launch_bounds__(QUANTIZE_THREADS) quantize_rows(cuda_qu
 #pragma unroll 4
         for (size_t q = threadIdx.x; q < a.cols / 4; q += QUANTIZE_THREADS) {
             const float4 v = ((const float4 *)x)[q];
-            const uint8_t *mark = a.out.is_outlier + q * 4;
-            ((uint32_t *)codes)[q] = code_of(v.x, mark[0], a.threshold, factor) |
-                                     code_of(v.y, mark[1], a.threshold, factor) << 8 |
-                                     code_of(v.z, mark[2], a.threshold, factor) << 16 |
-                                     code_of(v.w, mark[3], a.threshold, factor) << 24;
+            const uint32_t marks = four_marks(a, q * 4);
+            ((uint32_t *)codes)[q] = code_of(v.x, marks & 0xFF, a.threshold, factor) |
+                                     code_of(v.y, marks & 0xFF00, a.threshold, factor) << 8 |
+                                     code_of(v.z, marks & 0xFF0000, a.threshold, factor) << 16 |
+                                     code_of(v.w, marks & 0xFF000000, a.threshold, factor) << 24;
         }
     else
         for (size_t c = threadIdx.x; c < a.cols; c += QUANTIZE_THREADS)
-            codes[c] = (int8_t)code_of(x[c], a.out.is_outlier[c], a.threshold, factor);
+            codes[c] = (int8_t)code_of(x[c], isfinite(a.threshold) && a.out.is_outlier[c],
+                                       a.threshold, factor);
 }
 
 cudaError_t bg_cuda_quantize(const cuda_quantize_args *a, const cuda_launch *l)
 {
+    if (!isfinite(a->threshold))
+        return launch(quantize_rows, dim3((unsigned)a->n_rows + 1), QUANTIZE_THREADS, 0, *a, l);
     const unsigned lanes = a->n_rows < MOST_LANES ? (unsigned)a->n_rows : MOST_LANES;
     cudaError_t e = launch(mark_outliers, dim3(blocks_for(a->cols, WARP)), lanes * WARP, 0, *a, l);
     if (e != cudaSuccess) return e;
