@@ -136,6 +136,8 @@ typedef struct {
     /* Names of the kernels that run for weights of a format: for one row (decoding) and for
      * several (prefill). */
     const char *(*kernel)(const bg_backend *backend, bg_format_id format, bool several_rows);
+    /* About so many rows a pass should have where it may have many: more make it no faster. */
+    size_t (*rows_at_once)(const bg_backend *backend);
     /* Memory in use. Strings are the backend's. */
     void (*usage)(bg_backend *backend, bg_usage *out);
     /* The device's energy counter, in joules since some fixed moment, all that runs on it included;

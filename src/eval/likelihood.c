@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Rows of a batch, unless one input alone is longer; rows picked for the head at a time. */
+/* Rows of a batch, unless one input alone is longer or the device wants more; rows picked for the
+ * head at a time. */
 enum { MOST_ROWS = 1024, MOST_SELECTED = 256 };
 
 /* Requests of one group that are run in one slot of the cache: first the tokens that all their
@@ -252,7 +253,8 @@ static void scorer_free(scorer *s)
 static bg_status scorer_init(scorer *s, const bg_model *model, size_t longest, size_t slots,
                              bool greedy, bg_error *err)
 {
-    size_t max_rows = bg_max_size(longest, bg_min_size(longest * slots, MOST_ROWS));
+    const size_t wanted = bg_max_size(model->backend->ops->rows_at_once(model->backend), MOST_ROWS);
+    const size_t max_rows = bg_max_size(longest, bg_min_size(longest * slots, wanted));
     *s = (scorer){.greedy = greedy, .max_rows = max_rows, .slots = slots};
     s->ids = bg_alloc_array(max_rows, sizeof *s->ids);
     s->sequences = bg_alloc_array(slots, sizeof *s->sequences);

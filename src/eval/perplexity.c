@@ -19,10 +19,17 @@ const char *bg_protocol_name(bg_protocol protocol)
                                              : "chunks";
 }
 
+/* Windows are gathered until a pass is full, and then scored together. */
 typedef struct {
     bg_run *run;
-    size_t *rows; /* (max_length) */
-    double *nll;  /* (max_length) */
+    size_t max_rows, max_windows;
+    int32_t *ids;           /* (max_rows) */
+    bg_sequence *sequences; /* (max_windows) */
+    size_t n_rows, n_windows;
+    size_t *rows;     /* (max_rows) those that predict a token that counts */
+    int32_t *targets; /* (max_rows) the token */
+    double *nll;      /* (max_rows) */
+    size_t n_scored;
     bg_perplexity *out;
     bg_error *err;
 } scorer;
@@ -30,38 +37,67 @@ typedef struct {
 static void scorer_free(scorer *s)
 {
     bg_run_free(s->run);
+    bg_free(s->ids);
+    bg_free(s->sequences);
     bg_free(s->rows);
+    bg_free(s->targets);
     bg_free(s->nll);
 }
 
+/* As many windows at once as keep the device busy; where the rows of a batch decide together what
+ * an outlier is, one. */
 static bg_status scorer_init(scorer *s, const bg_model *model, size_t max_length,
                              bg_perplexity *out, bg_error *err)
 {
+    const size_t rows = model->backend->ops->rows_at_once(model->backend);
+    const bool alone = bg_format_has_outliers(model->precision);
     *s = (scorer){.out = out, .err = err};
-    s->rows = bg_alloc_array(max_length, sizeof *s->rows);
-    s->nll = bg_alloc_array(max_length, sizeof *s->nll);
+    s->max_windows = alone ? 1 : bg_max_size(rows / max_length, 1);
+    s->max_rows = s->max_windows * max_length;
+    s->ids = bg_alloc_array(s->max_rows, sizeof *s->ids);
+    s->sequences = bg_alloc_array(s->max_windows, sizeof *s->sequences);
+    s->rows = bg_alloc_array(s->max_rows, sizeof *s->rows);
+    s->targets = bg_alloc_array(s->max_rows, sizeof *s->targets);
+    s->nll = bg_alloc_array(s->max_rows, sizeof *s->nll);
     bg_status status = BG_OK;
-    if (!s->rows || !s->nll) status = bg_fail_memory(err, 16 * max_length, "perplexity");
+    if (!s->ids || !s->sequences || !s->rows || !s->targets || !s->nll)
+        status = bg_fail_memory(err, 32 * s->max_rows, "perplexity");
     if (status == BG_OK)
-        status = bg_run_create(model, max_length, 1, max_length, max_length, &s->run, err);
+        status = bg_run_create(model, s->max_rows, s->max_windows, max_length, s->max_rows, &s->run,
+                               err);
     if (status != BG_OK) scorer_free(s);
     return status;
 }
 
-/* Runs `n` tokens and adds the log-likelihoods of those from `first` on, each given all before. */
+/* Scores what has been gathered. */
+static bg_status run_windows(scorer *s)
+{
+    if (s->n_windows == 0) return BG_OK;
+    BG_TRY(bg_run_forward(s->run, s->ids, s->sequences, s->n_windows, s->err));
+    BG_TRY(bg_run_select(s->run, s->rows, s->n_scored, s->err));
+    BG_TRY(bg_run_score(s->run, s->n_scored, s->targets, s->nll, s->err));
+    for (size_t i = 0; i < s->n_scored; i++) s->out->nll += s->nll[i];
+    s->out->tokens += (int64_t)s->n_scored;
+    s->n_windows = s->n_rows = s->n_scored = 0;
+    return BG_OK;
+}
+
+/* Adds a window of `n` tokens, of which those from `first` on are scored, each given all before. */
 static bg_status score_window(scorer *s, const int32_t *ids, size_t n, size_t first)
 {
     if (first < 1) first = 1;
     if (n <= first) return BG_OK;
-    bg_sequence sequence = {.rows = n, .keys = n};
-    BG_TRY(bg_run_forward(s->run, ids, &sequence, 1, s->err));
-    size_t count = n - first;
-    for (size_t i = 0; i < count; i++) s->rows[i] = first - 1 + i;
-    BG_TRY(bg_run_select(s->run, s->rows, count, s->err));
-    BG_TRY(bg_run_score(s->run, count, ids + first, s->nll, s->err));
-    for (size_t i = 0; i < count; i++) s->out->nll += s->nll[i];
-    s->out->tokens += (int64_t)count;
-    return BG_OK;
+    if (s->n_windows == s->max_windows || n > s->max_rows - s->n_rows) BG_TRY(run_windows(s));
+    memcpy(s->ids + s->n_rows, ids, n * sizeof *ids);
+    for (size_t i = first; i < n; i++) {
+        s->rows[s->n_scored] = s->n_rows + i - 1;
+        s->targets[s->n_scored++] = ids[i];
+    }
+    s->sequences[s->n_windows] =
+        (bg_sequence){.first_row = s->n_rows, .rows = n, .slot = s->n_windows, .keys = n};
+    s->n_windows++;
+    s->n_rows += n;
+    return s->n_windows == s->max_windows ? run_windows(s) : BG_OK;
 }
 
 static bg_status report(bg_progress progress, uint64_t done, uint64_t total, const char *stage,
@@ -179,6 +215,7 @@ bg_status bg_perplexity_measure(const bg_model *model, const bg_tokenizer *token
         status = o.protocol == BG_PROTOCOL_LINES
                      ? score_lines(&s, tokenizer, path, &text, &o, progress)
                      : score_windows(&s, tokenizer, path, &text, &o, progress);
+        if (status == BG_OK) status = run_windows(&s);
         scorer_free(&s);
     }
     if (status == BG_OK && out->tokens == 0)

@@ -60,6 +60,12 @@ static const char *cpu_kernel(const bg_backend *backend, bg_format_id format, bo
     return bg_format_is_int8(format) ? k->matmul_int8_name : "sgemm_openblas";
 }
 
+static size_t cpu_rows_at_once(const bg_backend *backend)
+{
+    (void)backend;
+    return 1;
+}
+
 static void cpu_usage(bg_backend *backend, bg_usage *out)
 {
     *out = (bg_usage){.held = ((const cpu_backend *)(const void *)backend)->held};
@@ -275,6 +281,7 @@ static const bg_backend_ops ops = {
     .isa = cpu_isa,
     .threads = cpu_threads,
     .kernel = cpu_kernel,
+    .rows_at_once = cpu_rows_at_once,
     .usage = cpu_usage,
     .joules = cpu_nothing,
     .device_seconds = cpu_nothing,

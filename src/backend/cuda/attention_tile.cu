@@ -1,8 +1,9 @@
-/* Attention of many queries. Scores are never in memory: a tile of queries goes over the keys
+/* Attention of many queries without tensor cores. Scores are never in memory: a tile of queries goes over the keys
  * twice, first for the largest score of each query, then for the weights and their products with
  * the values. Twice, because in a 16-bit model a weight is rounded after the largest score is taken
  * off; with a running maximum it would be another number. */
 #include "backend/cuda/attention.cuh"
+#include "backend/cuda/operand.cuh"
 
 enum {
     QUERIES = 16, /* of a tile */
@@ -98,14 +99,16 @@ static __global__ void __launch_bounds__(ATTEND_THREADS) attend_tile(cuda_attent
     for (int i = 0; i < DIM; i++) {
         const int c = own + i * OWNERS;
         if (c >= d) break;
-        if (mine.end <= mine.first)
-            out[c] = 0;
-        else
-            out[c] = a.out_half ? round_half(y[i] / sum) : y[i] * (1.0f / sum);
+        float result = 0;
+        if (mine.end > mine.first)
+            result = a.out_half ? round_half(y[i] / sum) : y[i] * (1.0f / sum);
+        out[c] = result;
+        if (a.operand.out)
+            put(a.operand.type, a.operand.out, (size_t)(out - a.out) + (size_t)c, result);
     }
 }
 
-cudaError_t bg_cuda_attend(const cuda_attention_args *a, const cuda_launch *l)
+cudaError_t bg_cuda_attend_exact(const cuda_attention_args *a, const cuda_launch *l)
 {
     const size_t shared = ((QUERIES + KEYS) * (a->head_dim + 1) + QUERIES * KEYS) * sizeof(float);
     const dim3 grid(blocks_for(a->max_rows, QUERIES), (unsigned)a->n_heads,

@@ -44,6 +44,7 @@ typedef struct {
 typedef enum {
     NODE_EMBED,
     NODE_NORM,
+    NODE_NORM_MANY,
     NODE_COPY,
     NODE_LINEAR,
     NODE_QUANTIZE,
@@ -51,11 +52,14 @@ typedef enum {
     NODE_DECODE,
     NODE_GEMM,
     NODE_FINISH,
+    NODE_TILE,
     NODE_PLACE,
     NODE_ATTEND,
     NODE_ATTEND_ONE,
     NODE_ARGMAX,
     NODE_SCORE,
+    NODE_SCORE_PANEL,
+    NODE_SCORE_PANELS,
     NODE_KINDS,
 } node_kind;
 
@@ -72,8 +76,10 @@ typedef struct {
         cuda_decode_args decode;
         cuda_gemm_args gemm;
         cuda_finish_args finish;
+        cuda_tile_args tile;
         cuda_attention_args attention;
         cuda_head_args head;
+        cuda_score_args score;
     } args;
 } cuda_node;
 
@@ -91,6 +97,23 @@ typedef struct {
     void *data;
     size_t bytes;
 } cuda_room;
+
+enum { CUDA_OPERANDS = 2 };
+
+/* A linear layer of many rows as it is queued. */
+typedef struct {
+    cuda_matrix w;
+    cuda_epilogue epilogue;
+    const float *in; /* (n_rows, cols) */
+    const void *x;   /* the same as an operand */
+    size_t n_rows;
+    cuda_type type;
+    bool ready;   /* weights need no decoding */
+    bool direct;  /* the library's result is the layer's */
+    size_t panel; /* rows of weights at a time */
+    cuda_quantized quantized;
+    size_t begin, end; /* its nodes */
+} cuda_product_layer;
 
 typedef struct cuda_matmul cuda_matmul;
 
@@ -140,11 +163,15 @@ typedef struct {
     size_t results_bytes;
 
     /* Room for one operation. Each grows when an operation wants more, and stays. */
-    cuda_room operand, panel, product, quantized, logits, partial;
+    cuda_room operand[CUDA_OPERANDS], panel, product, quantized, outliers, logits, partial;
 
+    cuda_product_layer last_product;
     float *tables; /* codes of nf4 and fp4, the dynamic map, reciprocals */
     cuda_matmul *matmul;
 } cuda_backend;
+
+/* Up to so many rows are few: their kernels read weights packed, and no matrix product is made. */
+enum { CUDA_FEW_ROWS = 64 };
 
 /* Begins an operation: there is room then for so many bytes of step data (in at most four pieces)
  * and so many nodes, if need be because what was queued has been run. Whatever else may run the
@@ -234,8 +261,16 @@ void cuda_fill_epilogue(const bg_linear *l, cuda_epilogue *e);
 /* Room for the codes of an int8 layer's input. It stays where it is until the next call. */
 bg_status cuda_quantized_room(cuda_backend *cuda, size_t n_rows, size_t cols, cuda_quantized *q,
                               bg_error *err);
-/* Queues what fills it, unless the last nodes have done so for this very input. */
+/* The same for a layer of many rows, and for its outlier columns with so many outputs. */
+bg_status cuda_many_quantized_room(cuda_backend *cuda, size_t n_rows, size_t outputs,
+                                   const cuda_matrix *w, cuda_quantized *q, bg_error *err);
+/* Queues what fills it, unless the last nodes do so for this very input. */
 void cuda_quantize_input(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q);
+
+/* Room for so many numbers of a 16-bit type, before cuda_convert_input. */
+bg_status cuda_operand_rooms(cuda_backend *cuda, size_t count, cuda_type type, bg_error *err);
+/* A layer's input as an operand of a type, written by what is queued or by a node of its own. */
+const void *cuda_convert_input(cuda_backend *cuda, const bg_linear *l, cuda_type type);
 
 /* ---- cuBLASLt -------------------------------------------------------------------------------- */
 

@@ -93,6 +93,7 @@ static bg_status prepare(cuda_backend *cuda, bg_error *err)
     cuda->launch.multiprocessors = p.multiProcessorCount;
     cuda->launch.max_shared = (int)p.sharedMemPerBlockOptin;
     cuda->launch.overlap = p.major >= 9 && !is_set("BITGAUGE_CUDA_NO_OVERLAP");
+    cuda->launch.tensor_cores = p.major >= 8;
     cuda->use_graphs = !is_set("BITGAUGE_CUDA_NO_GRAPHS");
     cuda->check_each = is_set("BITGAUGE_CUDA_CHECK");
     BG_TRY(cuda_check(cudaStreamCreateWithFlags(&cuda->launch.stream, cudaStreamNonBlocking),
@@ -125,8 +126,9 @@ void cuda_free(bg_backend *backend)
     if (cuda->launch.stream) cudaStreamSynchronize(cuda->launch.stream);
     cuda_queue_free(cuda);
     cuda_matmul_free(cuda);
-    cuda_room *const rooms[] = {&cuda->operand,   &cuda->panel,  &cuda->product,
-                                &cuda->quantized, &cuda->logits, &cuda->partial};
+    cuda_room *const rooms[] = {&cuda->outliers, &cuda->operand[0], &cuda->operand[1],
+                                &cuda->panel,    &cuda->product,    &cuda->quantized,
+                                &cuda->logits,   &cuda->partial};
     for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++)
         cuda_release(cuda, rooms[i]->data, rooms[i]->bytes);
     cuda_release(cuda, cuda->tables, TABLE_FLOATS * sizeof(float));

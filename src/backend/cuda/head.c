@@ -83,25 +83,106 @@ bg_status cuda_argmax(bg_backend *backend, const bg_weight *head, const bg_weigh
     return BG_OK;
 }
 
+/* ---- log-likelihoods ------------------------------------------------------------------------- */
+
+/* Of many rows the logits come in panels of the vocabulary, so that they stay in the GPU's cache
+ * between the product and its reduction. */
+enum { PANEL_COLS = 4096, PANEL_ROWS = 2048 };
+
+/* Rows [first, first + n) of a matrix that is not quantized, or columns of a bias. */
+static cuda_weight part_of(const bg_weight *w, size_t first, size_t n, bool columns)
+{
+    cuda_weight part = *(const cuda_weight *)(const void *)w;
+    const size_t size = part.matrix.format == BG_FORMAT_F32 ? 4 : 2;
+    const size_t skipped = columns ? first : first * part.matrix.cols;
+    *(columns ? &part.base.cols : &part.base.rows) = n;
+    *(columns ? &part.matrix.cols : &part.matrix.rows) = n;
+    part.matrix.codes = (const char *)part.matrix.codes + skipped * size;
+    return part;
+}
+
+/* The first panel also brings the targets: the queue may be run for the sake of the product's room,
+ * and takes what is put there with it only when there is something to run. */
+static bg_status score_panel(cuda_backend *cuda, const head_loop *loop, size_t first_row,
+                             const int32_t *targets, cuda_score_args *wanted, bg_error *err)
+{
+    const size_t first = wanted->first, n = wanted->cols;
+    const cuda_weight head = part_of(loop->head, first, n, false);
+    const cuda_weight bias = loop->bias ? part_of(loop->bias, first, n, true) : (cuda_weight){0};
+    const head_loop part = {&head.base, loop->bias ? &bias.base : NULL, loop->in, loop->rows};
+    BG_TRY(chunk(cuda, &part, first_row, wanted->n_rows, err));
+    const size_t bytes = wanted->panel == 0 ? wanted->n_rows * sizeof *targets : 0;
+    BG_TRY(cuda_begin(cuda, bytes, 1, err));
+    if (bytes > 0) wanted->targets = cuda_put(cuda, targets, bytes);
+    memcpy(&cuda_push(cuda, NODE_SCORE_PANEL)->args.score, wanted, sizeof *wanted);
+    return BG_OK;
+}
+
+static bg_status score_panels(cuda_backend *cuda, const head_loop *loop, size_t n_rows,
+                              const int32_t *targets, bg_error *err)
+{
+    const size_t cols = loop->head->rows, n_panels = (cols + PANEL_COLS - 1) / PANEL_COLS;
+    const size_t rows = bg_min_size(n_rows, PANEL_ROWS);
+    const size_t partial = rows * n_panels * (sizeof(double) + sizeof(float));
+    BG_TRY(cuda_reserve(cuda, &cuda->logits, rows * PANEL_COLS * sizeof(float), err));
+    BG_TRY(cuda_reserve(cuda, &cuda->partial, partial + rows * sizeof(float), err));
+    cuda_score_args a;
+    memset(&a, 0, sizeof a);
+    a.logits = cuda->logits.data;
+    a.n_panels = n_panels;
+    a.sums = cuda->partial.data;
+    a.maxima = (float *)(a.sums + rows * n_panels);
+    a.expected = a.maxima + rows * n_panels;
+    for (size_t first = 0; first < n_rows; first += rows) {
+        a.n_rows = bg_min_size(rows, n_rows - first);
+        a.nll = (double *)(void *)cuda->results + first;
+        for (a.panel = 0; a.panel < n_panels; a.panel++) {
+            a.first = a.panel * PANEL_COLS;
+            a.cols = bg_min_size(PANEL_COLS, cols - a.first);
+            BG_TRY(score_panel(cuda, loop, first, targets + first, &a, err));
+        }
+        BG_TRY(cuda_begin(cuda, 0, 1, err));
+        memcpy(&cuda_push(cuda, NODE_SCORE_PANELS)->args.score, &a, sizeof a);
+    }
+    return BG_OK;
+}
+
+static bool comes_in_panels(const bg_weight *head, size_t n_rows)
+{
+    const bg_format_id format = head->format;
+    return n_rows > CUDA_FEW_ROWS &&
+           (format == BG_FORMAT_F16 || format == BG_FORMAT_BF16 || format == BG_FORMAT_F32);
+}
+
+static bg_status score_whole(cuda_backend *cuda, head_loop *loop, size_t n_rows,
+                             const int32_t *targets, bg_error *err)
+{
+    BG_TRY(begin(cuda, loop, n_rows, err));
+    for (size_t first = 0; first < n_rows; first += loop->rows) {
+        const size_t n = bg_min_size(loop->rows, n_rows - first);
+        BG_TRY(chunk(cuda, loop, first, n, err));
+        BG_TRY(cuda_begin(cuda, n * sizeof *targets, 1, err));
+        cuda_head_args *a = &cuda_push(cuda, NODE_SCORE)->args.head;
+        a->logits = cuda->logits.data;
+        a->n_rows = n;
+        a->cols = loop->head->rows;
+        a->targets = cuda_put(cuda, targets + first, n * sizeof *targets);
+        a->nll = (double *)(void *)cuda->results + first;
+    }
+    return BG_OK;
+}
+
 bg_status cuda_score(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
                      const bg_act *in, size_t n_rows, const int32_t *targets, double *nll,
                      bg_error *err)
 {
     cuda_backend *cuda = (cuda_backend *)backend;
     head_loop loop = {head, bias, in, 0};
-    BG_TRY(begin(cuda, &loop, n_rows, err));
     BG_TRY(cuda_reserve_results(cuda, n_rows * sizeof *nll, err));
-    for (size_t first = 0; first < n_rows; first += loop.rows) {
-        const size_t n = bg_min_size(loop.rows, n_rows - first);
-        BG_TRY(chunk(cuda, &loop, first, n, err));
-        BG_TRY(cuda_begin(cuda, n * sizeof *targets, 1, err));
-        cuda_head_args *a = &cuda_push(cuda, NODE_SCORE)->args.head;
-        a->logits = cuda->logits.data;
-        a->n_rows = n;
-        a->cols = head->rows;
-        a->targets = cuda_put(cuda, targets + first, n * sizeof *targets);
-        a->nll = (double *)(void *)cuda->results + first;
-    }
+    if (comes_in_panels(head, n_rows))
+        BG_TRY(score_panels(cuda, &loop, n_rows, targets, err));
+    else
+        BG_TRY(score_whole(cuda, &loop, n_rows, targets, err));
     BG_TRY(cuda_flush(cuda, err));
     memcpy(nll, cuda->results, n_rows * sizeof *nll);
     return BG_OK;

@@ -86,3 +86,67 @@ cudaError_t bg_cuda_score(const cuda_head_args *a, const cuda_launch *l)
 {
     return launch(score_rows, dim3((unsigned)a->n_rows), SCORE_THREADS, 0, *a, l);
 }
+
+/* ---- panels of the vocabulary ---------------------------------------------------------------- */
+
+enum { HELD = 16 }; /* logits that a thread keeps between its two looks at them */
+
+/* A block for each row. */
+static __global__ void __launch_bounds__(THREADS) score_panel(cuda_score_args a)
+{
+    __shared__ float maxima[THREADS / WARP];
+    __shared__ double sums[THREADS / WARP];
+    wait_for_earlier();
+    let_next_start();
+    const size_t m = blockIdx.x;
+    const float *logits = a.logits + m * a.cols;
+    float x[HELD], max = -INFINITY;
+#pragma unroll
+    for (int i = 0; i < HELD; i++) {
+        const size_t c = threadIdx.x + i * (size_t)THREADS;
+        x[i] = c < a.cols ? logits[c] : -INFINITY;
+        max = fmaxf(max, x[i]);
+    }
+    max = block_max(max, maxima);
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < HELD; i++)
+        if (threadIdx.x + i * (size_t)THREADS < a.cols) sum += expf(x[i] - max);
+    const double total = block_sum((double)sum, sums);
+    if (threadIdx.x > 0) return;
+    a.maxima[m * a.n_panels + a.panel] = max;
+    a.sums[m * a.n_panels + a.panel] = total;
+    const size_t target = (size_t)a.targets[m];
+    if (target >= a.first && target < a.first + a.cols) a.expected[m] = logits[target - a.first];
+}
+
+cudaError_t bg_cuda_score_panel(const cuda_score_args *a, const cuda_launch *l)
+{
+    if (a->cols > HELD * THREADS) return cudaErrorInvalidConfiguration;
+    return launch(score_panel, dim3((unsigned)a->n_rows), THREADS, 0, *a, l);
+}
+
+/* A warp for each row. */
+static __global__ void score_panels(cuda_score_args a)
+{
+    wait_for_earlier();
+    let_next_start();
+    const unsigned lane = threadIdx.x % WARP;
+    const size_t m = (blockIdx.x * (size_t)blockDim.x + threadIdx.x) / WARP;
+    if (m >= a.n_rows) return;
+    const float *maxima = a.maxima + m * a.n_panels;
+    float max = -INFINITY;
+    for (size_t i = lane; i < a.n_panels; i += WARP) max = fmaxf(max, maxima[i]);
+    max = warp_max(max);
+    double total = 0;
+    for (size_t i = lane; i < a.n_panels; i += WARP)
+        total += a.sums[m * a.n_panels + i] * exp((double)maxima[i] - (double)max);
+    total = warp_sum(total);
+    if (lane == 0) a.nll[m] = (double)max + log(total) - (double)a.expected[m];
+}
+
+cudaError_t bg_cuda_score_panels(const cuda_score_args *a, const cuda_launch *l)
+{
+    const unsigned blocks = blocks_for(a->n_rows * WARP, THREADS);
+    return launch(score_panels, dim3(blocks), THREADS, 0, *a, l);
+}

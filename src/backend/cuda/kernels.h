@@ -23,6 +23,16 @@ typedef struct {
     size_t rows, cols;
 } cuda_matrix;
 
+/* What a matrix product's operands are. */
+typedef enum { CUDA_F32, CUDA_F16, CUDA_BF16, CUDA_I8 } cuda_type;
+
+/* A second copy of what a kernel writes, of a 16-bit type and without gaps, because a matrix
+ * product reads it next; out NULL: none. */
+typedef struct {
+    void *out;
+    cuda_type type;
+} cuda_operand;
+
 /* How to launch. */
 typedef struct {
     cudaStream_t stream;
@@ -31,6 +41,7 @@ typedef struct {
     /* Programmatic dependent launch (compute capability 9.0 and later): a kernel starts while the
      * one before it ends, and waits for its results where it needs them. */
     bool overlap;
+    bool tensor_cores; /* products of 16 x 16 binary16 numbers: 8.0 and later */
 } cuda_launch;
 
 enum { CUDA_MAX_LOOKUPS = 3, CUDA_MAX_PARTS = 3 };
@@ -57,6 +68,7 @@ typedef struct {
     float *out;
     size_t n_rows, cols;
     bool half;
+    cuda_operand operand; /* bg_cuda_norm_many alone */
 } cuda_norm_args;
 
 typedef struct {
@@ -88,6 +100,9 @@ typedef struct {
     int32_t *outliers;   /* (cols) their columns, ascending */
     int32_t *n_outliers; /* (1) */
     uint8_t *is_outlier; /* (cols) */
+    /* Many rows: the outlier columns gathered as binary16, room for all to be some, those of the
+     * input (n_rows, cols) and of the layer's weights (outputs, cols). NULL: there are none. */
+    void *outlier_in, *outlier_weights;
 } cuda_quantized;
 
 /* One to three layers of one input: query, key and value; or, `gated`, the first one's result
@@ -116,9 +131,6 @@ typedef struct {
     cuda_quantized out;
 } cuda_quantize_args;
 
-/* What a matrix product's operands are. */
-typedef enum { CUDA_F32, CUDA_F16, CUDA_BF16, CUDA_I8 } cuda_type;
-
 /* Activations as the operand of a matrix product. */
 typedef struct {
     const float *in;
@@ -135,11 +147,14 @@ typedef struct {
     cuda_type type;
 } cuda_decode_args;
 
-/* out (m, n) = x (m, k) w (n, k)^T; out is fp32, or int32 for int8. */
+/* out (m, n) = x (m, k) w (n, k)^T + bias + residual; out is fp32, or int32 for int8, which has
+ * neither bias nor residual. NULL: none. */
 typedef struct {
     const void *x, *w;
+    const float *bias, *residual;
     void *out;
     size_t m, n, k;
+    size_t out_stride, residual_stride;
     cuda_type type;
 } cuda_gemm_args;
 
@@ -152,7 +167,20 @@ typedef struct {
     size_t in_stride;
     size_t n_rows, first, n;
     cuda_quantized quantized;
+    cuda_operand operand; /* of the epilogue's out; not for int8 */
 } cuda_finish_args;
+
+/* Layers of a hundred rows or two, all in one: up to three of one input. */
+typedef struct {
+    cuda_matrix w[CUDA_MAX_PARTS];
+    cuda_epilogue epilogue[CUDA_MAX_PARTS];
+    int n_parts;
+    const void *x; /* (n_rows, cols) binary16, or codes */
+    const float *in;
+    size_t n_rows, cols;
+    cuda_quantized quantized;
+    cuda_operand operand; /* of the only part's out */
+} cuda_tile_args;
 
 /* ---- attention ------------------------------------------------------------------------------- */
 
@@ -183,6 +211,7 @@ typedef struct {
     size_t max_keys; /* rounded up, so that it stays the same for many steps */
     float *out;
     size_t out_stride;
+    cuda_operand operand; /* bg_cuda_attend alone */
     /* bg_backend_ops.store: keys and values go to the cache as they are, and nothing else is done.
      */
     bool store_only;
@@ -200,6 +229,18 @@ typedef struct {
     const int32_t *targets; /* score */
     double *nll;            /* score */
 } cuda_head_args;
+
+/* Scoring by panels of the vocabulary: columns [first, first + cols) of the logits. */
+typedef struct {
+    const float *logits; /* (n_rows, cols) */
+    size_t n_rows, first, cols;
+    size_t panel, n_panels;
+    const int32_t *targets;
+    float *maxima;   /* (n_rows, n_panels) */
+    double *sums;    /* (n_rows, n_panels) of exp(logit - maximum) */
+    float *expected; /* (n_rows) logits of the targets */
+    double *nll;
+} cuda_score_args;
 
 /* ---- encoding -------------------------------------------------------------------------------- */
 
@@ -234,6 +275,8 @@ extern "C" {
 /* Each launches its kernels and returns the launch's error. */
 cudaError_t bg_cuda_embed(const cuda_embed_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_norm_rows(const cuda_norm_args *a, const cuda_launch *l);
+/* The same for many rows, and with an operand. */
+cudaError_t bg_cuda_norm_many(const cuda_norm_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_copy_rows(const cuda_copy_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_round(float *values, size_t n, const cuda_launch *l);
 /* Whether bg_cuda_linear has a kernel that merges parts and norms for this format and row length;
@@ -245,15 +288,27 @@ cudaError_t bg_cuda_quantize(const cuda_quantize_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_convert(const cuda_convert_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_decode(const cuda_decode_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_finish(const cuda_finish_args *a, const cuda_launch *l);
+/* Whether a product of binary16 numbers or of codes is one for bg_cuda_product_tile. */
+bool bg_cuda_product_tiles(const cuda_matrix *w, size_t n_rows, const cuda_launch *l);
+cudaError_t bg_cuda_product_tile(const cuda_tile_args *a, const cuda_launch *l);
+/* Fills outlier_in and outlier_weights, these for matrices one below the other. */
+cudaError_t bg_cuda_gather_outliers(const float *in, size_t n_rows, const cuda_matrix *w,
+                                    int n_matrices, const cuda_quantized *q, const cuda_launch *l);
+cudaError_t bg_cuda_finish_int8(const cuda_finish_args *a, const cuda_launch *l);
 /* Writes new keys and values to the cache, and turns the queries. */
 cudaError_t bg_cuda_place(const cuda_attention_args *a, const cuda_launch *l);
 /* Attention after bg_cuda_place, any number of rows. */
 cudaError_t bg_cuda_attend(const cuda_attention_args *a, const cuda_launch *l);
+/* The same without tensor cores: for GPUs and heads that they do not do for. */
+cudaError_t bg_cuda_attend_exact(const cuda_attention_args *a, const cuda_launch *l);
 /* Both in one, where each sequence has one row and max_keys fits (bg_cuda_attends_one). */
 cudaError_t bg_cuda_attend_one(const cuda_attention_args *a, const cuda_launch *l);
 bool bg_cuda_attends_one(const cuda_attention_args *a);
 cudaError_t bg_cuda_argmax(const cuda_head_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_score(const cuda_head_args *a, const cuda_launch *l);
+/* What a panel contributes, and the log-likelihoods when all have. */
+cudaError_t bg_cuda_score_panel(const cuda_score_args *a, const cuda_launch *l);
+cudaError_t bg_cuda_score_panels(const cuda_score_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_encode(const cuda_encode_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_double_quant(const cuda_double_quant_args *a, const cuda_launch *l);
 

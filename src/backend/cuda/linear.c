@@ -8,8 +8,6 @@
 
 #include <string.h>
 
-enum { FEW_ROWS = 64 };
-
 static bool plain(const cuda_epilogue *e)
 {
     return !e->multiplier && !e->addend && !e->residual;
@@ -117,7 +115,7 @@ bg_status cuda_linear(bg_backend *backend, const bg_linear *args, bg_error *err)
 {
     cuda_backend *cuda = (cuda_backend *)backend;
     if (args->n_rows == 0) return BG_OK;
-    if (args->n_rows <= FEW_ROWS || !cuda_product_fits(cuda, args))
+    if (args->n_rows <= CUDA_FEW_ROWS || !cuda_product_fits(cuda, args))
         return few_rows(cuda, args, err);
     return cuda_product(cuda, args, err);
 }

@@ -31,10 +31,9 @@ enum { WORKSPACE = 32 << 20, MAX_PLANS = 128 };
 
 /* How a product of one shape is computed. */
 typedef struct {
-    cuda_type type;
-    size_t m, n, k;
+    cuda_gemm_args shape; /* pointers say only whether there is one */
     cublasLtMatmulDesc_t desc;
-    cublasLtMatrixLayout_t w, x, out;
+    cublasLtMatrixLayout_t w, x, residual, out;
     cublasLtMatmulAlgo_t algorithm;
 } plan;
 
@@ -105,55 +104,73 @@ cuda_matmul *cuda_matmul_get(cuda_backend *cuda)
     return cuda->matmul->handle ? cuda->matmul : NULL;
 }
 
-void cuda_matmul_free(cuda_backend *cuda)
-{
-    cuda_matmul *m = cuda->matmul;
-    if (!m) return;
-    for (size_t i = 0; i < m->n_plans; i++) {
-        m->cublasLtMatmulDescDestroy(m->plans[i].desc);
-        m->cublasLtMatrixLayoutDestroy(m->plans[i].w);
-        m->cublasLtMatrixLayoutDestroy(m->plans[i].x);
-        m->cublasLtMatrixLayoutDestroy(m->plans[i].out);
-    }
-    if (m->handle) m->cublasLtDestroy(m->handle);
-    cuda_release(cuda, m->workspace, WORKSPACE);
-    /* The library stays loaded: it does not like to go while a device is open. */
-    bg_free(m);
-    cuda->matmul = NULL;
-}
-
 bool cuda_matmul_fits(const cuda_gemm_args *args)
 {
     if (args->type == CUDA_I8) return args->n % 16 == 0 && args->k % 16 == 0;
     return args->type == CUDA_F32 || args->k % 4 == 0;
 }
 
+/* What is known of the addresses: that they are multiples of this. */
+enum { ALIGNMENT = 16 };
+
+static cublasStatus_t set_preference(cuda_matmul *l, cublasLtMatmulPreference_t preference)
+{
+    static const cublasLtMatmulPreferenceAttributes_t alignments[] = {
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+    const size_t workspace = WORKSPACE;
+    const uint32_t alignment = ALIGNMENT;
+    cublasStatus_t status = l->cublasLtMatmulPreferenceSetAttribute(
+        preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
+    for (size_t i = 0; i < 4 && status == CUBLAS_STATUS_SUCCESS; i++)
+        status = l->cublasLtMatmulPreferenceSetAttribute(preference, alignments[i], &alignment,
+                                                         sizeof alignment);
+    return status;
+}
+
+static cublasStatus_t describe(cuda_matmul *l, const cuda_gemm_args *a, plan *p)
+{
+    const cublasOperation_t transpose = CUBLAS_OP_T;
+    const cublasLtEpilogue_t epilogue =
+        a->bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+    cublasStatus_t status =
+        l->cublasLtMatmulDescCreate(&p->desc, types[a->type].compute, types[a->type].scale);
+    if (status == CUBLAS_STATUS_SUCCESS)
+        status = l->cublasLtMatmulDescSetAttribute(p->desc, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
+                                                   sizeof transpose);
+    if (status == CUBLAS_STATUS_SUCCESS)
+        status = l->cublasLtMatmulDescSetAttribute(p->desc, CUBLASLT_MATMUL_DESC_EPILOGUE,
+                                                   &epilogue, sizeof epilogue);
+    return status;
+}
+
 /* The library's matrices are column-major, so that ours look transposed: out^T (n, m) = w x^T with
  * w as (k, n) transposed and x as (k, m). */
 static bool make_plan(cuda_matmul *l, const cuda_gemm_args *a, plan *p)
 {
-    const cublasOperation_t transpose = CUBLAS_OP_T;
-    const size_t workspace = WORKSPACE;
+    const cudaDataType_t operand = types[a->type].operand, result = types[a->type].result;
+    const size_t residual_stride = a->residual ? a->residual_stride : a->out_stride;
+    const struct {
+        cublasLtMatrixLayout_t *layout;
+        cudaDataType_t type;
+        size_t rows, cols, stride;
+    } layouts[] = {{&p->w, operand, a->k, a->n, a->k},
+                   {&p->x, operand, a->k, a->m, a->k},
+                   {&p->residual, result, a->n, a->m, residual_stride},
+                   {&p->out, result, a->n, a->m, a->out_stride}};
     cublasLtMatmulPreference_t preference = NULL;
     cublasLtMatmulHeuristicResult_t found;
     int n_found = 0;
-    *p = (plan){.type = a->type, .m = a->m, .n = a->n, .k = a->k};
-    bool ok = l->cublasLtMatmulDescCreate(&p->desc, types[a->type].compute, types[a->type].scale) ==
-              CUBLAS_STATUS_SUCCESS;
-    ok = ok && l->cublasLtMatmulDescSetAttribute(p->desc, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
-                                                 sizeof transpose) == CUBLAS_STATUS_SUCCESS;
-    ok = ok && l->cublasLtMatrixLayoutCreate(&p->w, types[a->type].operand, a->k, a->n,
-                                             (int64_t)a->k) == CUBLAS_STATUS_SUCCESS;
-    ok = ok && l->cublasLtMatrixLayoutCreate(&p->x, types[a->type].operand, a->k, a->m,
-                                             (int64_t)a->k) == CUBLAS_STATUS_SUCCESS;
-    ok = ok && l->cublasLtMatrixLayoutCreate(&p->out, types[a->type].result, a->n, a->m,
-                                             (int64_t)a->n) == CUBLAS_STATUS_SUCCESS;
+    *p = (plan){.shape = *a};
+    bool ok = describe(l, a, p) == CUBLAS_STATUS_SUCCESS;
+    for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++)
+        ok = ok && l->cublasLtMatrixLayoutCreate(
+                       layouts[i].layout, layouts[i].type, layouts[i].rows, layouts[i].cols,
+                       (int64_t)layouts[i].stride) == CUBLAS_STATUS_SUCCESS;
     ok = ok && l->cublasLtMatmulPreferenceCreate(&preference) == CUBLAS_STATUS_SUCCESS;
-    ok = ok && l->cublasLtMatmulPreferenceSetAttribute(
-                   preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
-                   sizeof workspace) == CUBLAS_STATUS_SUCCESS;
-    ok = ok && l->cublasLtMatmulAlgoGetHeuristic(l->handle, p->desc, p->w, p->x, p->out, p->out,
-                                                 preference, 1, &found,
+    ok = ok && set_preference(l, preference) == CUBLAS_STATUS_SUCCESS;
+    ok = ok && l->cublasLtMatmulAlgoGetHeuristic(l->handle, p->desc, p->w, p->x, p->residual,
+                                                 p->out, preference, 1, &found,
                                                  &n_found) == CUBLAS_STATUS_SUCCESS;
     if (preference) l->cublasLtMatmulPreferenceDestroy(preference);
     ok = ok && n_found > 0;
@@ -166,17 +183,35 @@ static void free_plan(cuda_matmul *l, plan *p)
     if (p->desc) l->cublasLtMatmulDescDestroy(p->desc);
     if (p->w) l->cublasLtMatrixLayoutDestroy(p->w);
     if (p->x) l->cublasLtMatrixLayoutDestroy(p->x);
+    if (p->residual) l->cublasLtMatrixLayoutDestroy(p->residual);
     if (p->out) l->cublasLtMatrixLayoutDestroy(p->out);
     *p = (plan){0};
+}
+
+static bool same_shape(const cuda_gemm_args *a, const cuda_gemm_args *b)
+{
+    return a->type == b->type && a->m == b->m && a->n == b->n && a->k == b->k &&
+           a->out_stride == b->out_stride && a->residual_stride == b->residual_stride &&
+           !a->bias == !b->bias && !a->residual == !b->residual;
+}
+
+void cuda_matmul_free(cuda_backend *cuda)
+{
+    cuda_matmul *m = cuda->matmul;
+    if (!m) return;
+    while (m->n_plans > 0) free_plan(m, &m->plans[--m->n_plans]);
+    if (m->handle) m->cublasLtDestroy(m->handle);
+    cuda_release(cuda, m->workspace, WORKSPACE);
+    /* The library stays loaded: it does not like to go while a device is open. */
+    bg_free(m);
+    cuda->matmul = NULL;
 }
 
 /* Plans of recent shapes are kept; when all places are taken, all are given up. */
 static plan *get_plan(cuda_matmul *l, const cuda_gemm_args *a)
 {
-    for (size_t i = 0; i < l->n_plans; i++) {
-        plan *p = &l->plans[i];
-        if (p->type == a->type && p->m == a->m && p->n == a->n && p->k == a->k) return p;
-    }
+    for (size_t i = 0; i < l->n_plans; i++)
+        if (same_shape(&l->plans[i].shape, a)) return &l->plans[i];
     if (l->n_plans == MAX_PLANS)
         while (l->n_plans > 0) free_plan(l, &l->plans[--l->n_plans]);
     plan *p = &l->plans[l->n_plans];
@@ -188,17 +223,25 @@ static plan *get_plan(cuda_matmul *l, const cuda_gemm_args *a)
     return p;
 }
 
-cudaError_t cuda_matmul_run(cuda_backend *cuda, const cuda_gemm_args *args)
+cudaError_t cuda_matmul_run(cuda_backend *cuda, const cuda_gemm_args *a)
 {
-    static const float one = 1, zero = 0;
-    static const int32_t int_one = 1, int_zero = 0;
+    static const float zero = 0, one = 1;
+    static const int32_t int_zero = 0, int_one = 1;
     cuda_matmul *l = cuda->matmul;
-    const bool integer = args->type == CUDA_I8;
-    plan *p = get_plan(l, args);
+    const bool integer = a->type == CUDA_I8;
+    const void *const alpha = integer ? (const void *)&int_one : (const void *)&one;
+    const void *const beta = integer       ? (const void *)&int_zero
+                             : a->residual ? (const void *)&one
+                                           : (const void *)&zero;
+    plan *p = get_plan(l, a);
     if (!p) return cudaErrorNotSupported;
-    cublasStatus_t status = l->cublasLtMatmul(
-        l->handle, p->desc, integer ? (const void *)&int_one : (const void *)&one, args->w, p->w,
-        args->x, p->x, integer ? (const void *)&int_zero : (const void *)&zero, args->out, p->out,
-        args->out, p->out, &p->algorithm, l->workspace, WORKSPACE, cuda->launch.stream);
+    cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
+    if (a->bias)
+        status = l->cublasLtMatmulDescSetAttribute(p->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                                                   &a->bias, sizeof a->bias);
+    if (status == CUBLAS_STATUS_SUCCESS)
+        status = l->cublasLtMatmul(l->handle, p->desc, alpha, a->w, p->w, a->x, p->x, beta,
+                                   a->residual ? a->residual : a->out, p->residual, a->out, p->out,
+                                   &p->algorithm, l->workspace, WORKSPACE, cuda->launch.stream);
     return status == CUBLAS_STATUS_SUCCESS ? cudaSuccess : cudaErrorLaunchFailure;
 }

@@ -30,6 +30,12 @@ static void cuda_expect(bg_backend *backend, size_t bytes)
     ((cuda_backend *)backend)->weights.expected = bytes;
 }
 
+static size_t cuda_rows_at_once(const bg_backend *backend)
+{
+    (void)backend;
+    return 4096;
+}
+
 static bg_status cuda_embed(bg_backend *backend, const bg_lookup *lookups, size_t n_lookups,
                             size_t n_rows, bg_act *out, bg_error *err)
 {
@@ -57,7 +63,8 @@ static bg_status cuda_norm_op(bg_backend *backend, const bg_norm *norm, const bg
 {
     cuda_backend *cuda = (cuda_backend *)backend;
     BG_TRY(cuda_begin(cuda, 0, 1, err));
-    cuda_norm_args *a = &cuda_push(cuda, NODE_NORM)->args.norm;
+    const node_kind kind = n_rows > CUDA_FEW_ROWS ? NODE_NORM_MANY : NODE_NORM;
+    cuda_norm_args *a = &cuda_push(cuda, kind)->args.norm;
     a->norm = cuda_norm_of(norm);
     a->in = cuda_values(in);
     a->out = cuda_values(out);
@@ -114,6 +121,7 @@ const bg_backend_ops cuda_ops = {
     .isa = cuda_isa,
     .threads = cuda_threads,
     .kernel = cuda_kernel,
+    .rows_at_once = cuda_rows_at_once,
     .usage = cuda_usage,
     .joules = cuda_joules,
     .device_seconds = cuda_device_seconds,

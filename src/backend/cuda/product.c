@@ -1,5 +1,7 @@
-/* Linear layers of many rows to nodes: a product of cuBLASLt between a conversion of its operands
- * and an epilogue. The operands, too, of the kernels for few rows. */
+/* Linear layers of many rows to nodes. Where they are not that many, one kernel of our own does it
+ * all; else it is a product of cuBLASLt. Biases and residuals of numbers that
+ * are not rounded it adds itself; anything else is done to the product in memory, which comes in
+ * panels that stay in the GPU's cache. */
 #include "backend/cuda/cuda.h"
 
 #include "core/checked.h"
@@ -7,9 +9,10 @@
 #include <string.h>
 
 enum {
-    PANEL_BYTES = 64 << 20, /* of decoded weights, and of a product before its epilogue */
+    WEIGHT_BYTES = 64 << 20,  /* of a panel of decoded weights */
+    PRODUCT_BYTES = 32 << 20, /* of a product before its epilogue */
     PANEL_ROWS = 64,
-    LOOK_BACK = 16, /* nodes among which an operand may be found again */
+    ALIGNMENT = 16, /* of what the library writes, adds and reads */
 };
 
 /* Up to so many products and sums, activations are not rounded to 16 bits for the sake of tensor
@@ -37,84 +40,6 @@ void cuda_fill_epilogue(const bg_linear *l, cuda_epilogue *e)
     }
 }
 
-static bool plain(const cuda_epilogue *e)
-{
-    return !e->multiplier && !e->addend && !e->residual;
-}
-
-/* ---- operands -------------------------------------------------------------------------------- */
-
-/* They lie in one piece: codes, absmax, outliers, their number, marks. */
-bg_status cuda_quantized_room(cuda_backend *cuda, size_t n_rows, size_t cols, cuda_quantized *q,
-                              bg_error *err)
-{
-    const size_t codes = (n_rows * cols + 255) / 256 * 256;
-    const size_t bytes = codes + (n_rows + cols + 1) * 4 + cols;
-    BG_TRY(cuda_reserve(cuda, &cuda->quantized, bytes, err));
-    char *p = cuda->quantized.data;
-    q->codes = (int8_t *)p;
-    q->absmax = (float *)(void *)(p + codes);
-    q->outliers = (int32_t *)(void *)(q->absmax + n_rows);
-    q->n_outliers = q->outliers + cols;
-    q->is_outlier = (uint8_t *)(q->n_outliers + 1);
-    return BG_OK;
-}
-
-/* Whether a node that reads `in` as an operand, `kind` and all, stands among the last ones, with
- * nothing behind it that writes there or uses the operand's room. */
-static const cuda_node *find_operand(const cuda_backend *cuda, node_kind kind, const float *in,
-                                     size_t count)
-{
-    for (size_t i = cuda->n_nodes; i > 0 && cuda->n_nodes - i < LOOK_BACK; i--) {
-        const cuda_node *n = &cuda->nodes[i - 1];
-        const float *out = NULL;
-        if (n->kind == kind) return n;
-        if (n->kind == NODE_FINISH)
-            out = n->args.finish.epilogue.out;
-        else if (n->kind == NODE_LINEAR)
-            out = n->args.linear.epilogue[0].out;
-        else if (n->kind != NODE_GEMM && n->kind != NODE_DECODE)
-            return NULL;
-        if (out && out >= in && out < in + count) return NULL;
-        if (n->kind == NODE_LINEAR && n->args.linear.n_parts > 1) return NULL;
-    }
-    return NULL;
-}
-
-void cuda_quantize_input(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q)
-{
-    const float *in = cuda_values(l->in), threshold = cuda_matrix_of(l->weight)->threshold;
-    const cuda_node *n = find_operand(cuda, NODE_QUANTIZE, in, l->n_rows * l->in->cols);
-    if (n && n->args.quantize.in == in && n->args.quantize.n_rows == l->n_rows &&
-        n->args.quantize.cols == l->in->cols && n->args.quantize.threshold == threshold &&
-        n->args.quantize.out.codes == q->codes)
-        return;
-    cuda_quantize_args *a = &cuda_push(cuda, NODE_QUANTIZE)->args.quantize;
-    a->in = in;
-    a->n_rows = l->n_rows;
-    a->cols = l->in->cols;
-    a->threshold = threshold;
-    a->reciprocals = cuda_reciprocals(cuda);
-    a->out = *q;
-}
-
-static void convert_input(cuda_backend *cuda, const bg_linear *l, cuda_type type)
-{
-    const float *in = cuda_values(l->in);
-    const size_t count = l->n_rows * l->in->cols;
-    const cuda_node *n = find_operand(cuda, NODE_CONVERT, in, count);
-    if (n && n->args.convert.in == in && n->args.convert.count == count &&
-        n->args.convert.type == type && n->args.convert.out == cuda->operand.data)
-        return;
-    cuda_convert_args *a = &cuda_push(cuda, NODE_CONVERT)->args.convert;
-    a->in = in;
-    a->out = cuda->operand.data;
-    a->count = count;
-    a->type = type;
-}
-
-/* ---- many rows ------------------------------------------------------------------------------- */
-
 static size_t type_size(cuda_type type)
 {
     return type == CUDA_F32 ? 4 : type == CUDA_I8 ? 1 : 2;
@@ -140,45 +65,44 @@ static bool lies_ready(bg_format_id format, cuda_type type)
            (format == BG_FORMAT_BF16 && type == CUDA_BF16);
 }
 
-typedef struct {
-    cuda_type type;
-    bool ready;   /* weights need no decoding */
-    size_t panel; /* rows of weights at a time */
-    const void *x;
-    cuda_quantized quantized;
-} product;
-
-static bg_status prepare(cuda_backend *cuda, const bg_linear *l, product *p, bg_error *err)
+static bool aligned(const float *p, size_t stride)
 {
-    const size_t k = l->in->cols, m = l->n_rows, n = l->weight->rows;
-    const size_t weight_bytes = k * type_size(p->type);
-    size_t rows = PANEL_BYTES / (m * 4);
-    if (!p->ready) rows = bg_min_size(rows, PANEL_BYTES / weight_bytes);
-    rows = bg_max_size(rows / PANEL_ROWS * PANEL_ROWS, PANEL_ROWS);
-    p->panel = bg_min_size(rows, n);
-    if (!p->ready) BG_TRY(cuda_reserve(cuda, &cuda->panel, p->panel * weight_bytes, err));
-    BG_TRY(cuda_reserve(cuda, &cuda->product, m * p->panel * 4, err));
-    p->x = cuda_values(l->in);
-    if (p->type == CUDA_I8) {
-        BG_TRY(cuda_quantized_room(cuda, m, k, &p->quantized, err));
-        p->x = p->quantized.codes;
-    } else if (p->type != CUDA_F32) {
-        BG_TRY(cuda_reserve(cuda, &cuda->operand, m * k * type_size(p->type), err));
-        p->x = cuda->operand.data;
-    }
-    return cuda_begin(cuda, 0, 1 + 3 * ((n + p->panel - 1) / p->panel), err);
+    return (uintptr_t)p % ALIGNMENT == 0 && stride * sizeof *p % ALIGNMENT == 0;
 }
 
-static void multiply_panel(cuda_backend *cuda, const bg_linear *l, const product *p,
-                           const cuda_epilogue *e, size_t first, size_t n)
+static bool is_direct(const cuda_epilogue *e, cuda_type type)
 {
-    const cuda_matrix *w = cuda_matrix_of(l->weight);
-    const void *panel = (const char *)w->codes + first * w->cols * type_size(p->type);
-    const bool whole = plain(e) && !e->bias && !e->half && e->activation == BG_ACTIVATION_NONE &&
-                       e->out_stride == n && first == 0 && p->type != CUDA_I8;
+    return type != CUDA_I8 && !e->half && e->activation == BG_ACTIVATION_NONE && !e->multiplier &&
+           !e->addend && aligned(e->out, e->out_stride) && aligned(e->bias, 0) &&
+           aligned(e->residual, e->residual_stride);
+}
+
+/* Room for the layer's parts, and how much of it is a panel. */
+static bg_status prepare(cuda_backend *cuda, cuda_product_layer *p, bg_error *err)
+{
+    const size_t k = p->w.cols, m = p->n_rows, n = p->w.rows, weight_bytes = k * type_size(p->type);
+    size_t rows = n;
+    if (!p->direct) rows = bg_min_size(rows, PRODUCT_BYTES / (m * 4));
+    if (!p->ready) rows = bg_min_size(rows, WEIGHT_BYTES / weight_bytes);
+    if (rows < n) rows = bg_max_size(rows / PANEL_ROWS * PANEL_ROWS, PANEL_ROWS);
+    p->panel = rows;
+    if (!p->ready) BG_TRY(cuda_reserve(cuda, &cuda->panel, rows * weight_bytes, err));
+    if (!p->direct) BG_TRY(cuda_reserve(cuda, &cuda->product, m * rows * 4, err));
+    if (p->type == CUDA_I8)
+        BG_TRY(cuda_many_quantized_room(cuda, m, n, &p->w, &p->quantized, err));
+    else if (p->type != CUDA_F32)
+        BG_TRY(cuda_operand_rooms(cuda, m * k, p->type, err));
+    /* Of two layers whose panels take turns, too. */
+    return cuda_begin(cuda, 0, 1 + 6 * ((n + rows - 1) / rows), err);
+}
+
+static void multiply_panel(cuda_backend *cuda, const cuda_product_layer *p, size_t first, size_t n)
+{
+    const cuda_epilogue *e = &p->epilogue;
+    const void *panel = (const char *)p->w.codes + first * p->w.cols * type_size(p->type);
     if (!p->ready) {
         cuda_decode_args *d = &cuda_push(cuda, NODE_DECODE)->args.decode;
-        d->w = *w;
+        d->w = p->w;
         d->out = cuda->panel.data;
         d->first = first;
         d->n_rows = n;
@@ -188,38 +112,148 @@ static void multiply_panel(cuda_backend *cuda, const bg_linear *l, const product
     cuda_gemm_args *g = &cuda_push(cuda, NODE_GEMM)->args.gemm;
     g->x = p->x;
     g->w = panel;
-    g->out = whole ? (void *)e->out : cuda->product.data;
-    g->m = l->n_rows;
+    g->m = p->n_rows;
     g->n = n;
-    g->k = w->cols;
+    g->k = p->w.cols;
     g->type = p->type;
-    if (whole) return;
+    if (p->direct) {
+        g->bias = e->bias ? e->bias + first : NULL;
+        g->residual = e->residual ? e->residual + first : NULL;
+        g->residual_stride = e->residual_stride;
+        g->out = e->out + first;
+        g->out_stride = e->out_stride;
+        return;
+    }
+    g->out = cuda->product.data;
+    g->out_stride = n;
     cuda_finish_args *f = &cuda_push(cuda, NODE_FINISH)->args.finish;
     f->product = cuda->product.data;
-    f->w = *w;
+    f->w = p->w;
     f->epilogue = *e;
-    f->in = cuda_values(l->in);
-    f->in_stride = l->in->cols;
-    f->n_rows = l->n_rows;
+    f->in = p->in;
+    f->in_stride = p->w.cols;
+    f->n_rows = p->n_rows;
     f->first = first;
     f->n = n;
     f->quantized = p->quantized;
 }
 
+/* Whether `p` is the gate of the layer that was queued last, and whose result it multiplies.
+ * Outlier columns have room for those of one layer. */
+static bool gates_last(const cuda_backend *cuda, const cuda_product_layer *p)
+{
+    const cuda_product_layer *up = &cuda->last_product;
+    return up->end > 0 && cuda->n_nodes == up->end && p->epilogue.multiplier == up->epilogue.out &&
+           p->epilogue.out == up->epilogue.out && up->x == p->x && up->type == p->type &&
+           up->n_rows == p->n_rows && up->w.rows == p->w.rows && up->w.cols == p->w.cols &&
+           up->ready == p->ready && p->panel < p->w.rows && !p->quantized.outlier_in;
+}
+
+/* The layers' panels in turn: the second one finds what the first one wrote in the GPU's cache. */
+static void multiply_in_turn(cuda_backend *cuda, const cuda_product_layer *const *layers,
+                             size_t n_layers)
+{
+    const cuda_product_layer *last = layers[n_layers - 1];
+    for (size_t first = 0; first < last->w.rows; first += last->panel)
+        for (size_t i = 0; i < n_layers; i++)
+            multiply_panel(cuda, layers[i], first, bg_min_size(last->panel, last->w.rows - first));
+}
+
+static void multiply(cuda_backend *cuda, cuda_product_layer *p)
+{
+    const cuda_product_layer up = cuda->last_product;
+    if (gates_last(cuda, p)) {
+        const cuda_product_layer *const both[] = {&up, p};
+        cuda->n_nodes = up.begin;
+        p->begin = up.begin;
+        multiply_in_turn(cuda, both, 2);
+    } else {
+        const cuda_product_layer *const alone[] = {p};
+        p->begin = cuda->n_nodes;
+        multiply_in_turn(cuda, alone, 1);
+    }
+    p->end = cuda->n_nodes;
+    cuda->last_product = *p;
+}
+
+static bool plain(const cuda_epilogue *e)
+{
+    return !e->multiplier && !e->addend && !e->residual;
+}
+
+static bool apart(const cuda_epilogue *e, const cuda_tile_args *t)
+{
+    return e->out + t->n_rows * e->out_stride <= t->in || e->out >= t->in + t->n_rows * t->cols;
+}
+
+/* A layer of the same input as the last node's becomes part of it. */
+static bool merge_tile(cuda_backend *cuda, const cuda_tile_args *wanted)
+{
+    cuda_node *node = cuda->n_nodes > 0 ? &cuda->nodes[cuda->n_nodes - 1] : NULL;
+    if (!node || node->kind != NODE_TILE) return false;
+    cuda_tile_args *t = &node->args.tile;
+    if (t->in != wanted->in || t->x != wanted->x || t->n_rows != wanted->n_rows ||
+        t->w[0].format != wanted->w[0].format || t->cols != wanted->cols ||
+        t->n_parts == CUDA_MAX_PARTS || t->operand.out || !plain(&wanted->epilogue[0]) ||
+        !apart(&wanted->epilogue[0], t))
+        return false;
+    for (int i = 0; i < t->n_parts; i++)
+        if (!plain(&t->epilogue[i]) || !apart(&t->epilogue[i], t)) return false;
+    t->w[t->n_parts] = wanted->w[0];
+    t->epilogue[t->n_parts++] = wanted->epilogue[0];
+    return true;
+}
+
+static bg_status multiply_tiles(cuda_backend *cuda, const bg_linear *l, const cuda_epilogue *e,
+                                cuda_type type, bg_error *err)
+{
+    const size_t m = l->n_rows, k = l->in->cols;
+    cuda_tile_args t;
+    memset(&t, 0, sizeof t);
+    t.w[0] = *cuda_matrix_of(l->weight);
+    t.epilogue[0] = *e;
+    t.n_parts = 1;
+    t.in = cuda_values(l->in);
+    t.n_rows = m;
+    t.cols = k;
+    if (type == CUDA_I8)
+        BG_TRY(cuda_many_quantized_room(cuda, m, CUDA_MAX_PARTS * t.w[0].rows, &t.w[0],
+                                        &t.quantized, err));
+    else
+        BG_TRY(cuda_operand_rooms(cuda, m * k, type, err));
+    BG_TRY(cuda_begin(cuda, 0, 2, err));
+    if (type == CUDA_I8) {
+        cuda_quantize_input(cuda, l, &t.quantized);
+        t.x = t.quantized.codes;
+    } else {
+        t.x = cuda_convert_input(cuda, l, type);
+    }
+    if (!merge_tile(cuda, &t)) memcpy(&cuda_push(cuda, NODE_TILE)->args.tile, &t, sizeof t);
+    return BG_OK;
+}
+
 bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err)
 {
-    cuda_epilogue e;
-    memset(&e, 0, sizeof e);
-    cuda_fill_epilogue(l, &e);
-    product p = {.type = choose_type(l)};
+    cuda_product_layer p;
+    memset(&p, 0, sizeof p); /* also what lies between fields: nodes are compared as bytes */
+    cuda_fill_epilogue(l, &p.epilogue);
+    p.type = choose_type(l);
+    if ((p.type == CUDA_F16 || p.type == CUDA_I8) &&
+        bg_cuda_product_tiles(cuda_matrix_of(l->weight), l->n_rows, &cuda->launch))
+        return multiply_tiles(cuda, l, &p.epilogue, p.type, err);
+    p.w = *cuda_matrix_of(l->weight);
+    p.in = cuda_values(l->in);
+    p.n_rows = l->n_rows;
     p.ready = lies_ready(l->weight->format, p.type);
-    BG_TRY(prepare(cuda, l, &p, err));
-    if (p.type == CUDA_I8)
+    p.direct = is_direct(&p.epilogue, p.type);
+    BG_TRY(prepare(cuda, &p, err));
+    if (p.type == CUDA_I8) {
         cuda_quantize_input(cuda, l, &p.quantized);
-    else if (p.type != CUDA_F32)
-        convert_input(cuda, l, p.type);
-    for (size_t first = 0; first < l->weight->rows; first += p.panel)
-        multiply_panel(cuda, l, &p, &e, first, bg_min_size(p.panel, l->weight->rows - first));
+        p.x = p.quantized.codes;
+    } else {
+        p.x = cuda_convert_input(cuda, l, p.type);
+    }
+    multiply(cuda, &p);
     return BG_OK;
 }
 

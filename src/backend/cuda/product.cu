@@ -1,6 +1,6 @@
 /* Around the library's matrix product of many rows: its operands, and what becomes of the result.
  */
-#include "backend/cuda/device.cuh"
+#include "backend/cuda/operand.cuh"
 
 enum { THREADS = 256, MOST_BLOCKS = 1 << 16 };
 
@@ -10,28 +10,20 @@ static unsigned some_blocks(size_t n)
     return blocks < MOST_BLOCKS ? blocks : MOST_BLOCKS;
 }
 
-static __device__ __forceinline__ void put(cuda_type type, void *out, size_t i, float x)
-{
-    if (type == CUDA_F16)
-        ((__half *)out)[i] = __float2half_rn(x);
-    else if (type == CUDA_BF16)
-        ((__nv_bfloat16 *)out)[i] = __float2bfloat16_rn(x);
-    else
-        ((float *)out)[i] = x;
-}
-
 static __global__ void convert(cuda_convert_args a)
 {
     wait_for_earlier();
     let_next_start();
-    for (size_t i = blockIdx.x * (size_t)THREADS + threadIdx.x; i < a.count;
-         i += (size_t)gridDim.x * THREADS)
+    const size_t step = (size_t)gridDim.x * THREADS, begin = blockIdx.x * (size_t)THREADS;
+    for (size_t i = begin + threadIdx.x; i < a.count / 4; i += step)
+        put_four(a.type, a.out, i * 4, ((const float4 *)a.in)[i]);
+    for (size_t i = a.count / 4 * 4 + begin + threadIdx.x; i < a.count; i += step)
         put(a.type, a.out, i, a.in[i]);
 }
 
 cudaError_t bg_cuda_convert(const cuda_convert_args *a, const cuda_launch *l)
 {
-    return launch(convert, dim3(some_blocks(a->count)), THREADS, 0, *a, l);
+    return launch(convert, dim3(some_blocks((a->count + 3) / 4)), THREADS, 0, *a, l);
 }
 
 static __global__ void decode(cuda_decode_args a)
@@ -88,32 +80,73 @@ cudaError_t bg_cuda_decode(const cuda_decode_args *a, const cuda_launch *l)
     return launch(decode, dim3(some_blocks(n)), THREADS, 0, *a, l);
 }
 
-static __global__ void finish_product(cuda_finish_args a)
+static __device__ __forceinline__ float4 four_at(const float *p, size_t i)
+{
+    return ((const float4 *)p)[i / 4];
+}
+
+/* One after the other, each of four values as in `add_bias` and `finish` of device.cuh. */
+static __device__ __forceinline__ float4 finish_four(const cuda_epilogue &e, size_t m, size_t col,
+                                                     float4 y)
+{
+    float v[4] = {y.x, y.y, y.z, y.w};
+    float4 bias, multiplier, addend, residual;
+    if (e.bias) bias = four_at(e.bias, col);
+    if (e.multiplier) multiplier = four_at(e.multiplier, m * e.multiplier_stride + col);
+    if (e.addend) addend = four_at(e.addend, m * e.addend_stride + col);
+    if (e.residual) residual = four_at(e.residual, m * e.residual_stride + col);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        if (e.bias) v[i] += (&bias.x)[i];
+        v[i] = round_if(e.half, v[i]);
+        v[i] = activate(e.activation, e.half, v[i]);
+        if (e.activation != BG_ACTIVATION_NONE) v[i] = round_if(e.half, v[i]);
+        if (e.multiplier) v[i] = round_if(e.half, v[i] * (&multiplier.x)[i]);
+        if (e.addend) v[i] = round_if(e.half, v[i] + (&addend.x)[i]);
+        if (e.residual) v[i] = round_if(e.half, v[i] + (&residual.x)[i]);
+    }
+    return make_float4(v[0], v[1], v[2], v[3]);
+}
+
+static __global__ void finish_fours(cuda_finish_args a)
 {
     wait_for_earlier();
     let_next_start();
-    const bool int8 = a.w.threshold > 0;
-    const size_t m = blockIdx.y;
-    for (size_t i = blockIdx.x * (size_t)THREADS + threadIdx.x; i < a.n;
-         i += (size_t)gridDim.x * THREADS) {
-        const size_t col = a.first + i;
-        float y;
-        if (int8)
-            y = (float)((const int32_t *)a.product)[m * a.n + i] * a.quantized.absmax[m] *
-                a.w.scales[col];
-        else
-            y = ((const float *)a.product)[m * a.n + i];
-        y = add_bias(a.epilogue, int8, col, y);
-        if (int8 && *a.quantized.n_outliers > 0) {
-            y += sum_outliers(a.w, a.in + m * a.in_stride, a.quantized.outliers,
-                              *a.quantized.n_outliers, col, 0, 1);
-            y = round_if(a.epilogue.half, y);
-        }
-        finish(a.epilogue, m, col, y);
-    }
+    const cuda_epilogue &e = a.epilogue;
+    const size_t m = blockIdx.y, i = (blockIdx.x * (size_t)THREADS + threadIdx.x) * 4;
+    if (i >= a.n) return;
+    const size_t col = a.first + i, at = m * e.out_stride + col;
+    const float4 y = finish_four(e, m, col, four_at((const float *)a.product, m * a.n + i));
+    *(float4 *)(e.out + at) = y;
+    if (a.operand.out) put_four(a.operand.type, a.operand.out, at, y);
+}
+
+static __global__ void finish_any(cuda_finish_args a)
+{
+    wait_for_earlier();
+    let_next_start();
+    const cuda_epilogue &e = a.epilogue;
+    const size_t m = blockIdx.y, i = blockIdx.x * (size_t)THREADS + threadIdx.x;
+    if (i >= a.n) return;
+    const size_t col = a.first + i, at = m * e.out_stride + col;
+    finish(e, m, col, add_bias(e, false, col, ((const float *)a.product)[m * a.n + i]));
+    if (a.operand.out) put(a.operand.type, a.operand.out, at, e.out[at]);
+}
+
+static bool fours(const float *p, size_t stride)
+{
+    return (uintptr_t)p % sizeof(float4) == 0 && stride % 4 == 0;
 }
 
 cudaError_t bg_cuda_finish(const cuda_finish_args *a, const cuda_launch *l)
 {
-    return launch(finish_product, dim3(some_blocks(a->n), (unsigned)a->n_rows), THREADS, 0, *a, l);
+    const cuda_epilogue *e = &a->epilogue;
+    if (a->w.threshold > 0) return bg_cuda_finish_int8(a, l);
+    const dim3 by_four(blocks_for(a->n, THREADS * 4), (unsigned)a->n_rows);
+    if (a->n % 4 == 0 && a->first % 4 == 0 && fours(e->bias, 0) && fours(e->out, e->out_stride) &&
+        fours(e->multiplier, e->multiplier_stride) && fours(e->addend, e->addend_stride) &&
+        fours(e->residual, e->residual_stride))
+        return launch(finish_fours, by_four, THREADS, 0, *a, l);
+    const dim3 one_by_one(blocks_for(a->n, THREADS), (unsigned)a->n_rows);
+    return launch(finish_any, one_by_one, THREADS, 0, *a, l);
 }

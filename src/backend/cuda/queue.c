@@ -21,17 +21,21 @@ enum { STEP_ALIGN = 16, STEP_LEAST = 64 << 10 };
 
 RUNS(run_embed, bg_cuda_embed, embed)
 RUNS(run_norm, bg_cuda_norm_rows, norm)
+RUNS(run_norm_many, bg_cuda_norm_many, norm)
 RUNS(run_copy, bg_cuda_copy_rows, copy)
 RUNS(run_linear, bg_cuda_linear, linear)
 RUNS(run_quantize, bg_cuda_quantize, quantize)
 RUNS(run_convert, bg_cuda_convert, convert)
 RUNS(run_decode, bg_cuda_decode, decode)
 RUNS(run_finish, bg_cuda_finish, finish)
+RUNS(run_tile, bg_cuda_product_tile, tile)
 RUNS(run_place, bg_cuda_place, attention)
 RUNS(run_attend, bg_cuda_attend, attention)
 RUNS(run_attend_one, bg_cuda_attend_one, attention)
 RUNS(run_argmax, bg_cuda_argmax, head)
 RUNS(run_score, bg_cuda_score, head)
+RUNS(run_score_panel, bg_cuda_score_panel, score)
+RUNS(run_score_panels, bg_cuda_score_panels, score)
 
 static cudaError_t run_gemm(cuda_backend *cuda, const cuda_node *n)
 {
@@ -44,6 +48,7 @@ static const struct {
 } kinds[NODE_KINDS] = {
     [NODE_EMBED] = {"the embedding", run_embed},
     [NODE_NORM] = {"a norm", run_norm},
+    [NODE_NORM_MANY] = {"a norm of many rows", run_norm_many},
     [NODE_COPY] = {"copying rows", run_copy},
     [NODE_LINEAR] = {"a linear layer of few rows", run_linear},
     [NODE_QUANTIZE] = {"quantizing activations", run_quantize},
@@ -51,11 +56,14 @@ static const struct {
     [NODE_DECODE] = {"decoding weights", run_decode},
     [NODE_GEMM] = {"a matrix product (cuBLASLt)", run_gemm},
     [NODE_FINISH] = {"a linear layer's end", run_finish},
+    [NODE_TILE] = {"a linear layer in tiles", run_tile},
     [NODE_PLACE] = {"writing keys and values", run_place},
     [NODE_ATTEND] = {"attention", run_attend},
     [NODE_ATTEND_ONE] = {"attention of one query", run_attend_one},
     [NODE_ARGMAX] = {"the largest logit", run_argmax},
     [NODE_SCORE] = {"log-likelihoods", run_score},
+    [NODE_SCORE_PANEL] = {"log-likelihoods of a panel", run_score_panel},
+    [NODE_SCORE_PANELS] = {"log-likelihoods of all panels", run_score_panels},
 };
 
 static bg_status launch_all(cuda_backend *cuda, bg_error *err)

@@ -62,10 +62,10 @@ static bg_status encode(cuda_backend *cuda, const bg_source *s, cuda_encode_args
     const size_t size = bg_dtypes[s->dtype].size;
     const size_t fitting = PANEL_VALUES / s->cols / PANEL_ROWS * PANEL_ROWS;
     const size_t most = bg_min_size(bg_max_size(fitting, PANEL_ROWS), s->rows);
-    BG_TRY(cuda_reserve(cuda, &cuda->operand, most * s->cols * size, err));
+    BG_TRY(cuda_reserve(cuda, &cuda->operand[0], most * s->cols * size, err));
     BG_TRY(cuda_reserve(cuda, &cuda->panel, most * s->cols * sizeof(float), err));
     a->dtype = s->dtype;
-    a->source = cuda->operand.data;
+    a->source = cuda->operand[0].data;
     a->transposed = s->transposed;
     a->values = cuda->panel.data;
     a->reciprocals = cuda_reciprocals(cuda);
@@ -74,11 +74,11 @@ static bg_status encode(cuda_backend *cuda, const bg_source *s, cuda_encode_args
         const char *data = s->data;
         cudaError_t e;
         if (s->transposed)
-            e = cudaMemcpy2DAsync(cuda->operand.data, n * size, data + a->first * size,
+            e = cudaMemcpy2DAsync(cuda->operand[0].data, n * size, data + a->first * size,
                                   s->rows * size, n * size, s->cols, cudaMemcpyHostToDevice,
                                   stream);
         else
-            e = cudaMemcpyAsync(cuda->operand.data, data + a->first * s->cols * size,
+            e = cudaMemcpyAsync(cuda->operand[0].data, data + a->first * s->cols * size,
                                 n * s->cols * size, cudaMemcpyHostToDevice, stream);
         if (e == cudaSuccess) e = bg_cuda_encode(a, &cuda->launch);
         BG_TRY(cuda_check(e, "encoding weights", err));
@@ -181,7 +181,7 @@ void cuda_weight_free(bg_backend *backend, bg_weight *weight)
 
 void cuda_end_loading(cuda_backend *cuda)
 {
-    cuda_room *const rooms[] = {&cuda->operand, &cuda->panel};
+    cuda_room *const rooms[] = {&cuda->operand[0], &cuda->panel};
     run_first(cuda);
     for (size_t i = 0; i < 2; i++) {
         cuda_release(cuda, rooms[i]->data, rooms[i]->bytes);

@@ -1,0 +1,245 @@
+/* What matrix products read: activations as codes of LLM.int8(), or as 16-bit numbers. The latter
+ * mostly cost no kernel: what writes the activations (a norm, attention, a linear layer's end) is
+ * told to write them in 16 bits, too. There are two rooms for them, so that one can be filled while
+ * the other is still read. */
+#include "backend/cuda/cuda.h"
+
+#include <math.h>
+
+enum { LOOK_BACK = 64 }; /* nodes among which a writer or an earlier operand is looked for */
+
+/* They lie in one piece: codes, absmax, outliers, their number, marks. */
+bg_status cuda_quantized_room(cuda_backend *cuda, size_t n_rows, size_t cols, cuda_quantized *q,
+                              bg_error *err)
+{
+    const size_t codes = (n_rows * cols + 255) / 256 * 256;
+    const size_t bytes = codes + (n_rows + cols + 1) * 4 + cols;
+    BG_TRY(cuda_reserve(cuda, &cuda->quantized, bytes, err));
+    char *p = cuda->quantized.data;
+    q->codes = (int8_t *)p;
+    q->absmax = (float *)(void *)(p + codes);
+    q->outliers = (int32_t *)(void *)(q->absmax + n_rows);
+    q->n_outliers = q->outliers + cols;
+    q->is_outlier = (uint8_t *)(q->n_outliers + 1);
+    return BG_OK;
+}
+
+bg_status cuda_many_quantized_room(cuda_backend *cuda, size_t n_rows, size_t outputs,
+                                   const cuda_matrix *w, cuda_quantized *q, bg_error *err)
+{
+    BG_TRY(cuda_quantized_room(cuda, n_rows, w->cols, q, err));
+    if (!isfinite(w->threshold)) return BG_OK;
+    BG_TRY(cuda_reserve(cuda, &cuda->outliers, (n_rows + outputs) * w->cols * 2, err));
+    q->outlier_in = cuda->outliers.data;
+    q->outlier_weights = (char *)cuda->outliers.data + n_rows * w->cols * 2;
+    return BG_OK;
+}
+
+/* ---- who wrote an activation ----------------------------------------------------------------- */
+
+/* Where a node writes: columns [first, first + cols) of rows `stride` apart; out NULL: to no
+ * activation that a layer reads. */
+typedef struct {
+    bool known;
+    const float *out;
+    size_t rows, first, cols, stride;
+    cuda_operand *operand; /* NULL where the node cannot write one */
+} writing;
+
+static writing written_by(cuda_node *n)
+{
+    const writing nothing = {.known = true};
+    switch (n->kind) {
+    case NODE_NORM:
+    case NODE_NORM_MANY: {
+        cuda_norm_args *a = &n->args.norm;
+        return (writing){true,
+                         a->out,
+                         a->n_rows,
+                         0,
+                         a->cols,
+                         a->cols,
+                         n->kind == NODE_NORM_MANY ? &a->operand : NULL};
+    }
+    case NODE_FINISH: {
+        cuda_finish_args *a = &n->args.finish;
+        return (writing){true,
+                         a->epilogue.out,
+                         a->n_rows,
+                         a->first,
+                         a->n,
+                         a->epilogue.out_stride,
+                         a->w.threshold > 0 ? NULL : &a->operand};
+    }
+    case NODE_TILE: {
+        cuda_tile_args *a = &n->args.tile;
+        const float *out = a->epilogue[0].out;
+        for (int i = 1; i < a->n_parts; i++)
+            if (a->epilogue[i].out < out) out = a->epilogue[i].out;
+        const bool can = a->n_parts == 1 && a->w[0].threshold == 0;
+        return (writing){true,
+                         out,
+                         a->n_rows,
+                         0,
+                         a->w[0].rows,
+                         a->epilogue[0].out_stride,
+                         can ? &a->operand : NULL};
+    }
+    case NODE_ATTEND: {
+        cuda_attention_args *a = &n->args.attention;
+        return (writing){true,          a->out,     a->max_rows * a->n_sequences, 0, a->out_stride,
+                         a->out_stride, &a->operand};
+    }
+    case NODE_GEMM: {
+        const cuda_gemm_args *a = &n->args.gemm;
+        return (writing){true, a->out, a->m, 0, a->n, a->out_stride, NULL};
+    }
+    case NODE_PLACE: {
+        const cuda_attention_args *a = &n->args.attention;
+        return (writing){true,          a->qkv, a->max_rows * a->n_sequences, 0, a->qkv_stride,
+                         a->qkv_stride, NULL};
+    }
+    case NODE_LINEAR: {
+        const cuda_linear_args *a = &n->args.linear;
+        if (a->n_parts > 1 || a->norm.weight) return (writing){0};
+        const cuda_epilogue *e = &a->epilogue[0];
+        return (writing){true, e->out, a->n_rows, 0, a->w[0].rows, e->out_stride, NULL};
+    }
+    case NODE_QUANTIZE:
+    case NODE_CONVERT:
+    case NODE_DECODE:
+    case NODE_SCORE_PANEL:
+        return nothing;
+    default:
+        return (writing){0};
+    }
+}
+
+static bool overlaps(const writing *w, const float *in, size_t count)
+{
+    return w->out && w->out < in + count && in < w->out + w->rows * w->stride;
+}
+
+/* Whether columns that are written were written again, later, by nodes that have been found: all
+ * from `left` on. */
+static bool superseded(const writing *w, const float *in, size_t cols, size_t left)
+{
+    if (w->stride != cols || w->out < in) return false;
+    const size_t first = (size_t)(w->out - in) + w->first;
+    return first >= left && first + w->cols <= cols;
+}
+
+/* ---- codes ----------------------------------------------------------------------------------- */
+
+static bool quantized_already(const cuda_backend *cuda, const cuda_quantize_args *wanted)
+{
+    for (size_t i = cuda->n_nodes; i > 0 && cuda->n_nodes - i < LOOK_BACK; i--) {
+        cuda_node *n = &cuda->nodes[i - 1];
+        if (n->kind == NODE_QUANTIZE) return memcmp(&n->args.quantize, wanted, sizeof *wanted) == 0;
+        const writing w = written_by(n);
+        if (!w.known || overlaps(&w, wanted->in, wanted->n_rows * wanted->cols)) return false;
+    }
+    return false;
+}
+
+void cuda_quantize_input(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q)
+{
+    cuda_quantize_args a;
+    memset(&a, 0, sizeof a);
+    a.in = cuda_values(l->in);
+    a.n_rows = l->n_rows;
+    a.cols = l->in->cols;
+    a.threshold = cuda_matrix_of(l->weight)->threshold;
+    a.reciprocals = cuda_reciprocals(cuda);
+    a.out = *q;
+    if (quantized_already(cuda, &a)) return;
+    memcpy(&cuda_push(cuda, NODE_QUANTIZE)->args.quantize, &a, sizeof a);
+}
+
+/* ---- 16-bit numbers -------------------------------------------------------------------------- */
+
+static size_t type_size(cuda_type type)
+{
+    return type == CUDA_F32 ? 4 : 2;
+}
+
+/* Which room a node writes to or reads; CUDA_OPERANDS: none. */
+static int room_of(const cuda_backend *cuda, const void *p)
+{
+    int i = 0;
+    while (i < CUDA_OPERANDS && (!p || cuda->operand[i].data != p)) i++;
+    return i;
+}
+
+/* A room that no node behind the writer reads or writes. */
+static int free_room(const bool taken[CUDA_OPERANDS + 1])
+{
+    int i = 0;
+    while (i < CUDA_OPERANDS && taken[i]) i++;
+    return i;
+}
+
+/* The operand from what is queued: one that was written before, or one that the nodes which write
+ * `in`, several where its columns came in panels, can write as well. NULL: neither. */
+static const void *queued_operand(cuda_backend *cuda, const float *in, size_t n_rows, size_t cols,
+                                  cuda_type type)
+{
+    bool taken[CUDA_OPERANDS + 1] = {false}, lost[CUDA_OPERANDS + 1] = {false};
+    cuda_operand *panels[LOOK_BACK];
+    size_t n_panels = 0, left = cols; /* columns whose writers have not been found */
+    for (size_t i = cuda->n_nodes; i > 0 && cuda->n_nodes - i < LOOK_BACK; i--) {
+        cuda_node *n = &cuda->nodes[i - 1];
+        const writing w = written_by(n);
+        if (!w.known) return NULL;
+        if (n->kind == NODE_CONVERT) {
+            const cuda_convert_args *c = &n->args.convert;
+            const int room = room_of(cuda, c->out);
+            if (c->in == in && c->count == n_rows * cols && c->type == type && !lost[room])
+                return c->out;
+            taken[room] = lost[room] = true;
+        }
+        if (n->kind == NODE_GEMM) taken[room_of(cuda, n->args.gemm.x)] = true;
+        if (n->kind == NODE_TILE) taken[room_of(cuda, n->args.tile.x)] = true;
+        if (overlaps(&w, in, n_rows * cols) && !superseded(&w, in, cols, left)) {
+            if (w.out != in || w.stride != cols || !w.operand || w.first + w.cols != left)
+                return NULL;
+            if (w.operand->out) {
+                const bool same = n_panels == 0 && w.operand->type == type;
+                return same && !lost[room_of(cuda, w.operand->out)] ? w.operand->out : NULL;
+            }
+            panels[n_panels++] = w.operand;
+            left = w.first;
+        }
+        if (left == 0) break;
+        if (w.operand && w.operand->out) {
+            const int room = room_of(cuda, w.operand->out);
+            taken[room] = lost[room] = true;
+        }
+    }
+    const int room = free_room(taken);
+    if (left > 0 || room == CUDA_OPERANDS) return NULL;
+    for (size_t i = 0; i < n_panels; i++)
+        *panels[i] = (cuda_operand){.out = cuda->operand[room].data, .type = type};
+    return cuda->operand[room].data;
+}
+
+bg_status cuda_operand_rooms(cuda_backend *cuda, size_t count, cuda_type type, bg_error *err)
+{
+    for (int i = 0; i < CUDA_OPERANDS; i++)
+        BG_TRY(cuda_reserve(cuda, &cuda->operand[i], count * type_size(type), err));
+    return BG_OK;
+}
+
+const void *cuda_convert_input(cuda_backend *cuda, const bg_linear *l, cuda_type type)
+{
+    const float *in = cuda_values(l->in);
+    if (type == CUDA_F32) return in;
+    const void *there = queued_operand(cuda, in, l->n_rows, l->in->cols, type);
+    if (there) return there;
+    cuda_convert_args *a = &cuda_push(cuda, NODE_CONVERT)->args.convert;
+    a->in = in;
+    a->out = cuda->operand[0].data;
+    a->count = l->n_rows * l->in->cols;
+    a->type = type;
+    return a->out;
+}
