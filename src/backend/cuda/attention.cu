@@ -3,6 +3,7 @@
 #include "backend/cuda/attention.cuh"
 
 enum {
+    PLACE_HEADS = 8, /* of a block */
     ONE_THREADS = 256,
     KEY_LANES = 2,
     AHEAD = 8, /* values on their way at once */
@@ -49,7 +50,7 @@ static __device__ void place_head(const cuda_norm &norm, const float *rope, size
         out[i] = norm.weight ? norm_value(norm, s, half, in[i], i) : in[i];
 }
 
-/* A block for each row of each sequence; its warps go over the heads. */
+/* A block for each row of each sequence and eight heads, a warp each. */
 static __global__ void place_rows(cuda_attention_args a)
 {
     wait_for_earlier();
@@ -60,7 +61,8 @@ static __global__ void place_rows(cuda_attention_args a)
     float *row = a.qkv + (size_t)(s.first_row + (int)blockIdx.x) * a.qkv_stride;
     const size_t position = (size_t)s.past + blockIdx.x;
     const size_t queries = a.store_only ? 0 : a.n_heads, stored = a.stored ? 0 : a.n_kv_heads;
-    for (size_t head = warp; head < queries + stored; head += blockDim.x / WARP) {
+    const size_t warps = blockDim.x / WARP, first = blockIdx.z * warps + warp;
+    for (size_t head = first; head < queries + stored; head += warps * gridDim.z) {
         if (head < queries) {
             float *q = row + a.query_col + head * d;
             if (a.query_norm.weight || a.rope)
@@ -77,7 +79,10 @@ static __global__ void place_rows(cuda_attention_args a)
 cudaError_t bg_cuda_place(const cuda_attention_args *a, const cuda_launch *l)
 {
     if (a->stored && !a->query_norm.weight && !a->rope) return cudaSuccess;
-    return launch(place_rows, dim3((unsigned)a->max_rows, (unsigned)a->n_sequences), 256, 0, *a, l);
+    const size_t heads = (a->store_only ? 0 : a->n_heads) + (a->stored ? 0 : a->n_kv_heads);
+    const dim3 grid((unsigned)a->max_rows, (unsigned)a->n_sequences,
+                    blocks_for(heads, PLACE_HEADS));
+    return launch(place_rows, grid, PLACE_HEADS * WARP, 0, *a, l);
 }
 
 /* ---- one query for each sequence ------------------------------------------------------------- */

@@ -1,6 +1,7 @@
 /* The end of an int8 product of many rows: what LLM.int8() does to the sums of codes, and the
  * outlier columns, multiplied in 16 bits on tensor cores where there are some. Their number is
  * known on the device alone. */
+#include "backend/cuda/epilogue.cuh"
 #include "backend/cuda/outliers.cuh"
 
 enum {
@@ -42,6 +43,7 @@ static __global__ void __launch_bounds__(GATHER_THREADS) gather_outliers(gather_
         const float scale = input ? 0 : w.scales[own];
         __half *to = input ? (__half *)a.q.outlier_in + r * a.cols
                            : (__half *)a.q.outlier_weights + (r - a.n_rows) * a.cols;
+#pragma unroll 4
         for (size_t i = threadIdx.x; i < columns; i += GATHER_THREADS) {
             float value = 0;
             if (i < (size_t)n) {
@@ -90,14 +92,48 @@ static __device__ __forceinline__ void add_outliers(const cuda_finish_args &a, i
                           });
 }
 
-static __device__ __forceinline__ void finish_one(const cuda_finish_args &a, size_t m, size_t col,
-                                                  int32_t product, float absmax, bool outliers,
-                                                  float sum)
+/* So many pairs of results of a row at once: what they read is on its way together. */
+enum { PAIRS = 4 };
+
+/* Results c, c + 1, c + 8, c + 9, ... of row m. */
+static __device__ __forceinline__ void finish_pairs(const cuda_finish_args &a, size_t m, size_t c,
+                                                    float absmax, bool outliers,
+                                                    const float sum[PAIRS][4], int half)
 {
-    float y = (float)product * absmax * a.w.scales[col];
-    y = add_bias(a.epilogue, true, col, y);
-    if (outliers) y = round_if(a.epilogue.half, y + sum);
-    finish(a.epilogue, m, col, y);
+    const cuda_epilogue &e = a.epilogue;
+    const int32_t *product = (const int32_t *)a.product + m * a.n;
+    const size_t end = a.first + a.n;
+    int2 p[PAIRS];
+    float2 scale[PAIRS];
+    epilogue_inputs in[PAIRS][2];
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++) {
+        const size_t col = c + (size_t)j * 8;
+        if (col >= end) continue;
+        p[j] = *(const int2 *)(product + (col - a.first));
+        scale[j] = *(const float2 *)(a.w.scales + col);
+        in[j][0] = load_inputs(e, m, col);
+        in[j][1] = load_inputs(e, m, col + 1);
+    }
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++) {
+        const size_t col = c + (size_t)j * 8;
+        if (col >= end) continue;
+        float y[2] = {(float)p[j].x * absmax * scale[j].x, (float)p[j].y * absmax * scale[j].y};
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            y[i] = biased(e, true, in[j][i], y[i]);
+            if (outliers) y[i] = round_if(e.half, y[i] + sum[j][half * 2 + i]);
+            y[i] = finished(e, in[j][i], y[i]);
+        }
+        float *out = e.out + m * e.out_stride + col;
+        if ((uintptr_t)out % sizeof(float2) == 0) {
+            *(float2 *)out = make_float2(y[0], y[1]);
+        } else {
+            out[0] = y[0];
+            out[1] = y[1];
+        }
+    }
 }
 
 static __global__ void __launch_bounds__(THREADS) finish_int8(cuda_finish_args a)
@@ -114,15 +150,9 @@ static __global__ void __launch_bounds__(THREADS) finish_int8(cuda_finish_args a
         const size_t m = row + warp * 16 + half * 8 + lane / 4;
         if (m >= a.n_rows) break;
         const float absmax = a.quantized.absmax[m];
-        const int32_t *product = (const int32_t *)a.product + m * a.n;
 #pragma unroll
-        for (int j = 0; j < COLUMNS; j++) {
-            const size_t c = col + j * 8 + lane % 4 * 2;
-            if (c >= a.first + a.n) break;
-            const int2 p = *(const int2 *)(product + (c - a.first));
-            finish_one(a, m, c, p.x, absmax, n > 0, sum[j][half * 2]);
-            finish_one(a, m, c + 1, p.y, absmax, n > 0, sum[j][half * 2 + 1]);
-        }
+        for (int j = 0; j < COLUMNS; j += PAIRS)
+            finish_pairs(a, m, col + (size_t)j * 8 + lane % 4 * 2, absmax, n > 0, sum + j, half);
     }
 }
 

@@ -2,6 +2,7 @@
  * begun: tiles of 32 x 32 results, so that all of the GPU has some, up to three layers of one input
  * in one launch, weights decoded on their way, and the epilogue at once. Weights are asked for
  * before the input is there. */
+#include "backend/cuda/epilogue.cuh"
 #include "backend/cuda/operand.cuh"
 #include "backend/cuda/outliers.cuh"
 
@@ -196,25 +197,18 @@ static __device__ __forceinline__ void exchange(char *room, int half, int place,
         }
 }
 
-static __device__ __forceinline__ void write_one(const cuda_tile_args &a, const cuda_epilogue &e,
-                                                 size_t m, size_t col, float y)
+static __device__ __forceinline__ float
+product_of(const cuda_epilogue &e, const epilogue_inputs &in, float, float, float sum, bool, float)
 {
-    finish(e, m, col, y);
-    const size_t at = m * e.out_stride + col;
-    if (a.operand.out) put(a.operand.type, a.operand.out, at, e.out[at]);
+    return biased(e, false, in, sum);
 }
 
-static __device__ __forceinline__ float product_of(const cuda_matrix &, const cuda_epilogue &e,
-                                                   float, size_t col, float sum, bool, float)
+static __device__ __forceinline__ float product_of(const cuda_epilogue &e,
+                                                   const epilogue_inputs &in, float absmax,
+                                                   float scale, int32_t sum, bool outliers,
+                                                   float more)
 {
-    return add_bias(e, false, col, sum);
-}
-
-static __device__ __forceinline__ float product_of(const cuda_matrix &w, const cuda_epilogue &e,
-                                                   float absmax, size_t col, int32_t sum,
-                                                   bool outliers, float more)
-{
-    const float y = add_bias(e, true, col, (float)sum * absmax * w.scales[col]);
+    const float y = biased(e, true, in, (float)sum * absmax * scale);
     return outliers ? round_if(e.half, y + more) : y;
 }
 
@@ -251,6 +245,21 @@ static __global__ void __launch_bounds__(THREADS) product_tile(cuda_tile_args a)
                                 x_bytes);
         end_stage();
     }
+    /* What the end reads, too, is on its way. */
+    const size_t own_row = row + (size_t)(warp / 2 % 2 * 16 + half * 8 + lane / 4);
+    const size_t own_col = col + (size_t)(warp % 2 * 16 + lane % 4 * 2);
+    epilogue_inputs in[2][2] = {};
+    float scales[2][2] = {};
+    const float absmax = W::INT8 && own_row < a.n_rows ? a.quantized.absmax[own_row] : 0;
+#pragma unroll
+    for (int j = 0; j < 2; j++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const size_t c = own_col + (size_t)(j * 8 + i);
+            if (own_row >= a.n_rows || c >= w.rows) continue;
+            in[j][i] = load_inputs(e, own_row, c);
+            if (W::INT8) scales[j][i] = w.scales[c];
+        }
     typename W::sum sum[2][4] = {}, other[2][4] = {};
     float scale = W::PACKED ? stage_scale(w, col, 0) : 0;
     for (int step = 0; step < steps; step++) {
@@ -291,17 +300,19 @@ static __global__ void __launch_bounds__(THREADS) product_tile(cuda_tile_args a)
     if (W::INT8 && n > 0) add_outliers(a, before, w.rows, n, row, col, (__half *)room, more);
     exchange<W>(room, half, warp % WARPS * WARP + lane, sum, other, more);
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const size_t m = row + (size_t)(warp / 2 % 2 * 16 + lane / 4 + i / 2 * 8);
-        if (i / 2 != half || m >= a.n_rows) continue;
-        const float absmax = W::INT8 ? a.quantized.absmax[m] : 0;
+    for (int j = 0; j < 2; j++)
 #pragma unroll
-        for (int j = 0; j < 2; j++) {
-            const size_t c = col + (size_t)(warp % 2 * 16 + j * 8 + lane % 4 * 2 + i % 2);
-            if (c >= w.rows) continue;
-            write_one(a, e, m, c, product_of(w, e, absmax, c, sum[j][i], n > 0, more[j][i]));
+        for (int i = 0; i < 2; i++) {
+            const size_t c = own_col + (size_t)(j * 8 + i), at = own_row * e.out_stride + c;
+            if (own_row >= a.n_rows || c >= w.rows) continue;
+            /* Not an index that is known only when it runs: the sums stay in registers. */
+            const typename W::sum s = half ? sum[j][2 + i] : sum[j][i];
+            const float rest = half ? more[j][2 + i] : more[j][i];
+            const float y = finished(e, in[j][i],
+                                     product_of(e, in[j][i], absmax, scales[j][i], s, n > 0, rest));
+            e.out[at] = y;
+            if (a.operand.out) put(a.operand.type, a.operand.out, at, y);
         }
-    }
 }
 
 template <typename W> static cudaError_t launch_tiles(const cuda_tile_args *a, const cuda_launch *l)
