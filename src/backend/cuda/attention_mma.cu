@@ -23,7 +23,8 @@ template <int DIM_, int KEYS_, int SPLIT_, bool HALF_> struct attend_shape {
     static constexpr int PITCH = DIM + GAP, THREADS = GROUPS * SPLIT * WARP;
     static constexpr int PARTS = HALF ? 1 : 2; /* of a number */
     static constexpr int QUERY_SIZE = QUERIES * PITCH, KEY_SIZE = KEYS * PITCH;
-    static constexpr int COLUMNS = DIM / SPLIT / 8; /* eights of columns of a warp's results */
+    static constexpr int BLOCKS = DIM == 64 ? 3 : 1; /* of a multiprocessor */
+    static constexpr int COLUMNS = DIM / SPLIT / 8;  /* eights of columns of a warp's results */
     static constexpr size_t SHARED = (QUERY_SIZE + 2 * KEY_SIZE) * PARTS * sizeof(__half);
 };
 
@@ -252,8 +253,9 @@ static __device__ __forceinline__ void write_results(const cuda_attention_args &
 }
 
 template <typename S>
-static __global__ void __launch_bounds__(S::THREADS) attend_mma(cuda_attention_args a)
+static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) attend_mma(cuda_attention_args a)
 {
+    if (!MMA) return; /* bg_cuda_attend does not come here then */
     extern __shared__ __align__(16) __half room[];
     __half *queries = room, *keys = queries + S::QUERY_SIZE * S::PARTS;
     __half *values = keys + S::KEY_SIZE * S::PARTS;

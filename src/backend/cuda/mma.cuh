@@ -7,16 +7,21 @@
 
 #include "backend/cuda/device.cuh"
 
-/* sum (16, 8) += a (16, 16) b (8, 16)^T. */
-static __device__ __forceinline__ void mma_half(float sum[4], const uint32_t a[4],
-                                                const uint32_t b[2])
-{
+/* Whether there is more than mma_half: what else uses tensor cores is left out where there is not.
+ */
 #if __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, "
-                 "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+static constexpr bool MMA = true;
 #else
+static constexpr bool MMA = false;
+#endif
+
+#if __CUDA_ARCH__ < 800
+/* Not inlined: there is much of it. */
+static __device__ __noinline__ float4 mma_by_value(float4 sums, uint4 left_words, uint2 right_words)
+{
+    float sum[4] = {sums.x, sums.y, sums.z, sums.w};
+    const uint32_t a[4] = {left_words.x, left_words.y, left_words.z, left_words.w};
+    const uint32_t b[2] = {right_words.x, right_words.y};
     const int lane = (int)threadIdx.x % WARP;
 #pragma unroll
     for (int k = 0; k < 16; k++) {
@@ -35,6 +40,26 @@ static __device__ __forceinline__ void mma_half(float sum[4], const uint32_t a[4
         sum[2] = __fmaf_rn(left[1], right[0], sum[2]);
         sum[3] = __fmaf_rn(left[1], right[1], sum[3]);
     }
+    return make_float4(sum[0], sum[1], sum[2], sum[3]);
+}
+#endif
+
+/* sum (16, 8) += a (16, 16) b (8, 16)^T. */
+static __device__ __forceinline__ void mma_half(float sum[4], const uint32_t a[4],
+                                                const uint32_t b[2])
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, "
+                 "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+    const float4 y = mma_by_value(make_float4(sum[0], sum[1], sum[2], sum[3]),
+                                  make_uint4(a[0], a[1], a[2], a[3]), make_uint2(b[0], b[1]));
+    sum[0] = y.x;
+    sum[1] = y.y;
+    sum[2] = y.z;
+    sum[3] = y.w;
 #endif
 }
 

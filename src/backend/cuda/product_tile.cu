@@ -215,6 +215,7 @@ static __device__ __forceinline__ float product_of(const cuda_epilogue &e,
 template <typename W>
 static __global__ void __launch_bounds__(THREADS) product_tile(cuda_tile_args a)
 {
+    if (!MMA) return; /* bg_cuda_product_tiles says no then */
     typedef tile_room<W> R;
     extern __shared__ __align__(16) char room[];
     __shared__ float table[16];
