@@ -170,16 +170,14 @@ typedef struct {
     cuda_operand operand; /* of the epilogue's out; not for int8 */
 } cuda_finish_args;
 
-/* Layers of a hundred rows or two, all in one: up to three of one input. */
+/* int8 layers of a hundred rows or two, all in one: up to three of one input. */
 typedef struct {
     cuda_matrix w[CUDA_MAX_PARTS];
     cuda_epilogue epilogue[CUDA_MAX_PARTS];
     int n_parts;
-    const void *x; /* (n_rows, cols) binary16, or codes */
     const float *in;
     size_t n_rows, cols;
     cuda_quantized quantized;
-    cuda_operand operand; /* of the only part's out */
 } cuda_tile_args;
 
 /* ---- attention ------------------------------------------------------------------------------- */
@@ -288,7 +286,7 @@ cudaError_t bg_cuda_quantize(const cuda_quantize_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_convert(const cuda_convert_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_decode(const cuda_decode_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_finish(const cuda_finish_args *a, const cuda_launch *l);
-/* Whether a product of binary16 numbers or of codes is one for bg_cuda_product_tile. */
+/* Whether a layer is one for bg_cuda_product_tile. */
 bool bg_cuda_product_tiles(const cuda_matrix *w, size_t n_rows, const cuda_launch *l);
 cudaError_t bg_cuda_product_tile(const cuda_tile_args *a, const cuda_launch *l);
 /* Fills outlier_in and outlier_weights, these for matrices one below the other. */

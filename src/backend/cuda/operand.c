@@ -76,14 +76,7 @@ static writing written_by(cuda_node *n)
         const float *out = a->epilogue[0].out;
         for (int i = 1; i < a->n_parts; i++)
             if (a->epilogue[i].out < out) out = a->epilogue[i].out;
-        const bool can = a->n_parts == 1 && a->w[0].threshold == 0;
-        return (writing){true,
-                         out,
-                         a->n_rows,
-                         0,
-                         a->w[0].rows,
-                         a->epilogue[0].out_stride,
-                         can ? &a->operand : NULL};
+        return (writing){true, out, a->n_rows, 0, a->w[0].rows, a->epilogue[0].out_stride, NULL};
     }
     case NODE_ATTEND: {
         cuda_attention_args *a = &n->args.attention;
@@ -199,7 +192,6 @@ static const void *queued_operand(cuda_backend *cuda, const float *in, size_t n_
             taken[room] = lost[room] = true;
         }
         if (n->kind == NODE_GEMM) taken[room_of(cuda, n->args.gemm.x)] = true;
-        if (n->kind == NODE_TILE) taken[room_of(cuda, n->args.tile.x)] = true;
         if (overlaps(&w, in, n_rows * cols) && !superseded(&w, in, cols, left)) {
             if (w.out != in || w.stride != cols || !w.operand || w.first + w.cols != left)
                 return NULL;

@@ -1,5 +1,5 @@
-/* Linear layers of many rows to nodes. Where they are not that many, one kernel of our own does it
- * all; else it is a product of cuBLASLt. Biases and residuals of numbers that
+/* Linear layers of many rows to nodes. Of int8 where they are not that many, one kernel of our own
+ * does it all; else it is a product of cuBLASLt. Biases and residuals of numbers that
  * are not rounded it adds itself; anything else is done to the product in memory, which comes in
  * panels that stay in the GPU's cache. */
 #include "backend/cuda/cuda.h"
@@ -192,9 +192,9 @@ static bool merge_tile(cuda_backend *cuda, const cuda_tile_args *wanted)
     cuda_node *node = cuda->n_nodes > 0 ? &cuda->nodes[cuda->n_nodes - 1] : NULL;
     if (!node || node->kind != NODE_TILE) return false;
     cuda_tile_args *t = &node->args.tile;
-    if (t->in != wanted->in || t->x != wanted->x || t->n_rows != wanted->n_rows ||
+    if (t->in != wanted->in || t->n_rows != wanted->n_rows ||
         t->w[0].format != wanted->w[0].format || t->cols != wanted->cols ||
-        t->n_parts == CUDA_MAX_PARTS || t->operand.out || !plain(&wanted->epilogue[0]) ||
+        t->n_parts == CUDA_MAX_PARTS || !plain(&wanted->epilogue[0]) ||
         !apart(&wanted->epilogue[0], t))
         return false;
     for (int i = 0; i < t->n_parts; i++)
@@ -205,29 +205,20 @@ static bool merge_tile(cuda_backend *cuda, const cuda_tile_args *wanted)
 }
 
 static bg_status multiply_tiles(cuda_backend *cuda, const bg_linear *l, const cuda_epilogue *e,
-                                cuda_type type, bg_error *err)
+                                bg_error *err)
 {
-    const size_t m = l->n_rows, k = l->in->cols;
     cuda_tile_args t;
     memset(&t, 0, sizeof t);
     t.w[0] = *cuda_matrix_of(l->weight);
     t.epilogue[0] = *e;
     t.n_parts = 1;
     t.in = cuda_values(l->in);
-    t.n_rows = m;
-    t.cols = k;
-    if (type == CUDA_I8)
-        BG_TRY(cuda_many_quantized_room(cuda, m, CUDA_MAX_PARTS * t.w[0].rows, &t.w[0],
-                                        &t.quantized, err));
-    else
-        BG_TRY(cuda_operand_rooms(cuda, m * k, type, err));
+    t.n_rows = l->n_rows;
+    t.cols = l->in->cols;
+    BG_TRY(cuda_many_quantized_room(cuda, l->n_rows, CUDA_MAX_PARTS * t.w[0].rows, &t.w[0],
+                                    &t.quantized, err));
     BG_TRY(cuda_begin(cuda, 0, 2, err));
-    if (type == CUDA_I8) {
-        cuda_quantize_input(cuda, l, &t.quantized);
-        t.x = t.quantized.codes;
-    } else {
-        t.x = cuda_convert_input(cuda, l, type);
-    }
+    cuda_quantize_input(cuda, l, &t.quantized);
     if (!merge_tile(cuda, &t)) memcpy(&cuda_push(cuda, NODE_TILE)->args.tile, &t, sizeof t);
     return BG_OK;
 }
@@ -238,9 +229,8 @@ bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err)
     memset(&p, 0, sizeof p); /* also what lies between fields: nodes are compared as bytes */
     cuda_fill_epilogue(l, &p.epilogue);
     p.type = choose_type(l);
-    if ((p.type == CUDA_F16 || p.type == CUDA_I8) &&
-        bg_cuda_product_tiles(cuda_matrix_of(l->weight), l->n_rows, &cuda->launch))
-        return multiply_tiles(cuda, l, &p.epilogue, p.type, err);
+    if (bg_cuda_product_tiles(cuda_matrix_of(l->weight), l->n_rows, &cuda->launch))
+        return multiply_tiles(cuda, l, &p.epilogue, err);
     p.w = *cuda_matrix_of(l->weight);
     p.in = cuda_values(l->in);
     p.n_rows = l->n_rows;
