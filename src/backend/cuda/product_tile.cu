@@ -131,12 +131,6 @@ static __device__ __forceinline__ void exchange(char *room, int half, int place,
         }
 }
 
-static __device__ __forceinline__ float
-product_of(const cuda_epilogue &e, const epilogue_inputs &in, float, float, float sum, bool, float)
-{
-    return biased(e, false, in, sum);
-}
-
 static __global__ void __launch_bounds__(THREADS, BLOCKS) product_tile(cuda_tile_args a)
 {
     if (!MMA) return; /* bg_cuda_product_tiles says no then */
