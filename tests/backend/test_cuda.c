@@ -131,9 +131,9 @@ static void test_linear(void)
                     double gap = run_linear((bg_format_id)id, n_rows[n], shapes[s][0], shapes[s][1],
                                             v, k ? 1.0f : 4.5f);
                     worst[v.half] = fmax(worst[v.half], gap);
-                    CHECK(gap <= tolerance(v.half), "%s, %zu rows, %zu x %zu, variant %zu: %g",
-                          bg_formats[id].name, n_rows[n], shapes[s][0], shapes[s][1],
-                          (s + n * 2 + k * 3) % 6, gap);
+                    CHECK(gap <= fmax(tolerance(v.half), code_tolerance((bg_format_id)id)),
+                          "%s, %zu rows, %zu x %zu, variant %zu: %g", bg_formats[id].name,
+                          n_rows[n], shapes[s][0], shapes[s][1], (s + n * 2 + k * 3) % 6, gap);
                 }
     printf("  largest: %.2g in fp32, %.2g in 16 bits\n", worst[0], worst[1]);
 }
@@ -214,7 +214,7 @@ static void run_block(bg_format_id id, size_t n_rows, bool half, size_t hidden)
                         : rounded && id == BG_FORMAT_BF16 ? 1.5e-2
                         : half                            ? 4e-3
                         : rounded                         ? 2e-3
-                                                          : 2e-5;
+                                                          : fmax(2e-5, 4 * code_tolerance(id));
     for (size_t i = 0; i < 4; i++) {
         double gap = difference(results[i], n_rows);
         CHECK(gap <= most, "%s, %zu rows%s, result %zu: %g", bg_formats[id].name, n_rows,

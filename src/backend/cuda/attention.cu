@@ -8,47 +8,7 @@ enum {
     KEY_LANES = 2,
     AHEAD = 8, /* values on their way at once */
     ONE_MAX_KEYS = 8192,
-    MAX_HEAD_DIM = 256,
 };
-
-/* ---- queries and keys to their positions ----------------------------------------------------- */
-
-/* One head's x (head_dim) in shared or global memory, by one warp: normed, then turned. */
-static __device__ void place_head(const cuda_norm &norm, const float *rope, size_t rope_dim,
-                                  bool half, size_t position, const float *in, float *out, size_t d)
-{
-    const unsigned lane = threadIdx.x % WARP;
-    norm_state s = {0, 0};
-    if (norm.weight) {
-        double sum = 0, squares = 0;
-        if (norm.kind == BG_NORM_LAYER) {
-            for (size_t i = lane; i < d; i += WARP) sum += (double)in[i];
-            s.mean = (float)(warp_sum(sum) / (double)d);
-        }
-        for (size_t i = lane; i < d; i += WARP) {
-            double v = (double)in[i] - (double)s.mean;
-            squares += v * v;
-        }
-        s.scale = norm_scale(warp_sum(squares), d, norm.eps);
-        if (norm.kind == BG_NORM_LAYER && half) s.scale = nextafterf(s.scale, 0);
-    }
-    const float *angles = rope ? rope + position * rope_dim : NULL;
-    const size_t pairs = rope ? rope_dim / 2 : 0;
-    for (size_t i = lane; i < pairs; i += WARP) {
-        float u = in[i], v = in[i + pairs];
-        if (norm.weight) {
-            u = norm_value(norm, s, half, u, i);
-            v = norm_value(norm, s, half, v, i + pairs);
-        }
-        const float cosine = angles[i], sine = angles[i + pairs];
-        const float a = round_if(half, u * cosine), b = round_if(half, -v * sine);
-        const float c = round_if(half, v * cosine), e = round_if(half, u * sine);
-        out[i] = round_if(half, a + b);
-        out[i + pairs] = round_if(half, c + e);
-    }
-    for (size_t i = 2 * pairs + lane; i < d; i += WARP)
-        out[i] = norm.weight ? norm_value(norm, s, half, in[i], i) : in[i];
-}
 
 /* A block for each row of each sequence and eight heads, a warp each. */
 static __global__ void place_rows(cuda_attention_args a)

@@ -5,6 +5,8 @@
 
 #include "backend/cuda/device.cuh"
 
+enum { MAX_HEAD_DIM = 256 };
+
 static __device__ __forceinline__ size_t plane(const cuda_attention_args &a, int slot, size_t head)
 {
     return ((size_t)slot * a.n_kv_heads + head) * a.max_length * a.head_dim;
@@ -30,6 +32,45 @@ static __device__ __forceinline__ float bias_of(const cuda_attention_args &a, si
 {
     const int most = (int)(a.bias_cols / 2);
     return a.position_bias[head * a.bias_cols + (size_t)(min(max(distance, -most), most) + most)];
+}
+
+/* ---- queries and keys to their positions ----------------------------------------------------- */
+
+/* One head's x (head_dim) in shared or global memory, by one warp: normed, then turned. */
+static __device__ void place_head(const cuda_norm &norm, const float *rope, size_t rope_dim,
+                                  bool half, size_t position, const float *in, float *out, size_t d)
+{
+    const unsigned lane = threadIdx.x % WARP;
+    norm_state s = {0, 0};
+    if (norm.weight) {
+        double sum = 0, squares = 0;
+        if (norm.kind == BG_NORM_LAYER) {
+            for (size_t i = lane; i < d; i += WARP) sum += (double)__ldcg(in + i);
+            s.mean = (float)(warp_sum(sum) / (double)d);
+        }
+        for (size_t i = lane; i < d; i += WARP) {
+            double v = (double)__ldcg(in + i) - (double)s.mean;
+            squares += v * v;
+        }
+        s.scale = norm_scale(warp_sum(squares), d, norm.eps);
+        if (norm.kind == BG_NORM_LAYER && half) s.scale = nextafterf(s.scale, 0);
+    }
+    const float *angles = rope ? rope + position * rope_dim : NULL;
+    const size_t pairs = rope ? rope_dim / 2 : 0;
+    for (size_t i = lane; i < pairs; i += WARP) {
+        float u = __ldcg(in + i), v = __ldcg(in + i + pairs);
+        if (norm.weight) {
+            u = norm_value(norm, s, half, u, i);
+            v = norm_value(norm, s, half, v, i + pairs);
+        }
+        const float cosine = angles[i], sine = angles[i + pairs];
+        const float a = round_if(half, u * cosine), b = round_if(half, -v * sine);
+        const float c = round_if(half, v * cosine), e = round_if(half, u * sine);
+        out[i] = round_if(half, a + b);
+        out[i + pairs] = round_if(half, c + e);
+    }
+    for (size_t i = 2 * pairs + lane; i < d; i += WARP)
+        out[i] = norm.weight ? norm_value(norm, s, half, __ldcg(in + i), i) : __ldcg(in + i);
 }
 
 #endif

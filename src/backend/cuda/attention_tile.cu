@@ -1,7 +1,7 @@
-/* Attention of many queries without tensor cores. Scores are never in memory: a tile of queries goes over the keys
- * twice, first for the largest score of each query, then for the weights and their products with
- * the values. Twice, because in a 16-bit model a weight is rounded after the largest score is taken
- * off; with a running maximum it would be another number. */
+/* Attention of many queries without tensor cores. Scores are never in memory: a tile of queries
+ * goes over the keys twice, first for the largest score of each query, then for the weights and
+ * their products with the values. Twice, because in a 16-bit model a weight is rounded after the
+ * largest score is taken off; with a running maximum it would be another number. */
 #include "backend/cuda/attention.cuh"
 #include "backend/cuda/operand.cuh"
 

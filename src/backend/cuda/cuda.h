@@ -41,54 +41,13 @@ typedef struct {
 
 /* ---- the queue ------------------------------------------------------------------------------- */
 
-typedef enum {
-    NODE_EMBED,
-    NODE_NORM,
-    NODE_NORM_MANY,
-    NODE_COPY,
-    NODE_LINEAR,
-    NODE_QUANTIZE,
-    NODE_CONVERT,
-    NODE_DECODE,
-    NODE_GEMM,
-    NODE_FINISH,
-    NODE_TILE,
-    NODE_PLACE,
-    NODE_ATTEND,
-    NODE_ATTEND_ONE,
-    NODE_ARGMAX,
-    NODE_SCORE,
-    NODE_SCORE_PANEL,
-    NODE_SCORE_PANELS,
-    NODE_KINDS,
-} node_kind;
-
-/* Unused bytes are zero, so that nodes can be compared as bytes. */
-typedef struct {
-    node_kind kind;
-    union {
-        cuda_embed_args embed;
-        cuda_norm_args norm;
-        cuda_copy_args copy;
-        cuda_linear_args linear;
-        cuda_quantize_args quantize;
-        cuda_convert_args convert;
-        cuda_decode_args decode;
-        cuda_gemm_args gemm;
-        cuda_finish_args finish;
-        cuda_tile_args tile;
-        cuda_attention_args attention;
-        cuda_head_args head;
-        cuda_score_args score;
-    } args;
-} cuda_node;
-
 enum { MAX_NODES = 2048, MAX_GRAPHS = 32, MAX_SEEN = 64 };
 
 /* A list of nodes that was run before. */
 typedef struct {
     cudaGraphExec_t exec;
     cuda_node *nodes;
+    cuda_node *there; /* planned, on the device */
     size_t n_nodes, step_bytes;
     uint64_t last_use;
 } cuda_graph;
@@ -144,7 +103,10 @@ typedef struct {
     size_t refused;          /* bytes of the last allocation that failed */
     cuda_meter meter;
 
-    cuda_node *nodes; /* (MAX_NODES) */
+    cuda_node *nodes;   /* (MAX_NODES) */
+    cuda_node *planned; /* the same with programs' plans */
+    cuda_node *there;   /* the planned on the device, where there is no graph of them */
+    unsigned *counters; /* of a program */
     size_t n_nodes;
     cuda_graph graphs[MAX_GRAPHS];
     uint64_t seen[MAX_SEEN];
@@ -179,10 +141,13 @@ enum { CUDA_FEW_ROWS = 64 };
 bg_status cuda_begin(cuda_backend *cuda, size_t step_bytes, size_t n_nodes, bg_error *err);
 /* Copies n bytes to the step's data; returns where they will be on the device. */
 const void *cuda_put(cuda_backend *cuda, const void *data, size_t n);
+/* The same with n zeros. */
+void *cuda_put_zeros(cuda_backend *cuda, size_t n);
 /* Adds a node; its arguments are all zero. */
 cuda_node *cuda_push(cuda_backend *cuda, node_kind kind);
 /* Runs everything that is queued, and waits for it. */
 bg_status cuda_flush(cuda_backend *cuda, bg_error *err);
+bg_status cuda_queue_create(cuda_backend *cuda, bg_error *err);
 void cuda_queue_free(cuda_backend *cuda);
 
 /* ---- memory and errors ----------------------------------------------------------------------- */

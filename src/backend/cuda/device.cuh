@@ -59,6 +59,29 @@ static inline unsigned blocks_for(size_t n, size_t each)
     return (unsigned)((n + each - 1) / each);
 }
 
+/* ---- loads ----------------------------------------------------------------------------------- */
+
+template <int BYTES> struct words {
+    uint32_t w[BYTES / 4];
+};
+
+/* Weights are read once in a step: they need not stay in the first-level cache. */
+template <int BYTES> static __device__ __forceinline__ words<BYTES> load_weights(const void *p)
+{
+    words<BYTES> v;
+    if constexpr (BYTES == 16)
+        asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(v.w[0]), "=r"(v.w[1]), "=r"(v.w[2]), "=r"(v.w[3])
+                     : "l"(p));
+    else if constexpr (BYTES == 8)
+        asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];"
+                     : "=r"(v.w[0]), "=r"(v.w[1])
+                     : "l"(p));
+    else
+        asm volatile("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(v.w[0]) : "l"(p));
+    return v;
+}
+
 /* ---- numbers --------------------------------------------------------------------------------- */
 
 static __device__ __forceinline__ float round_half(float x)

@@ -70,12 +70,14 @@ bg_status cuda_argmax(bg_backend *backend, const bg_weight *head, const bg_weigh
     for (size_t first = 0; first < n_rows; first += loop.rows) {
         const size_t n = bg_min_size(loop.rows, n_rows - first);
         BG_TRY(chunk(cuda, &loop, first, n, err));
-        BG_TRY(cuda_begin(cuda, 0, 1, err));
+        BG_TRY(cuda_begin(cuda, n * sizeof(uint64_t) + sizeof(uint64_t), 1, err));
         cuda_head_args *a = &cuda_push(cuda, NODE_ARGMAX)->args.head;
         a->logits = cuda->logits.data;
         a->n_rows = n;
         a->cols = head->rows;
         a->partial = cuda->partial.data;
+        a->best = cuda_put_zeros(cuda, (n + 1) * sizeof(uint64_t));
+        a->n_done = (unsigned *)(void *)(a->best + n);
         a->ids = (int32_t *)(void *)cuda->results + first;
     }
     BG_TRY(cuda_flush(cuda, err));

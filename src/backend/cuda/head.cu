@@ -1,28 +1,7 @@
 /* What is asked of logits: each row's largest, and the log-likelihood of a target. */
-#include "backend/cuda/device.cuh"
+#include "backend/cuda/head.cuh"
 
 enum { THREADS = 256, SCORE_THREADS = 512 };
-
-/* Order of floats as that of unsigned integers, and the lower column first on a tie. */
-static __device__ uint64_t sort_key(float x, size_t col)
-{
-    uint32_t bits = __float_as_uint(x);
-    bits = bits & 0x80000000 ? ~bits : bits | 0x80000000;
-    if (isnan(x)) bits = 0;
-    return (uint64_t)bits << 32 | (0xFFFFFFFFu - (uint32_t)col);
-}
-
-static __device__ uint64_t block_largest(uint64_t best, uint64_t *room)
-{
-    for (int i = WARP / 2; i > 0; i /= 2) {
-        uint64_t other = __shfl_xor_sync(0xFFFFFFFF, best, i);
-        best = other > best ? other : best;
-    }
-    if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = best;
-    __syncthreads();
-    for (unsigned i = 0; i < blockDim.x / WARP; i++) best = room[i] > best ? room[i] : best;
-    return best;
-}
 
 static __global__ void argmax_parts(cuda_head_args a)
 {

@@ -42,9 +42,10 @@ typedef struct {
      * one before it ends, and waits for its results where it needs them. */
     bool overlap;
     bool tensor_cores; /* products of 16 x 16 binary16 numbers: 8.0 and later */
+    bool programs;     /* compute capability 8.0 and later */
 } cuda_launch;
 
-enum { CUDA_MAX_LOOKUPS = 3, CUDA_MAX_PARTS = 3 };
+enum { CUDA_MAX_LOOKUPS = 3, CUDA_MAX_PARTS = 4 };
 
 typedef struct {
     cuda_matrix tables[CUDA_MAX_LOOKUPS];
@@ -105,22 +106,37 @@ typedef struct {
     void *outlier_in, *outlier_weights;
 } cuda_quantized;
 
-/* One to three layers of one input: query, key and value; or, `gated`, the first one's result
- * multiplies the second one's, and only that is written. */
+/* Two layers whose results meet in one that is written. */
+typedef enum {
+    CUDA_NOT_PAIRED,
+    CUDA_GATED, /* the first one's multiplies the second one's, activated */
+    /* The first one's, which is written, too, is the second one's addend. The second has an input
+     * of its own. Programs only. */
+    CUDA_ADDED,
+} cuda_pairing;
+
+/* One to four layers of one input: query, key and value; or a pair. */
 typedef struct {
     cuda_matrix w[CUDA_MAX_PARTS];
     cuda_epilogue epilogue[CUDA_MAX_PARTS];
     int n_parts;
-    bool gated;
+    cuda_pairing paired;
     const float *in; /* (n_rows, cols) */
     size_t n_rows, cols;
-    /* With a norm, it is that of `in` (one row, half or not as norm_half) that is multiplied; it is
-     * also written to `normed`. */
+    const float *second_in; /* CUDA_ADDED: (n_rows, w[1].cols) */
+    /* With a norm, it is that of `in` (half or not as norm_half; one row, or in programs as many as
+     * are multiplied at once) that is multiplied; it is also written to `normed`. */
     cuda_norm norm;
     bool norm_half;
     float *normed;
-    cuda_quantized quantized; /* int8 with several rows */
+    cuda_quantized quantized; /* int8 with several rows, but for programs */
     const float *reciprocals; /* (1024), see cuda_encode_args */
+    /* Programs: the plan, bg_cuda_program_plan's. */
+    uint32_t rows_at_once, row_shift; /* the latter's logarithm, rounded up */
+    uint32_t k_shift;                 /* of the groups of warps that share a tile's steps */
+    uint32_t sums_bytes;
+    /* Tiles of each block, and blocks that have one more; a part's first tile. */
+    uint32_t tiles_each, tiles_extra, first_tile[CUDA_MAX_PARTS];
 } cuda_linear_args;
 
 typedef struct {
@@ -210,6 +226,8 @@ typedef struct {
     float *out;
     size_t out_stride;
     cuda_operand operand; /* bg_cuda_attend alone */
+    /* Programs: heads that share keys, and inverses for program.cuh's divide. */
+    uint32_t group, head_inverse, group_inverse, column_inverse;
     /* bg_backend_ops.store: keys and values go to the cache as they are, and nothing else is done.
      */
     bool store_only;
@@ -223,6 +241,8 @@ typedef struct {
     const float *logits; /* (n_rows, cols) */
     size_t n_rows, cols;
     uint64_t *partial;      /* argmax: (n_rows, CUDA_ARGMAX_PARTS) */
+    uint64_t *best;         /* argmax in a program: (n_rows) zeros */
+    unsigned *n_done;       /* ... and one */
     int32_t *ids;           /* argmax */
     const int32_t *targets; /* score */
     double *nll;            /* score */
@@ -265,6 +285,50 @@ typedef struct {
     uint8_t *scale_codes;
     float *scale_absmax;
 } cuda_double_quant_args;
+
+/* ---- nodes ----------------------------------------------------------------------------------- */
+
+typedef enum {
+    NODE_EMBED,
+    NODE_NORM,
+    NODE_NORM_MANY,
+    NODE_COPY,
+    NODE_LINEAR,
+    NODE_QUANTIZE,
+    NODE_CONVERT,
+    NODE_DECODE,
+    NODE_GEMM,
+    NODE_FINISH,
+    NODE_TILE,
+    NODE_PLACE,
+    NODE_ATTEND,
+    NODE_ATTEND_ONE,
+    NODE_ARGMAX,
+    NODE_SCORE,
+    NODE_SCORE_PANEL,
+    NODE_SCORE_PANELS,
+    NODE_KINDS,
+} node_kind;
+
+/* Unused bytes are zero, so that nodes can be compared as bytes. */
+typedef struct {
+    node_kind kind;
+    union {
+        cuda_embed_args embed;
+        cuda_norm_args norm;
+        cuda_copy_args copy;
+        cuda_linear_args linear;
+        cuda_quantize_args quantize;
+        cuda_convert_args convert;
+        cuda_decode_args decode;
+        cuda_gemm_args gemm;
+        cuda_finish_args finish;
+        cuda_tile_args tile;
+        cuda_attention_args attention;
+        cuda_head_args head;
+        cuda_score_args score;
+    } args;
+} cuda_node;
 
 #ifdef __cplusplus
 extern "C" {
@@ -309,6 +373,18 @@ cudaError_t bg_cuda_score_panel(const cuda_score_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_score_panels(const cuda_score_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_encode(const cuda_encode_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_double_quant(const cuda_double_quant_args *a, const cuda_launch *l);
+
+/* ---- programs: program.cu -------------------------------------------------------------------- */
+
+/* Whether a program takes the node; writes the plan into it, and the bytes of shared memory it
+ * needs to *shared. */
+bool bg_cuda_program_plan(cuda_node *node, const cuda_launch *l, size_t *shared);
+/* Whether a planned node can be of the program that a planned linear layer is of. */
+bool bg_cuda_program_joins(const cuda_node *linear, const cuda_node *other);
+/* Runs n planned nodes that join; they lie in host and in device memory. `counters`: two zeros on
+ * the device, which are zeros again when it is done; `shared`: the most that one of them needs. */
+cudaError_t bg_cuda_program(const cuda_node *host, const cuda_node *nodes, size_t n,
+                            unsigned *counters, size_t shared, const cuda_launch *l);
 
 /* Name of the kernel for few rows. */
 const char *bg_cuda_linear_name(bg_format_id format);

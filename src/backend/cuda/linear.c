@@ -1,9 +1,11 @@
 /* Linear layers of few rows to nodes. They run on kernels of our own, which read the packed weights
  * once, and merge with what stands before them in the queue:
- *   - layers of the same input (query, key and value) are one kernel;
+ *   - layers of the same input (query, key and value) are one node, also with an attention between
+ *     them that has nothing to do with the last (a parallel block's MLP);
  *   - so are a gate and what it multiplies, whose product alone is then written;
- *   - a norm of one row is computed by the layers behind it (and still written, for others).
- * Many rows are in product.c. */
+ *   - and two layers whose results are added (a parallel block's attention and MLP), in a program;
+ *   - a norm is computed by the layers behind it (and still written, for others): of one row, and
+ * in a program of as many as are multiplied at once. Many rows are in product.c. */
 #include "backend/cuda/cuda.h"
 
 #include <string.h>
@@ -13,7 +15,30 @@ static bool plain(const cuda_epilogue *e)
     return !e->multiplier && !e->addend && !e->residual;
 }
 
-/* ---- few rows: merging ----------------------------------------------------------------------- */
+/* ---- merging --------------------------------------------------------------------------------- */
+
+/* Whether a program takes a layer that no other kernel does. */
+static bool program_takes(const cuda_backend *cuda, const cuda_linear_args *a)
+{
+    cuda_node node;
+    size_t shared;
+    memset(&node, 0, sizeof node);
+    node.kind = NODE_LINEAR;
+    node.args.linear = *a;
+    return bg_cuda_program_plan(&node, &cuda->launch, &shared);
+}
+
+static void fill(cuda_backend *cuda, const bg_linear *l, const cuda_epilogue *e,
+                 cuda_linear_args *a)
+{
+    a->w[0] = *cuda_matrix_of(l->weight);
+    a->epilogue[0] = *e;
+    a->n_parts = 1;
+    a->in = cuda_values(l->in);
+    a->n_rows = l->n_rows;
+    a->cols = l->in->cols;
+    a->reciprocals = cuda_reciprocals(cuda);
+}
 
 /* What the layer reads as its input is what the last kernel reads, or wrote as its norm. */
 static bool same_input(const cuda_linear_args *last, const bg_linear *l)
@@ -32,7 +57,7 @@ static bool overwrites_input(const cuda_linear_args *last, const bg_linear *l)
 
 static bool merge_part(cuda_linear_args *last, const bg_linear *l, const cuda_epilogue *e)
 {
-    if (last->gated || last->n_parts == CUDA_MAX_PARTS || !plain(e)) return false;
+    if (last->paired || last->n_parts == CUDA_MAX_PARTS || !plain(e)) return false;
     for (int i = 0; i < last->n_parts; i++)
         if (!plain(&last->epilogue[i])) return false;
     last->w[last->n_parts] = *cuda_matrix_of(l->weight);
@@ -40,49 +65,92 @@ static bool merge_part(cuda_linear_args *last, const bg_linear *l, const cuda_ep
     return true;
 }
 
-static bool merge_gate(cuda_linear_args *last, const bg_linear *l, const cuda_epilogue *e)
+/* Whether the last node's one layer can be the first of a pair with this one. */
+static bool can_pair(const cuda_linear_args *last, const bg_linear *l)
 {
-    const cuda_epilogue *up = &last->epilogue[0];
-    if (last->gated || last->n_parts != 1 || !plain(up) || up->activation != BG_ACTIVATION_NONE)
-        return false;
-    if (e->multiplier != up->out || e->out != up->out || e->addend || e->residual) return false;
-    if (e->multiplier_stride != up->out_stride || last->w[0].rows != l->weight->rows) return false;
+    const cuda_epilogue *first = &last->epilogue[0];
+    return !last->paired && last->n_parts == 1 && plain(first) &&
+           first->activation == BG_ACTIVATION_NONE && last->w[0].rows == l->weight->rows;
+}
+
+static void pair(cuda_linear_args *last, cuda_pairing how, const bg_linear *l,
+                 const cuda_epilogue *e)
+{
     last->w[1] = *cuda_matrix_of(l->weight);
     last->epilogue[1] = *e;
     last->n_parts = 2;
-    last->gated = true;
+    last->paired = how;
+}
+
+static bool merge_gate(cuda_linear_args *last, const bg_linear *l, const cuda_epilogue *e)
+{
+    const cuda_epilogue *up = &last->epilogue[0];
+    if (!can_pair(last, l)) return false;
+    if (e->multiplier != up->out || e->out != up->out || e->addend || e->residual) return false;
+    if (e->multiplier_stride != up->out_stride) return false;
+    pair(last, CUDA_GATED, l, e);
     return true;
 }
 
-/* Makes the layer part of the last node; false where it cannot be. */
+/* Not where a kernel before programs runs it, or the second layer reads what the first writes. */
+static bool merge_sum(const cuda_backend *cuda, cuda_linear_args *last, const bg_linear *l,
+                      const cuda_epilogue *e)
+{
+    const cuda_epilogue *first = &last->epilogue[0];
+    if (!can_pair(last, l) || last->norm.weight || last->n_rows != l->n_rows) return false;
+    if (last->w[0].format != l->weight->format || last->quantized.codes) return false;
+    if (e->addend != first->out || e->addend_stride != first->out_stride || e->multiplier)
+        return false;
+    if (overwrites_input(last, l) || first->out == cuda_values(l->in)) return false;
+    cuda_linear_args both = *last;
+    pair(&both, CUDA_ADDED, l, e);
+    both.second_in = cuda_values(l->in);
+    if (!program_takes(cuda, &both)) return false;
+    pair(last, CUDA_ADDED, l, e);
+    last->second_in = both.second_in;
+    return true;
+}
+
+static bool merge_norm(cuda_backend *cuda, cuda_node *node, const bg_linear *l,
+                       const cuda_epilogue *e)
+{
+    const cuda_norm_args norm = node->args.norm;
+    const float *out = cuda_values(l->out);
+    if (norm.out != cuda_values(l->in) || norm.out == norm.in || norm.n_rows != l->n_rows)
+        return false;
+    if (out == norm.in || out == norm.out || !plain(e)) return false;
+    cuda_linear_args a;
+    memset(&a, 0, sizeof a);
+    fill(cuda, l, e, &a);
+    a.norm = norm.norm;
+    a.norm_half = norm.half;
+    a.normed = norm.out;
+    a.in = norm.in;
+    if (l->n_rows > 1 && !program_takes(cuda, &a)) return false;
+    memset(node, 0, sizeof *node);
+    node->kind = NODE_LINEAR;
+    node->args.linear = a;
+    return true;
+}
+
+/* Makes the layer part of a node that is there; false where it cannot be. */
 static bool merge(cuda_backend *cuda, const bg_linear *l, const cuda_epilogue *e)
 {
     if (cuda->n_nodes == 0) return false;
     cuda_node *node = &cuda->nodes[cuda->n_nodes - 1];
-    if (node->kind == NODE_LINEAR) {
-        cuda_linear_args *last = &node->args.linear;
-        if (!same_input(last, l) || overwrites_input(last, l)) return false;
-        return merge_part(last, l, e) || merge_gate(last, l, e);
-    }
-    if (node->kind != NODE_NORM || l->n_rows != 1) return false;
-    const cuda_norm_args norm = node->args.norm;
     const float *out = cuda_values(l->out);
-    if (norm.out != cuda_values(l->in) || norm.out == norm.in || norm.n_rows != 1) return false;
-    if (out == norm.in || out == norm.out || !plain(e)) return false;
-    memset(node, 0, sizeof *node);
-    node->kind = NODE_LINEAR;
-    cuda_linear_args *a = &node->args.linear;
-    a->norm = norm.norm;
-    a->norm_half = norm.half;
-    a->normed = norm.out;
-    a->in = norm.in;
-    a->n_rows = 1;
-    a->cols = norm.cols;
-    a->w[0] = *cuda_matrix_of(l->weight);
-    a->epilogue[0] = *e;
-    a->n_parts = 1;
-    a->reciprocals = cuda_reciprocals(cuda);
-    return true;
+    if (node->kind == NODE_NORM) return merge_norm(cuda, node, l, e);
+    if (node->kind == NODE_ATTEND_ONE && cuda->n_nodes > 1) {
+        const cuda_attention_args *a = &node->args.attention;
+        if (out == a->qkv || out == a->out) return false;
+        node--;
+    }
+    if (node->kind != NODE_LINEAR) return false;
+    cuda_linear_args *last = &node->args.linear;
+    const bool newest = node == &cuda->nodes[cuda->n_nodes - 1];
+    if (newest && merge_sum(cuda, last, l, e)) return true;
+    if (!same_input(last, l) || overwrites_input(last, l)) return false;
+    return merge_part(last, l, e) || (newest && merge_gate(last, l, e));
 }
 
 /* ---- few rows -------------------------------------------------------------------------------- */
@@ -91,23 +159,18 @@ static bg_status few_rows(cuda_backend *cuda, const bg_linear *l, bg_error *err)
 {
     const bool merges = bg_cuda_linear_merges(l->weight->format, l->in->cols, &cuda->launch);
     cuda_epilogue e;
+    cuda_linear_args a;
     memset(&e, 0, sizeof e);
+    memset(&a, 0, sizeof a);
     cuda_fill_epilogue(l, &e);
     if (merges && merge(cuda, l, &e)) return BG_OK;
-    cuda_quantized q = {0};
-    const bool int8 = bg_format_is_int8(l->weight->format) && (l->n_rows > 1 || !merges);
-    if (int8) BG_TRY(cuda_quantized_room(cuda, l->n_rows, l->in->cols, &q, err));
+    fill(cuda, l, &e, &a);
+    const bool int8 = bg_format_is_int8(l->weight->format) && (l->n_rows > 1 || !merges) &&
+                      !program_takes(cuda, &a);
+    if (int8) BG_TRY(cuda_quantized_room(cuda, l->n_rows, l->in->cols, &a.quantized, err));
     BG_TRY(cuda_begin(cuda, 0, 2, err));
-    if (int8) cuda_quantize_input(cuda, l, &q);
-    cuda_linear_args *a = &cuda_push(cuda, NODE_LINEAR)->args.linear;
-    a->w[0] = *cuda_matrix_of(l->weight);
-    a->epilogue[0] = e;
-    a->n_parts = 1;
-    a->in = cuda_values(l->in);
-    a->n_rows = l->n_rows;
-    a->cols = l->in->cols;
-    a->quantized = q;
-    a->reciprocals = cuda_reciprocals(cuda);
+    if (int8) cuda_quantize_input(cuda, l, &a.quantized);
+    cuda_push(cuda, NODE_LINEAR)->args.linear = a;
     return BG_OK;
 }
 

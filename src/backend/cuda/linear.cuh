@@ -22,28 +22,8 @@ __host__ __device__ constexpr bool is_4bit(kind k)
     return k == KIND_4BIT || k == KIND_4BIT_DQ;
 }
 
-/* ---- loads ----------------------------------------------------------------------------------- */
-
-template <int BYTES> struct words {
-    uint32_t w[BYTES / 4];
-};
-
-/* Weights are read once in a step: they need not stay in the first-level cache. */
-template <int BYTES> static __device__ __forceinline__ words<BYTES> load_weights(const void *p)
-{
-    words<BYTES> v;
-    if constexpr (BYTES == 16)
-        asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(v.w[0]), "=r"(v.w[1]), "=r"(v.w[2]), "=r"(v.w[3])
-                     : "l"(p));
-    else if constexpr (BYTES == 8)
-        asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];"
-                     : "=r"(v.w[0]), "=r"(v.w[1])
-                     : "l"(p));
-    else
-        asm volatile("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(v.w[0]) : "l"(p));
-    return v;
-}
+/* ---- decoding ---------------------------------------------------------------------------------
+ */
 
 /* Four values number 4j to 4j + 3 of a lane's words. 4-bit codes are looked up in a table that has
  * every entry once for each lane, so that no two lanes want the same bank of shared memory. */
@@ -109,7 +89,7 @@ static __host__ __device__ __forceinline__ size_t groups_of(const cuda_linear_ar
 {
     constexpr int HALF = R > 1 ? R / 2 : 1;
     size_t groups = 0;
-    if (a.gated) return (a.w[0].rows + HALF - 1) / HALF;
+    if (a.paired) return (a.w[0].rows + HALF - 1) / HALF;
     for (int i = 0; i < a.n_parts; i++) groups += (a.w[i].rows + R - 1) / R;
     return groups;
 }
@@ -117,8 +97,8 @@ static __host__ __device__ __forceinline__ size_t groups_of(const cuda_linear_ar
 template <int R>
 static __device__ __forceinline__ row_set rows_of(const cuda_linear_args &a, size_t group)
 {
-    row_set s = {group * (a.gated ? R / 2 : R), 0};
-    if (a.gated) return s;
+    row_set s = {group * (a.paired ? R / 2 : R), 0};
+    if (a.paired) return s;
     for (; s.part < a.n_parts - 1; s.part++) {
         const size_t groups = (a.w[s.part].rows + R - 1) / R;
         if (group < groups) break;
@@ -133,9 +113,9 @@ template <int R>
 static __device__ __forceinline__ const cuda_matrix &row_of(const cuda_linear_args &a, row_set s,
                                                             int r, size_t *row)
 {
-    const int part = a.gated ? r / (R > 1 ? R / 2 : 1) : s.part;
+    const int part = a.paired ? r / (R > 1 ? R / 2 : 1) : s.part;
     const cuda_matrix &w = a.w[part];
-    *row = s.first + (a.gated ? r % (R > 1 ? R / 2 : 1) : r);
+    *row = s.first + (a.paired ? r % (R > 1 ? R / 2 : 1) : r);
     if (*row >= w.rows) *row = w.rows - 1;
     return w;
 }
@@ -263,7 +243,7 @@ static __device__ __forceinline__ lane_end load_end(const cuda_linear_args &a, s
     const row_set set = rows_of<R>(a, group);
     size_t row;
     const cuda_matrix &w = row_of<R>(a, set, (int)r, &row);
-    const float *bias = a.epilogue[a.gated ? r / (R > 1 ? R / 2 : 1) : set.part].bias;
+    const float *bias = a.epilogue[a.paired ? r / (R > 1 ? R / 2 : 1) : set.part].bias;
     if (bias) end.bias = bias[row];
     if (K == KIND_INT8) end.scale = w.scales[row];
     return end;
@@ -341,14 +321,14 @@ static __global__ void __launch_bounds__(LINEAR_THREADS, 2) linear_few(cuda_line
     const unsigned passes = (unsigned)shape::passes(a.cols);
     for (; group < groups; group += step) {
         const row_set set = rows_of<R>(a, group);
-        const int part = a.gated ? 1 : set.part;
+        const int part = a.paired ? 1 : set.part;
         const cuda_epilogue &e = a.epilogue[part];
         const size_t my_row = set.first + my_r;
         const bool mine =
-            my_r < (a.gated ? HALF : R) && first + my_m < a.n_rows && my_row < a.w[part].rows;
+            my_r < (a.paired ? HALF : R) && first + my_m < a.n_rows && my_row < a.w[part].rows;
         const size_t m = first + my_m;
         float factor = 1, addend = 0, residual = 0;
-        if (mine && !a.gated) {
+        if (mine && !a.paired) {
             if (e.multiplier) factor = e.multiplier[m * e.multiplier_stride + my_row];
             if (e.addend) addend = e.addend[m * e.addend_stride + my_row];
             if (e.residual) residual = e.residual[m * e.residual_stride + my_row];
@@ -386,7 +366,7 @@ static __global__ void __launch_bounds__(LINEAR_THREADS, 2) linear_few(cuda_line
                 }
             }
         }
-        const cuda_epilogue &mine_e = a.epilogue[a.gated ? (my_r >= HALF) : set.part];
+        const cuda_epilogue &mine_e = a.epilogue[a.paired ? (my_r >= HALF) : set.part];
         if constexpr (K == KIND_INT8) {
             y = y * one.absmax * end.scale;
             y = mine_e.bias ? __fmaf_rn(y, INT8_SCALE, end.bias) : y * INT8_SCALE;
@@ -397,14 +377,14 @@ static __global__ void __launch_bounds__(LINEAR_THREADS, 2) linear_few(cuda_line
             y = round_if(e.half, y);
         }
         end = next_end;
-        if (a.gated) {
+        if (a.paired) {
             factor = y; /* of the first part */
             y = __shfl_down_sync(0xFFFFFFFF, y, HALF * MT);
         }
         if (!mine) continue;
         y = activate(e.activation, e.half, y);
         if (e.activation != BG_ACTIVATION_NONE) y = round_if(e.half, y);
-        if (a.gated || e.multiplier) y = round_if(e.half, y * factor);
+        if (a.paired || e.multiplier) y = round_if(e.half, y * factor);
         if (e.addend) y = round_if(e.half, y + addend);
         if (e.residual) y = round_if(e.half, y + residual);
         e.out[m * e.out_stride + my_row] = y;
@@ -447,7 +427,7 @@ static cudaError_t choose_rows(const cuda_linear_args &a, const cuda_launch *l)
 {
     const size_t most = (size_t)l->max_shared - 1024;
     size_t rows = 0;
-    for (int i = 0; i < (a.gated ? 2 : a.n_parts); i++) rows += a.w[i].rows;
+    for (int i = 0; i < (a.paired ? 2 : a.n_parts); i++) rows += a.w[i].rows;
     if (a.n_rows > 4 && linear_shape<K, BYTES, 8, 2>::shared(a.cols) <= most)
         return launch_few<K, BYTES, 8, 2>(a, l);
     if (a.n_rows > 2 && linear_shape<K, BYTES, 4, 2>::shared(a.cols) <= most)
@@ -459,7 +439,7 @@ static cudaError_t choose_rows(const cuda_linear_args &a, const cuda_launch *l)
      * decoding 4 bits profits from more. */
     const size_t enough = units * (is_4bit(K) ? 8 : 14);
     if (rows / 4 >= enough) return launch_few<K, BYTES, 1, 4>(a, l);
-    if (a.gated || rows / 2 >= enough) return launch_few<K, BYTES, 1, 2>(a, l);
+    if (a.paired || rows / 2 >= enough) return launch_few<K, BYTES, 1, 2>(a, l);
     return launch_few<K, BYTES, 1, 1>(a, l);
 }
 

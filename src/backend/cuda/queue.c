@@ -1,7 +1,8 @@
-/* The queue. An operation's nodes wait here until a result is wanted. Then the same nodes with the
- * same arguments, as every step of a decoding loop has them, are a graph that was made the second
- * time and is launched with one call; others are launched one by one. Equal arguments, addresses
- * included, mean equal launches, so a graph cannot be out of date. */
+/* The queue. An operation's nodes wait here until a result is wanted. Neighbours that a program
+ * takes (program.cuh) are launched as one, others by a kernel each. The same nodes with the same
+ * arguments, as every step of a decoding loop has them, are a graph that was made the second time
+ * and is launched with one call. Equal arguments, addresses included, mean equal launches, so a
+ * graph cannot be out of date. */
 #include "backend/cuda/cuda.h"
 
 #include "core/alloc.h"
@@ -9,7 +10,7 @@
 
 #include <string.h>
 
-enum { STEP_ALIGN = 16, STEP_LEAST = 64 << 10 };
+enum { STEP_ALIGN = 16, STEP_LEAST = 64 << 10, COUNTERS = 2 };
 
 /* ---- the nodes' kernels ---------------------------------------------------------------------- */
 
@@ -66,19 +67,69 @@ static const struct {
     [NODE_SCORE_PANELS] = {"log-likelihoods of all panels", run_score_panels},
 };
 
-static bg_status launch_all(cuda_backend *cuda, bg_error *err)
+/* ---- programs -------------------------------------------------------------------------------- */
+
+/* A stretch of nodes that run at once: as a program, or one by a kernel of its own. */
+typedef struct {
+    size_t n, shared;
+    bool program;
+} stretch;
+
+/* The stretch that begins with a node. Plans are written to cuda->planned. A program has a linear
+ * layer, or it is not worth its start. */
+static stretch next_stretch(cuda_backend *cuda, size_t first)
 {
+    stretch s = {0};
+    const cuda_node *linear = NULL;
+    for (size_t i = first; i < cuda->n_nodes && (s.n == 0 || !cuda->check_each); i++) {
+        cuda_node *n = &cuda->planned[i];
+        size_t shared;
+        *n = cuda->nodes[i];
+        if (!bg_cuda_program_plan(n, &cuda->launch, &shared)) break;
+        if (linear && !bg_cuda_program_joins(linear, n)) break;
+        if (!linear && n->kind == NODE_LINEAR) {
+            /* The nodes before it may be of another kind's programs. */
+            linear = n;
+            for (size_t k = first; k < i; k++)
+                if (!bg_cuda_program_joins(linear, &cuda->planned[k])) return (stretch){.n = 1};
+        }
+        s.shared = bg_max_size(s.shared, shared);
+        s.n++;
+    }
+    if (!linear) return (stretch){.n = 1};
+    s.program = true;
+    return s;
+}
+
+/* Launches what is queued; `there` is where the planned nodes lie on the device. */
+static bg_status launch_all(cuda_backend *cuda, const cuda_node *there, bg_error *err)
+{
+    const cudaStream_t stream = cuda->launch.stream;
     if (cuda->step_bytes > 0)
         BG_TRY(cuda_check(cudaMemcpyAsync(cuda->step_device, cuda->step_host, cuda->step_bytes,
-                                          cudaMemcpyHostToDevice, cuda->launch.stream),
+                                          cudaMemcpyHostToDevice, stream),
                           "copying a step's data", err));
-    for (size_t i = 0; i < cuda->n_nodes; i++) {
-        const cuda_node *n = &cuda->nodes[i];
-        cudaError_t e = kinds[n->kind].run(cuda, n);
-        if (e == cudaSuccess && cuda->check_each) e = cudaStreamSynchronize(cuda->launch.stream);
-        BG_TRY(cuda_check(e, kinds[n->kind].name, err));
+    for (size_t i = 0; i < cuda->n_nodes;) {
+        const cuda_node *n = &cuda->planned[i];
+        const stretch s = next_stretch(cuda, i);
+        const char *name = s.n > 1 ? "a program" : kinds[n->kind].name;
+        cudaError_t e =
+            s.program ? bg_cuda_program(n, there + i, s.n, cuda->counters, s.shared, &cuda->launch)
+                      : kinds[n->kind].run(cuda, n);
+        if (e == cudaSuccess && cuda->check_each) e = cudaStreamSynchronize(stream);
+        BG_TRY(cuda_check(e, name, err));
+        i += s.n;
     }
     return BG_OK;
+}
+
+/* Plans all nodes and copies them to the device. */
+static bg_status send_nodes(cuda_backend *cuda, cuda_node *there, bg_error *err)
+{
+    for (size_t i = 0; i < cuda->n_nodes; i += next_stretch(cuda, i).n) continue;
+    return cuda_check(cudaMemcpyAsync(there, cuda->planned, cuda->n_nodes * sizeof *there,
+                                      cudaMemcpyHostToDevice, cuda->launch.stream),
+                      "copying a program", err);
 }
 
 /* ---- graphs ---------------------------------------------------------------------------------- */
@@ -111,9 +162,10 @@ static bool seen_before(cuda_backend *cuda)
     return false;
 }
 
-static void free_graph(cuda_graph *g)
+static void free_graph(cuda_backend *cuda, cuda_graph *g)
 {
     if (g->exec) cudaGraphExecDestroy(g->exec);
+    cuda_release(cuda, g->there, g->n_nodes * sizeof *g->there);
     bg_free(g->nodes);
     *g = (cuda_graph){0};
 }
@@ -125,24 +177,28 @@ static cuda_graph *make_graph(cuda_backend *cuda)
     cuda_graph *g = &cuda->graphs[0];
     for (int i = 1; i < MAX_GRAPHS; i++)
         if (cuda->graphs[i].last_use < g->last_use) g = &cuda->graphs[i];
-    free_graph(g);
+    free_graph(cuda, g);
+    const size_t n = cuda->n_nodes;
     cudaGraph_t graph = NULL;
-    bool ok = cudaStreamBeginCapture(cuda->launch.stream, cudaStreamCaptureModeThreadLocal) ==
-              cudaSuccess;
+    g->n_nodes = n;
+    g->there = cuda_alloc(cuda, n * sizeof *g->there, "a program", NULL);
+    g->nodes = bg_alloc_array(n, sizeof *g->nodes);
+    bool ok = g->there && g->nodes && send_nodes(cuda, g->there, NULL) == BG_OK &&
+              cudaStreamSynchronize(cuda->launch.stream) == cudaSuccess &&
+              cudaStreamBeginCapture(cuda->launch.stream, cudaStreamCaptureModeThreadLocal) ==
+                  cudaSuccess;
     if (ok) {
-        ok = launch_all(cuda, NULL) == BG_OK;
+        ok = launch_all(cuda, g->there, NULL) == BG_OK;
         ok = cudaStreamEndCapture(cuda->launch.stream, &graph) == cudaSuccess && ok;
     }
     if (ok) ok = cudaGraphInstantiate(&g->exec, graph, 0) == cudaSuccess;
     if (graph) cudaGraphDestroy(graph);
-    g->nodes = ok ? bg_alloc_array(cuda->n_nodes, sizeof *g->nodes) : NULL;
-    if (!g->nodes) {
+    if (!ok) {
         cudaGetLastError();
-        free_graph(g);
+        free_graph(cuda, g);
         return NULL;
     }
-    memcpy(g->nodes, cuda->nodes, cuda->n_nodes * sizeof *g->nodes);
-    g->n_nodes = cuda->n_nodes;
+    memcpy(g->nodes, cuda->nodes, n * sizeof *g->nodes);
     g->step_bytes = cuda->step_bytes;
     return g;
 }
@@ -162,8 +218,10 @@ bg_status cuda_flush(cuda_backend *cuda, bg_error *err)
     bg_status status = BG_OK;
     if (cuda->n_nodes > 0) {
         cuda_graph *g = get_graph(cuda);
-        status = g ? cuda_check(cudaGraphLaunch(g->exec, cuda->launch.stream), "a step", err)
-                   : launch_all(cuda, err);
+        if (g)
+            status = cuda_check(cudaGraphLaunch(g->exec, cuda->launch.stream), "a step", err);
+        else if ((status = send_nodes(cuda, cuda->there, err)) == BG_OK)
+            status = launch_all(cuda, cuda->there, err);
         cuda->n_nodes = 0;
     }
     cuda->step_bytes = cuda->sequences_bytes = 0;
@@ -174,10 +232,26 @@ bg_status cuda_flush(cuda_backend *cuda, bg_error *err)
 
 void cuda_queue_free(cuda_backend *cuda)
 {
-    for (int i = 0; i < MAX_GRAPHS; i++) free_graph(&cuda->graphs[i]);
+    for (int i = 0; i < MAX_GRAPHS; i++) free_graph(cuda, &cuda->graphs[i]);
     bg_free(cuda->nodes);
+    bg_free(cuda->planned);
+    cuda_release(cuda, cuda->there, MAX_NODES * sizeof *cuda->there);
+    cuda_release(cuda, cuda->counters, COUNTERS * sizeof *cuda->counters);
     cudaFreeHost(cuda->step_host);
     cuda_release(cuda, cuda->step_device, cuda->step_capacity);
+}
+
+bg_status cuda_queue_create(cuda_backend *cuda, bg_error *err)
+{
+    cuda->nodes = bg_calloc(MAX_NODES, sizeof *cuda->nodes);
+    cuda->planned = bg_calloc(MAX_NODES, sizeof *cuda->planned);
+    if (!cuda->nodes || !cuda->planned)
+        return bg_fail_memory(err, MAX_NODES * sizeof *cuda->nodes, "the queue");
+    cuda->there = cuda_alloc(cuda, MAX_NODES * sizeof *cuda->there, "the queue", err);
+    cuda->counters = cuda_alloc(cuda, COUNTERS * sizeof *cuda->counters, "the queue", err);
+    if (!cuda->there || !cuda->counters) return BG_ERR_MEMORY;
+    return cuda_check(cudaMemset(cuda->counters, 0, COUNTERS * sizeof *cuda->counters), "the queue",
+                      err);
 }
 
 /* ---- filling it ------------------------------------------------------------------------------ */
@@ -214,6 +288,14 @@ const void *cuda_put(cuda_backend *cuda, const void *data, size_t n)
     char *to = cuda->step_host + cuda->step_bytes;
     const void *there = cuda->step_device + cuda->step_bytes;
     memcpy(to, data, n);
+    cuda->step_bytes += (n + STEP_ALIGN - 1) / STEP_ALIGN * STEP_ALIGN;
+    return there;
+}
+
+void *cuda_put_zeros(cuda_backend *cuda, size_t n)
+{
+    char *there = cuda->step_device + cuda->step_bytes;
+    memset(cuda->step_host + cuda->step_bytes, 0, n);
     cuda->step_bytes += (n + STEP_ALIGN - 1) / STEP_ALIGN * STEP_ALIGN;
     return there;
 }

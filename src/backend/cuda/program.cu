@@ -1,0 +1,164 @@
+/* Which nodes a program takes - all that a decoding step has - and how it runs them. */
+#include "backend/cuda/program_kernel.cuh"
+
+enum { SHARED_STATIC = 16 << 10, MOST_TABLES = PAIR_TABLE_BYTES + SCALE_MAP_BYTES };
+
+/* Where one row is multiplied by 16-bit weights, kernels that start while the last ones end are
+ * faster than a program, unless there is much to read. */
+#define LARGE_WEIGHTS 80e6
+
+static bool is_large(const cuda_linear_args &a)
+{
+    double bytes = 0;
+    for (int i = 0; i < a.n_parts; i++) bytes += (double)a.w[i].rows * (double)a.w[i].cols * 2;
+    return bytes >= LARGE_WEIGHTS;
+}
+
+template <kind K>
+static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, size_t most, size_t *shared)
+{
+    using shape = tile_shape<K>;
+    const bool added = a.paired == CUDA_ADDED, paired = a.paired != CUDA_NOT_PAIRED;
+    size_t tiles = 0, steps = a.cols / shape::STEP;
+    if (a.cols % shape::STEP != 0 || a.cols >= 1 << 16) return false;
+    if (added) {
+        if (a.w[1].cols % shape::STEP != 0 || a.w[1].cols >= 1 << 16) return false;
+        if (a.w[1].cols / shape::STEP < steps) steps = a.w[1].cols / shape::STEP;
+    }
+    for (int i = 0; i < (paired ? 1 : a.n_parts); i++) tiles += (a.w[i].rows + TILE - 1) / TILE;
+    const size_t units = (size_t)l->multiprocessors;
+    a.tiles_each = (uint32_t)(tiles / units);
+    a.tiles_extra = (uint32_t)(tiles % units);
+    for (int i = 0; i < CUDA_MAX_PARTS; i++) {
+        const size_t before = i == 0 ? 0 : (a.w[i - 1].rows + TILE - 1) / TILE;
+        a.first_tile[i] = i < a.n_parts && !paired
+                              ? (i == 0 ? 0 : a.first_tile[i - 1]) + (uint32_t)before
+                              : UINT32_MAX;
+    }
+    if (paired) a.first_tile[0] = 0;
+    const size_t each = (tiles + units - 1) / units * (paired ? 2 : 1);
+    if (a.norm.weight && a.norm_half != (K == KIND_INT8)) return false;
+    if (shape::BITS == 16 && a.n_rows == 1 && !added && !is_large(a)) return false;
+    for (size_t rows = MOST_ROWS; rows > 0; rows /= 2) {
+        const size_t at_once = a.n_rows < rows ? a.n_rows : rows;
+        const size_t fixed = shape::TABLES + ring_bytes<K>(at_once <= PACKED_ROWS);
+        /* One row's outlier columns are every row's. */
+        if (K == KIND_INT8 && at_once < a.n_rows) return false;
+        if (a.norm.weight && at_once < a.n_rows) return false;
+        size_t input = fixed + staged_bytes(shape::PARTS, (unsigned)at_once, (unsigned)a.cols);
+        if (added) input += staged_bytes(shape::PARTS, (unsigned)at_once, (unsigned)a.w[1].cols);
+        uint32_t row_shift = 0, shift = WARPS_SHIFT;
+        while (1u << row_shift < at_once) row_shift++;
+        double least = 0;
+        for (size_t groups = STEP_WARPS; groups > 0; groups /= 2, shift--) {
+            /* Rounds over the block's tiles, and steps of each with what a tile takes besides. */
+            const size_t at_a_time = STEP_WARPS / groups;
+            const double cost = (double)((each + at_a_time - 1) / at_a_time) *
+                                ((double)((steps + groups - 1) / groups) + 1);
+            const size_t sums =
+                aligned16((groups + (K == KIND_INT8 ? 1 : 0)) * each * (TILE << row_shift) * 4);
+            if (groups > steps || sums + input > most || (least > 0 && cost >= least)) continue;
+            least = cost;
+            a.rows_at_once = (uint32_t)at_once;
+            a.row_shift = row_shift;
+            a.k_shift = shift;
+            a.sums_bytes = (uint32_t)sums;
+            *shared = sums + input;
+        }
+        if (least > 0) return true;
+    }
+    return false;
+}
+
+typedef bool (*plan_function)(cuda_linear_args &a, const cuda_launch *l, size_t most,
+                              size_t *shared);
+
+/* What a format's values are multiplied by before they are rounded to fp16: fp4's are then exact
+ * (twelfths), and of nf4's none is further off than 1.8e-4 of itself (3.3e-4 without). */
+static const struct {
+    plan_function plan;
+    program_launch packed, launch;
+    float code_scale;
+} formats[BG_FORMAT_COUNT] = {
+    /* fp32 */ {},
+    {plan_kind<KIND_F16>, program_f16_packed, program_f16, 1},
+    {plan_kind<KIND_BF16>, program_bf16_packed, program_bf16, 1},
+    {plan_kind<KIND_INT8>, program_int8_packed, program_int8, 1},
+    {plan_kind<KIND_4BIT>, program_4bit_packed, program_4bit, 1.3662f},
+    {plan_kind<KIND_4BIT_DQ>, program_4bit_dq_packed, program_4bit_dq, 1.3662f},
+    {plan_kind<KIND_4BIT>, program_4bit_packed, program_4bit, 12},
+    {plan_kind<KIND_4BIT_DQ>, program_4bit_dq_packed, program_4bit_dq, 12},
+    {plan_kind<KIND_INT8>, program_int8_packed, program_int8, 1},
+};
+
+static bool plan_attention(cuda_attention_args &a, size_t *shared)
+{
+    *shared = MOST_TABLES + a.max_keys * sizeof(float);
+    a.group = (uint32_t)(a.n_heads / a.n_kv_heads);
+    a.head_inverse = inverse_of(a.n_heads);
+    a.group_inverse = inverse_of(a.group);
+    a.column_inverse = inverse_of(a.head_dim / 4);
+    return a.head_dim % 4 == 0 && a.qkv_stride % 4 == 0 && a.half == a.out_half;
+}
+
+bool bg_cuda_program_plan(cuda_node *node, const cuda_launch *l, size_t *shared)
+{
+    *shared = 0;
+    if (!l->programs) return false;
+    switch (node->kind) {
+    case NODE_EMBED:
+        return node->args.embed.n_rows <= MOST_ROWS;
+    case NODE_NORM:
+        return node->args.norm.n_rows <= MOST_ROWS;
+    case NODE_COPY:
+        return node->args.copy.n_rows <= MOST_ROWS;
+    case NODE_ARGMAX:
+        return node->args.head.best != NULL;
+    case NODE_ATTEND_ONE:
+        return plan_attention(node->args.attention, shared);
+    case NODE_LINEAR: {
+        const plan_function plan = formats[node->args.linear.w[0].format].plan;
+        return plan && plan(node->args.linear, l, (size_t)l->max_shared - SHARED_STATIC, shared);
+    }
+    default:
+        return false;
+    }
+}
+
+/* The function that runs a linear layer; others any program runs. */
+static program_launch runs(const cuda_node *node)
+{
+    const cuda_linear_args &a = node->args.linear;
+    if (node->kind != NODE_LINEAR) return NULL;
+    return a.rows_at_once <= PACKED_ROWS ? formats[a.w[0].format].packed
+                                         : formats[a.w[0].format].launch;
+}
+
+/* Attention in a 16-bit model is only in programs of int8 weights, and no other is. */
+static bool fits(const cuda_node *linear, const cuda_node *other)
+{
+    if (other->kind != NODE_ATTEND_ONE) return true;
+    return other->args.attention.half == bg_format_is_int8(linear->args.linear.w[0].format);
+}
+
+bool bg_cuda_program_joins(const cuda_node *linear, const cuda_node *other)
+{
+    if (other->kind != NODE_LINEAR) return fits(linear, other);
+    return runs(linear) == runs(other) &&
+           linear->args.linear.w[0].code == other->args.linear.w[0].code;
+}
+
+cudaError_t bg_cuda_program(const cuda_node *host, const cuda_node *nodes, size_t n,
+                            unsigned *counters, size_t shared, const cuda_launch *l)
+{
+    program_args args = {nodes, (int)n, counters, NULL, 1, NULL};
+    program_launch launch = program_f16_packed;
+    for (size_t i = 0; i < n; i++) {
+        if (!runs(&host[i])) continue;
+        launch = runs(&host[i]);
+        args.code = host[i].args.linear.w[0].code;
+        args.scale_map = host[i].args.linear.w[0].scale_map;
+        args.code_scale = formats[host[i].args.linear.w[0].format].code_scale;
+    }
+    return launch(args, shared, l);
+}

@@ -1,0 +1,154 @@
+/* A step in one launch: a kernel that stays on every multiprocessor, one block on each, and runs a
+ * list of nodes one after the other. Between two nodes the blocks wait for each other; what a node
+ * reads that no other node writes, its weights above all, is asked for before the wait.
+ *
+ *   program.cuh            blocks that wait for each other; loads and sums
+ *   program_input.cuh      a linear layer's input: normed, split or quantized
+ *   program_tile.cuh       a warp's tiles of a matrix, on tensor cores
+ *   program_linear.cuh     linear layers: tiles to outputs
+ *   program_attention.cuh  attention of one query of each sequence
+ *   program_rows.cuh       embeddings, norms, copies, the largest logit
+ *   program_kernel.cuh     the kernel; a file for each family of formats instantiates it
+ *   program.cu             which nodes a program takes, and how many warps share what */
+#ifndef BG_BACKEND_CUDA_PROGRAM_CUH
+#define BG_BACKEND_CUDA_PROGRAM_CUH
+
+#include "backend/cuda/device.cuh"
+
+/* For lambdas, whose captured variables would be in memory otherwise. */
+#define INLINE __attribute__((always_inline))
+
+enum { WARPS_SHIFT = 4, STEP_WARPS = 1 << WARPS_SHIFT, STEP_THREADS = STEP_WARPS * WARP };
+
+/* ---- blocks ---------------------------------------------------------------------------------- */
+
+/* A barrier of all blocks in two halves. What a block wrote before `arrive` every block may read
+ * after `wait`, by load_fresh. */
+struct all_blocks {
+    unsigned *arrived, target;
+
+    __device__ void arrive()
+    {
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrived) : "memory");
+        }
+        target += gridDim.x;
+    }
+    __device__ void wait() const
+    {
+        if (threadIdx.x == 0) {
+            unsigned n;
+            do
+                asm volatile("ld.acquire.gpu.global.u32 %0, [%1];"
+                             : "=r"(n)
+                             : "l"(arrived)
+                             : "memory");
+            while (n < target);
+        }
+        __syncthreads();
+    }
+};
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+/* What another block may have written in this launch: not from the first-level cache. */
+template <typename T> static __device__ __forceinline__ T load_fresh(const T *p)
+{
+    return __ldcg(p);
+}
+
+/* A constant that will be wanted after the wait. */
+static __device__ __forceinline__ void ask_for(const void *p)
+{
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+}
+
+/* ---- arithmetic ------------------------------------------------------------------------------ */
+
+/* x / n by a multiplication, for x n < 2^32; inverse = inverse_of(n). Divisions take as long as all
+ * the rest of a node's preparations. */
+static __host__ __device__ __forceinline__ uint32_t inverse_of(size_t n)
+{
+    return n > 1 ? (uint32_t)(((uint64_t)1 << 32) / n + 1) : 0;
+}
+
+static __device__ __forceinline__ unsigned divide(unsigned x, uint32_t inverse)
+{
+    return inverse ? __umulhi(x, inverse) : x;
+}
+
+/* ---- sums over a team of warps --------------------------------------------------------------- */
+
+/* The block's warps in 1, 2, 4 or 8 teams, one for each row of activations. */
+struct team {
+    unsigned first_warp, warps;
+    unsigned lane, threads; /* a thread's number in its team, and how many there are */
+};
+
+/* `shift`: of the number of teams. */
+static __device__ __forceinline__ team team_of(unsigned shift, unsigned *number)
+{
+    const unsigned threads = STEP_THREADS >> shift, warps = STEP_WARPS >> shift;
+    *number = threadIdx.x / WARP >> (WARPS_SHIFT - shift);
+    return {*number * warps, warps, threadIdx.x & (threads - 1), threads};
+}
+
+/* The whole block calls these; room (STEP_WARPS) is not read by anybody who is still in the last
+ * call with the same room: two calls in turn have two rooms. */
+template <typename T> static __device__ __forceinline__ T team_sum(const team &t, T x, T *room)
+{
+    x = warp_sum(x);
+    if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = x;
+    __syncthreads();
+    x = room[t.first_warp + (threadIdx.x & (t.warps - 1))];
+#pragma unroll
+    for (unsigned i = STEP_WARPS / 2; i > 0; i /= 2) {
+        const T other = __shfl_xor_sync(0xFFFFFFFF, x, (int)i);
+        if (i < t.warps) x += other;
+    }
+    return x;
+}
+
+/* Two sums at once. */
+template <typename T>
+static __device__ __forceinline__ void team_sums(const team &t, T &x, T &y, T *room)
+{
+    for (int i = WARP / 2; i > 0; i /= 2) {
+        x += __shfl_xor_sync(0xFFFFFFFF, x, i);
+        y += __shfl_xor_sync(0xFFFFFFFF, y, i);
+    }
+    if (threadIdx.x % WARP == 0) {
+        room[threadIdx.x / WARP] = x;
+        room[STEP_WARPS + threadIdx.x / WARP] = y;
+    }
+    __syncthreads();
+    const unsigned at = t.first_warp + (threadIdx.x & (t.warps - 1));
+    x = room[at];
+    y = room[STEP_WARPS + at];
+#pragma unroll
+    for (unsigned i = STEP_WARPS / 2; i > 0; i /= 2) {
+        const T a = __shfl_xor_sync(0xFFFFFFFF, x, (int)i),
+                b = __shfl_xor_sync(0xFFFFFFFF, y, (int)i);
+        if (i < t.warps) {
+            x += a;
+            y += b;
+        }
+    }
+}
+
+static __device__ __forceinline__ float team_max(const team &t, float x, float *room)
+{
+    x = warp_max(x);
+    if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = x;
+    __syncthreads();
+    x = room[t.first_warp + (threadIdx.x & (t.warps - 1))];
+#pragma unroll
+    for (unsigned i = STEP_WARPS / 2; i > 0; i /= 2) {
+        const float other = __shfl_xor_sync(0xFFFFFFFF, x, (int)i);
+        if (i < t.warps) x = fmaxf(x, other);
+    }
+    return x;
+}
+
+#endif

@@ -1,0 +1,364 @@
+/* The input of a linear layer of a program, put into shared memory by every block for itself:
+ * normed where a norm is merged with the layer, and then in a form that tensor cores multiply
+ * exactly:
+ *   - with 16-bit and 4-bit weights as two halves, high and low, whose sum is the fp32 value to 22
+ *     bits (16 for bf16); fp16 halves of a value scaled by a power of two that brings the largest
+ * of its row near 2^14, so that none overflows;
+ *   - for LLM.int8() as codes.
+ * A row lies in quads of 16 bytes: four fp32 values, and in the end, in the same place, their high
+ * halves and their low halves. A thread has the same quads all the time. */
+#ifndef BG_BACKEND_CUDA_PROGRAM_INPUT_CUH
+#define BG_BACKEND_CUDA_PROGRAM_INPUT_CUH
+
+#include "backend/cuda/program.cuh"
+
+enum { MOST_ROWS = 8, PACKED_ROWS = 4 }; /* of activations at once */
+
+enum part_type { PARTS_F16, PARTS_BF16, CODES_INT8 };
+
+struct input_rooms {
+    double sums[2 * STEP_WARPS];
+    float most[STEP_WARPS];
+    float scale[MOST_ROWS]; /* what sums are multiplied by: the power of two, or the row's absmax */
+    int n_outliers;
+};
+
+/* In shared memory. */
+struct staged_input {
+    char *quads;
+    unsigned pitch; /* of rows of quads, in bytes */
+    /* int8: rows of codes, marks of outlier columns, and their list. */
+    char *codes;
+    unsigned code_pitch;
+    uint32_t *marks;
+    uint16_t *outliers;
+};
+
+/* Rows apart by so many bytes want different banks. */
+static __host__ __device__ __forceinline__ unsigned row_pitch(unsigned bytes)
+{
+    return (bytes + 127) / 128 * 128 + 64;
+}
+
+static __host__ __device__ __forceinline__ size_t aligned16(size_t n)
+{
+    return (n + 15) / 16 * 16;
+}
+
+static __host__ __device__ __forceinline__ size_t staged_bytes(part_type type, unsigned rows,
+                                                               unsigned cols)
+{
+    size_t bytes = rows * (size_t)row_pitch(cols * 4);
+    if (type == CODES_INT8)
+        bytes += rows * (size_t)row_pitch(cols) + aligned16((cols + 31) / 32 * 4) +
+                 aligned16((size_t)cols * 2);
+    return bytes;
+}
+
+static __device__ __forceinline__ staged_input staged_at(char *p, part_type type, unsigned rows,
+                                                         unsigned cols)
+{
+    staged_input s = {p, row_pitch(cols * 4)};
+    if (type != CODES_INT8) return s;
+    s.codes = p + rows * s.pitch;
+    s.code_pitch = row_pitch(cols);
+    s.marks = (uint32_t *)(s.codes + rows * s.code_pitch);
+    s.outliers = (uint16_t *)((char *)s.marks + aligned16((cols + 31) / 32 * 4));
+    return s;
+}
+
+/* Where quad q lies: 4-bit weights want four quads that are four apart at once, and with every
+ * other eight turned by two none of them share a bank. */
+static __host__ __device__ __forceinline__ unsigned quad_place(unsigned q)
+{
+    return q ^ (q >> 2 & 2);
+}
+
+/* ---- a row ----------------------------------------------------------------------------------- */
+
+/* A thread's quads of its row. */
+struct input_row {
+    const float *in;
+    float4 *quads; /* in shared memory */
+    unsigned fours, lane, threads;
+
+    template <typename F> __device__ __forceinline__ void each(F f) const
+    {
+#pragma unroll 1
+        for (unsigned q = lane; q < fours; q += threads) f(quads[quad_place(q)], q);
+    }
+};
+
+static __device__ __forceinline__ float largest(const float4 &x)
+{
+    return fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
+}
+
+/* What is seen while a row is read: the sum and that of the squares, in double precision where they
+ * have to round as on the CPU or may nearly cancel. */
+template <typename T> struct row_sums {
+    T sum, squares;
+    float most;
+};
+
+template <typename T>
+static __device__ __forceinline__ row_sums<T> load_row(const input_row &row, bool normed)
+{
+    row_sums<T> s = {0, 0, 0};
+#pragma unroll 1
+    for (unsigned q = row.lane; q < row.fours; q += 4 * row.threads) {
+        float4 x[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const unsigned at = q + i * row.threads;
+            x[i] =
+                at < row.fours ? load_fresh((const float4 *)row.in + at) : make_float4(0, 0, 0, 0);
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const unsigned at = q + i * row.threads;
+            if (at >= row.fours) break;
+            row.quads[quad_place(at)] = x[i];
+            if (normed) {
+                const T a = (T)x[i].x, b = (T)x[i].y, c = (T)x[i].z, d = (T)x[i].w;
+                s.sum += (a + b) + (c + d);
+                s.squares += (a * a + b * b) + (c * c + d * d);
+            } else {
+                s.most = fmaxf(s.most, largest(x[i]));
+            }
+        }
+    }
+    return s;
+}
+
+template <bool HALF, typename T>
+static __device__ __forceinline__ norm_state norm_of(const cuda_linear_args &a, const team &t,
+                                                     row_sums<T> s, input_rooms &rooms)
+{
+    norm_state n = {0, 0};
+    team_sums(t, s.sum, s.squares, (T *)rooms.sums);
+    if (a.norm.kind == BG_NORM_LAYER) {
+        n.mean = (float)(s.sum / (T)a.cols);
+        const T mean = (T)n.mean;
+        s.squares += mean * (mean * (T)a.cols - 2 * s.sum);
+    }
+    if (HALF)
+        n.scale = norm_scale((double)s.squares, a.cols, a.norm.eps);
+    else
+        n.scale = rsqrtf((float)s.squares * (1.0f / (float)a.cols) + a.norm.eps);
+    if (HALF && a.norm.kind == BG_NORM_LAYER) n.scale = nextafterf(n.scale, 0);
+    return n;
+}
+
+/* A norm's weights for a thread's first quads, asked for before the wait. */
+enum { READY_QUADS = 2 };
+
+struct ready_norm {
+    float4 weight[READY_QUADS], bias[READY_QUADS];
+};
+
+static __device__ __forceinline__ float4 read_weights(const float *p, unsigned q)
+{
+    return p ? __ldg((const float4 *)p + q) : make_float4(0, 0, 0, 0);
+}
+
+static __device__ __forceinline__ void get_norm_ready(const cuda_linear_args &a, const team &t,
+                                                      ready_norm &r)
+{
+#pragma unroll
+    for (unsigned i = 0; i < READY_QUADS; i++) {
+        const unsigned q = t.lane + i * t.threads;
+        const bool wanted = a.norm.weight && 4 * q < (unsigned)a.cols;
+        r.weight[i] = read_weights(wanted ? a.norm.weight : NULL, q);
+        r.bias[i] = read_weights(wanted ? a.norm.bias : NULL, q);
+    }
+}
+
+static __device__ __forceinline__ float4 normed(const cuda_linear_args &a, bool half,
+                                                const norm_state &s, const float4 &x,
+                                                const float4 &w, const float4 &b)
+{
+    const bool biased = a.norm.bias != NULL;
+    return make_float4(norm_apply(a.norm.kind, biased, s, half, x.x, w.x, b.x),
+                       norm_apply(a.norm.kind, biased, s, half, x.y, w.y, b.y),
+                       norm_apply(a.norm.kind, biased, s, half, x.z, w.z, b.z),
+                       norm_apply(a.norm.kind, biased, s, half, x.w, w.w, b.w));
+}
+
+/* f(four, q) of the normed row, which the first block also writes to `to`. */
+template <typename F>
+static __device__ __forceinline__ void each_normed(const cuda_linear_args &a, bool half,
+                                                   const norm_state &s, const input_row &row,
+                                                   const ready_norm &r, float *to, F f)
+{
+#pragma unroll
+    for (unsigned i = 0; i < READY_QUADS; i++) {
+        const unsigned q = row.lane + i * row.threads;
+        if (q >= row.fours) break;
+        const float4 y = normed(a, half, s, row.quads[quad_place(q)], r.weight[i], r.bias[i]);
+        if (blockIdx.x == 0) ((float4 *)to)[q] = y;
+        row.quads[quad_place(q)] = f(y, q);
+    }
+#pragma unroll 1
+    for (unsigned q = row.lane + READY_QUADS * row.threads; q < row.fours; q += row.threads) {
+        const float4 y = normed(a, half, s, row.quads[quad_place(q)],
+                                read_weights(a.norm.weight, q), read_weights(a.norm.bias, q));
+        if (blockIdx.x == 0) ((float4 *)to)[q] = y;
+        row.quads[quad_place(q)] = f(y, q);
+    }
+}
+
+/* ---- halves ---------------------------------------------------------------------------------- */
+
+/* The power of two that brings `most` to [2^13, 2^14); 1 for nothing and for what is not finite. */
+static __device__ __forceinline__ float split_scale(float most)
+{
+    const int exponent = (int)(__float_as_uint(most) >> 23 & 0xFF);
+    if (exponent == 0 || exponent == 0xFF) return 1;
+    return __uint_as_float((uint32_t)min(max(127 + 13 - (exponent - 127), 1), 253) << 23);
+}
+
+static __device__ __forceinline__ float4 as_float4(uint32_t x, uint32_t y, uint32_t z, uint32_t w)
+{
+    return make_float4(__uint_as_float(x), __uint_as_float(y), __uint_as_float(z),
+                       __uint_as_float(w));
+}
+
+static __device__ __forceinline__ float4 split_half(const float4 &x, float scale)
+{
+    const __half2 h0 = __floats2half2_rn(x.x * scale, x.y * scale);
+    const __half2 h1 = __floats2half2_rn(x.z * scale, x.w * scale);
+    const float2 f0 = __half22float2(h0), f1 = __half22float2(h1);
+    const __half2 l0 = __floats2half2_rn(x.x * scale - f0.x, x.y * scale - f0.y);
+    const __half2 l1 = __floats2half2_rn(x.z * scale - f1.x, x.w * scale - f1.y);
+    return as_float4(*(const uint32_t *)&h0, *(const uint32_t *)&h1, *(const uint32_t *)&l0,
+                     *(const uint32_t *)&l1);
+}
+
+static __device__ __forceinline__ float4 split_bfloat(const float4 &x)
+{
+    const __nv_bfloat162 h0 = __floats2bfloat162_rn(x.x, x.y);
+    const __nv_bfloat162 h1 = __floats2bfloat162_rn(x.z, x.w);
+    const float2 f0 = __bfloat1622float2(h0), f1 = __bfloat1622float2(h1);
+    const __nv_bfloat162 l0 = __floats2bfloat162_rn(x.x - f0.x, x.y - f0.y);
+    const __nv_bfloat162 l1 = __floats2bfloat162_rn(x.z - f1.x, x.w - f1.y);
+    return as_float4(*(const uint32_t *)&h0, *(const uint32_t *)&h1, *(const uint32_t *)&l0,
+                     *(const uint32_t *)&l1);
+}
+
+template <part_type TYPE>
+static __device__ __forceinline__ float4 split(const float4 &x, float scale)
+{
+    return TYPE == PARTS_BF16 ? split_bfloat(x) : split_half(x, scale);
+}
+
+/* A normed row's scale: no value of it is near 2^20, and 2^-21 is little beside them. */
+#define NORMED_SCALE 0.0625f
+
+/* ---- LLM.int8() ------------------------------------------------------------------------------ */
+
+/* The list of marked columns, ascending, by the first warp. */
+static __device__ __forceinline__ void list_outliers(const staged_input &s, unsigned cols,
+                                                     input_rooms &rooms)
+{
+    if (threadIdx.x >= WARP) return;
+    int n = 0;
+#pragma unroll 1
+    for (unsigned i = 0; i < (cols + 31) / 32; i++) {
+        const uint32_t all = s.marks[i];
+        if (all >> threadIdx.x & 1)
+            s.outliers[n + __popc(all & ((1u << threadIdx.x) - 1))] =
+                (uint16_t)(i * 32 + threadIdx.x);
+        n += __popc(all);
+    }
+    if (threadIdx.x == 0) rooms.n_outliers = n;
+}
+
+/* A row's values, rounded to fp16, stay in its quads; an outlier in one row makes its column one of
+ * all rows. Returns the row's absmax but for outliers. */
+static __device__ __forceinline__ float quantize_row(const cuda_linear_args &a, unsigned cols,
+                                                     const team &t, unsigned m,
+                                                     const input_row &row, const staged_input &s,
+                                                     input_rooms &rooms)
+{
+    const float threshold = a.w[0].threshold;
+    for (unsigned i = threadIdx.x; i < (cols + 31) / 32; i += STEP_THREADS) s.marks[i] = 0;
+    if (threadIdx.x == 0) rooms.n_outliers = 0;
+    __syncthreads();
+    float most = 0;
+    bool any = false;
+    row.each([&](float4 &x, unsigned q) INLINE {
+        const float v[4] = {fabsf(x.x), fabsf(x.y), fabsf(x.z), fabsf(x.w)};
+        uint32_t marks = 0;
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const float y = round_half(v[j]);
+            if (v[j] >= threshold) marks |= 1u << j;
+            if (y < threshold) most = fmaxf(most, y);
+        }
+        x = make_float4(round_half(x.x), round_half(x.y), round_half(x.z), round_half(x.w));
+        if (marks == 0) return;
+        any = true;
+        atomicOr(&s.marks[q / 8], marks << 4 * q % 32);
+    });
+    most = team_max(t, most, rooms.most);
+    any = __syncthreads_or(any);
+    if (any) list_outliers(s, cols, rooms);
+    const float factor = most > 0 ? 127 * reciprocal(a.reciprocals, most) : 0;
+    row.each([&](const float4 &x, unsigned q) INLINE {
+        const float v[4] = {x.x, x.y, x.z, x.w};
+        const uint32_t marks = any ? s.marks[q / 8] >> 4 * q % 32 : 0;
+        uint32_t packed = 0;
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            if (!(marks >> j & 1) && fabsf(v[j]) < threshold)
+                packed |= ((uint32_t)(int)rintf(v[j] * factor) & 0xFF) << 8 * j;
+        *(uint32_t *)(s.codes + m * s.code_pitch + 4 * q) = packed;
+    });
+    return most;
+}
+
+/* ---- all of it ------------------------------------------------------------------------------- */
+
+/* Rows [first, first + rows) of a layer's input; the block may read them when this returns. A model
+ * of 16-bit activations is one of int8 weights. */
+template <part_type TYPE>
+static __device__ __forceinline__ void
+stage_input(const float *in, unsigned cols, const cuda_linear_args &a, const team &t, unsigned m,
+            const ready_norm &ready, unsigned first, unsigned rows, const staged_input &s,
+            input_rooms &rooms)
+{
+    constexpr bool HALF = TYPE == CODES_INT8;
+    const bool there = m < rows, has_norm = a.norm.weight != NULL;
+    const size_t at = (size_t)(first + (there ? m : 0)) * cols;
+    const input_row row = {in + at, (float4 *)(s.quads + m * s.pitch), there ? cols / 4 : 0, t.lane,
+                           t.threads};
+    float scale = 1;
+    if constexpr (TYPE == CODES_INT8) {
+        const row_sums<double> sums = load_row<double>(row, has_norm);
+        if (has_norm) {
+            const norm_state n = norm_of<HALF>(a, t, sums, rooms);
+            each_normed(a, HALF, n, row, ready, a.normed + at,
+                        [&](const float4 &y, unsigned) INLINE { return y; });
+        }
+        scale = quantize_row(a, cols, t, m, row, s, rooms);
+    } else if (has_norm) {
+        norm_state n;
+        if (a.norm.kind == BG_NORM_LAYER)
+            n = norm_of<HALF>(a, t, load_row<double>(row, true), rooms);
+        else
+            n = norm_of<HALF>(a, t, load_row<float>(row, true), rooms);
+        each_normed(a, HALF, n, row, ready, a.normed + at,
+                    [&](const float4 &y, unsigned) INLINE { return split<TYPE>(y, NORMED_SCALE); });
+        if (TYPE == PARTS_F16) scale = 1 / NORMED_SCALE;
+    } else {
+        const float most = load_row<float>(row, false).most;
+        const float up = TYPE == PARTS_F16 ? split_scale(team_max(t, most, rooms.most)) : 1;
+        row.each([&](float4 &x, unsigned) INLINE { x = split<TYPE>(x, up); });
+        scale = 1 / up;
+    }
+    if (t.lane == 0 && there) rooms.scale[m] = scale;
+    __syncthreads();
+}
+
+#endif

@@ -1,0 +1,82 @@
+/* Nodes of a program that go over rows: embeddings, norms, copies, and the largest logit. */
+#ifndef BG_BACKEND_CUDA_PROGRAM_ROWS_CUH
+#define BG_BACKEND_CUDA_PROGRAM_ROWS_CUH
+
+#include "backend/cuda/head.cuh"
+#include "backend/cuda/program_input.cuh"
+
+static __device__ __forceinline__ unsigned first_value()
+{
+    return blockIdx.x * STEP_THREADS + threadIdx.x;
+}
+
+static __device__ __forceinline__ unsigned values_at_once()
+{
+    return gridDim.x * STEP_THREADS;
+}
+
+static __device__ __forceinline__ void run_embed(const cuda_embed_args &a, const all_blocks &blocks)
+{
+    blocks.wait();
+    const unsigned cols = (unsigned)a.cols;
+    for (unsigned row = 0; row < (unsigned)a.n_rows; row++)
+        for (unsigned c = first_value(); c < cols; c += values_at_once()) {
+            float sum = 0;
+            for (size_t k = 0; k < a.n_lookups; k++) {
+                const float value = decode_value(a.tables[k], (size_t)a.ids[k][row] * cols + c);
+                sum = k == 0 && a.scales[k] == 1 ? value : sum + a.scales[k] * value;
+            }
+            a.out[row * cols + c] = round_if(a.half, sum);
+        }
+}
+
+static __device__ __forceinline__ void run_norm(const cuda_norm_args &a, const all_blocks &blocks,
+                                                double *room)
+{
+    blocks.wait();
+    for (size_t row = blockIdx.x; row < a.n_rows; row += gridDim.x) {
+        const float *in = a.in + row * a.cols;
+        float *out = a.out + row * a.cols;
+        const norm_state s = block_norm(a.norm, a.half, in, a.cols, room);
+        for (size_t i = threadIdx.x; i < a.cols; i += STEP_THREADS)
+            out[i] = norm_value(a.norm, s, a.half, load_fresh(in + i), i);
+    }
+}
+
+static __device__ __forceinline__ void run_copy(const cuda_copy_args &a, const all_blocks &blocks)
+{
+    blocks.wait();
+    const unsigned cols = (unsigned)a.cols;
+    for (unsigned row = 0; row < (unsigned)a.n_rows; row++)
+        for (unsigned c = first_value(); c < cols; c += values_at_once()) {
+            const float x =
+                load_fresh(a.in + (a.in_rows ? (size_t)a.in_rows[row] : row) * cols + c);
+            a.out[(a.out_rows ? (size_t)a.out_rows[row] : row) * cols + c] =
+                a.scale == 1 ? x : round_if(a.half, a.scale * x);
+        }
+}
+
+/* Each block looks at a part of the logits; the last to be done writes the ids. */
+static __device__ __forceinline__ void run_argmax(const cuda_head_args &a, const all_blocks &blocks,
+                                                  uint64_t *room)
+{
+    blocks.wait();
+    for (size_t row = 0; row < a.n_rows; row++) {
+        uint64_t best = 0;
+        for (size_t c = first_value(); c < a.cols; c += values_at_once()) {
+            const uint64_t key = sort_key(load_fresh(a.logits + row * a.cols + c), c);
+            best = key > best ? key : best;
+        }
+        if (row > 0) __syncthreads();
+        best = block_largest(best, room);
+        if (threadIdx.x == 0) atomicMax((unsigned long long *)a.best + row, best);
+    }
+    if (threadIdx.x > 0) return;
+    __threadfence();
+    if (atomicAdd(a.n_done, 1u) + 1 < gridDim.x) return;
+    __threadfence();
+    for (size_t row = 0; row < a.n_rows; row++)
+        a.ids[row] = (int32_t)(0xFFFFFFFFu - (uint32_t)load_fresh(a.best + row));
+}
+
+#endif
