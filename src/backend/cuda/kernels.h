@@ -386,6 +386,10 @@ bool bg_cuda_program_joins(const cuda_node *linear, const cuda_node *other);
 cudaError_t bg_cuda_program(const cuda_node *host, const cuda_node *nodes, size_t n,
                             unsigned *counters, size_t shared, const cuda_launch *l);
 
+/* The program's name where one row of activations is multiplied by weights of the format in one;
+ * NULL: in a kernel for few rows. */
+const char *bg_cuda_program_name(bg_format_id format, const cuda_launch *l);
+
 /* Name of the kernel for few rows. */
 const char *bg_cuda_linear_name(bg_format_id format);
 

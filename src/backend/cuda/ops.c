@@ -21,8 +21,10 @@ static const char *cuda_kernel(const bg_backend *backend, bg_format_id format, b
         "matmul_fp32_cublaslt", "matmul_fp16_cublaslt", "matmul_bf16_cublaslt",
         "matmul_int8_cublaslt", "matmul_4bit_cublaslt", "matmul_4bit_cublaslt",
         "matmul_4bit_cublaslt", "matmul_4bit_cublaslt", "matmul_int8_cublaslt"};
-    (void)backend;
-    return several_rows ? several[format] : bg_cuda_linear_name(format);
+    const char *program =
+        bg_cuda_program_name(format, &((const cuda_backend *)(const void *)backend)->launch);
+    if (several_rows) return several[format];
+    return program ? program : bg_cuda_linear_name(format);
 }
 
 static void cuda_expect(bg_backend *backend, size_t bytes)

@@ -76,20 +76,27 @@ typedef bool (*plan_function)(cuda_linear_args &a, const cuda_launch *l, size_t 
 /* What a format's values are multiplied by before they are rounded to fp16: fp4's are then exact
  * (twelfths), and of nf4's none is further off than 1.8e-4 of itself (3.3e-4 without). */
 static const struct {
+    const char *name; /* of what runs one row; NULL where a program seldom does */
     plan_function plan;
     program_launch packed, launch;
     float code_scale;
 } formats[BG_FORMAT_COUNT] = {
     /* fp32 */ {},
-    {plan_kind<KIND_F16>, program_f16_packed, program_f16, 1},
-    {plan_kind<KIND_BF16>, program_bf16_packed, program_bf16, 1},
-    {plan_kind<KIND_INT8>, program_int8_packed, program_int8, 1},
-    {plan_kind<KIND_4BIT>, program_4bit_packed, program_4bit, 1.3662f},
-    {plan_kind<KIND_4BIT_DQ>, program_4bit_dq_packed, program_4bit_dq, 1.3662f},
-    {plan_kind<KIND_4BIT>, program_4bit_packed, program_4bit, 12},
-    {plan_kind<KIND_4BIT_DQ>, program_4bit_dq_packed, program_4bit_dq, 12},
-    {plan_kind<KIND_INT8>, program_int8_packed, program_int8, 1},
+    {NULL, plan_kind<KIND_F16>, program_f16_packed, program_f16, 1},
+    {NULL, plan_kind<KIND_BF16>, program_bf16_packed, program_bf16, 1},
+    {"program_int8_cuda", plan_kind<KIND_INT8>, program_int8_packed, program_int8, 1},
+    {"program_4bit_cuda", plan_kind<KIND_4BIT>, program_4bit_packed, program_4bit, 1.3662f},
+    {"program_4bit_cuda", plan_kind<KIND_4BIT_DQ>, program_4bit_dq_packed, program_4bit_dq,
+     1.3662f},
+    {"program_4bit_cuda", plan_kind<KIND_4BIT>, program_4bit_packed, program_4bit, 12},
+    {"program_4bit_cuda", plan_kind<KIND_4BIT_DQ>, program_4bit_dq_packed, program_4bit_dq, 12},
+    {"program_int8_cuda", plan_kind<KIND_INT8>, program_int8_packed, program_int8, 1},
 };
+
+const char *bg_cuda_program_name(bg_format_id format, const cuda_launch *l)
+{
+    return l->programs ? formats[format].name : NULL;
+}
 
 static bool plan_attention(cuda_attention_args &a, size_t *shared)
 {
