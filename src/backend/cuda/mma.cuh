@@ -63,6 +63,30 @@ static __device__ __forceinline__ void mma_half(float sum[4], const uint32_t a[4
 #endif
 }
 
+/* The same of bfloat16 numbers, and of 32 columns of codes, summed as integers; both only where
+ * MMA. */
+static __device__ __forceinline__ void mma_bfloat(float sum[4], const uint32_t a[4],
+                                                  const uint32_t b[2])
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
+                 "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+
+static __device__ __forceinline__ void mma_codes(int32_t sum[4], const uint32_t a[4],
+                                                 const uint32_t b[2])
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, "
+                 "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+r"(sum[0]), "+r"(sum[1]), "+r"(sum[2]), "+r"(sum[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+
 /* Four 8 x 8 tiles of shared memory; `row` is where row lane % 8 of tile lane / 8 begins. */
 static __device__ __forceinline__ void load_tiles(uint32_t out[4], const __half *row,
                                                   bool transposed)

@@ -53,17 +53,6 @@ static __device__ __forceinline__ void wait_for_all()
 #endif
 }
 
-static __device__ __forceinline__ void mma_codes(int32_t sum[4], const uint32_t a[4],
-                                                 const uint32_t b[2])
-{
-#if __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, "
-                 "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+r"(sum[0]), "+r"(sum[1]), "+r"(sum[2]), "+r"(sum[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-#endif
-}
-
 /* Rows [row, row + TILE) of a matrix of codes (rows, cols), columns [k, k + BYTES). */
 static __device__ __forceinline__ void copy_tile(char *to, const void *from, size_t row,
                                                  size_t rows, size_t k, size_t cols)

@@ -48,10 +48,10 @@ union rooms_of_nodes {
 template <kind K, bool PACKED>
 static __global__ void __launch_bounds__(STEP_THREADS, 1) run_program(program_args p)
 {
+#if __CUDA_ARCH__ >= 800
     extern __shared__ __align__(16) char dynamic[];
     __shared__ __align__(16) uint32_t nodes[2][NODE_WORDS];
     __shared__ __align__(16) rooms_of_nodes rooms;
-#if __CUDA_ARCH__ >= 800
     const uint32_t *words = (const uint32_t *)p.nodes;
     char *shared = dynamic;
     all_blocks blocks = {p.counters, 0};

@@ -15,6 +15,7 @@
 #ifndef BG_BACKEND_CUDA_PROGRAM_TILE_CUH
 #define BG_BACKEND_CUDA_PROGRAM_TILE_CUH
 
+#include "backend/cuda/mma.cuh"
 #include "backend/cuda/program_input.cuh"
 
 enum kind { KIND_F16, KIND_BF16, KIND_INT8, KIND_4BIT, KIND_4BIT_DQ };
@@ -52,36 +53,18 @@ template <kind K> __host__ __device__ constexpr size_t ring_bytes(bool packed)
     return (size_t)STEP_WARPS * ring_slots(packed) * tile_shape<K>::SLOT;
 }
 
-/* ---- tensor cores ---------------------------------------------------------------------------- */
-
-template <kind K>
-static __device__ __forceinline__ void multiply(float c[4], uint32_t a0, uint32_t a1, uint32_t a2,
+/* Words of rows g and g + 8, and the lane's column of activations. */
+template <kind K, typename T>
+static __device__ __forceinline__ void multiply(T sum[4], uint32_t a0, uint32_t a1, uint32_t a2,
                                                 uint32_t a3, uint32_t b0, uint32_t b1)
 {
-#if __CUDA_ARCH__ >= 800
-    if constexpr (K == KIND_BF16)
-        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
-                     "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                     : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+    const uint32_t a[4] = {a0, a1, a2, a3}, b[2] = {b0, b1};
+    if constexpr (K == KIND_INT8)
+        mma_codes(sum, a, b);
+    else if constexpr (K == KIND_BF16)
+        mma_bfloat(sum, a, b);
     else
-        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, "
-                     "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                     : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-#endif
-}
-
-static __device__ __forceinline__ void multiply_int8(int c[4], uint32_t a0, uint32_t a1,
-                                                     uint32_t a2, uint32_t a3, uint32_t b0,
-                                                     uint32_t b1)
-{
-#if __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, "
-                 "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-#endif
+        mma_half(sum, a, b);
 }
 
 /* ---- a warp's way through its tiles ---------------------------------------------------------- */
@@ -324,8 +307,8 @@ template <kind K, bool PACKED> struct warp_tile {
         const uint4 w0 = *(const uint4 *)(slot + lane * 16);
         const uint4 w8 = *(const uint4 *)(slot + lane * 16 + 8 * STEP_BYTES);
         const uint4 b = read_input<uint4>(in.there, in.at + step * 64);
-        multiply_int8(c[0], w0.x, w8.x, w0.y, w8.y, b.x, b.y);
-        multiply_int8(c[1], w0.z, w8.z, w0.w, w8.w, b.z, b.w);
+        multiply<K>(c[0], w0.x, w8.x, w0.y, w8.y, b.x, b.y);
+        multiply<K>(c[1], w0.z, w8.z, w0.w, w8.w, b.z, b.w);
     }
     /* 4 bits: two blocks of 64, of which a lane has 16 codes in 8 bytes. */
     __device__ __forceinline__ void multiply_pairs(const char *slot, unsigned lane,
