@@ -94,7 +94,8 @@ static bg_status prepare(cuda_backend *cuda, bg_error *err)
     cuda->launch.max_shared = (int)p.sharedMemPerBlockOptin;
     cuda->launch.overlap = p.major >= 9 && !is_set("BITGAUGE_CUDA_NO_OVERLAP");
     cuda->launch.tensor_cores = p.major >= 8;
-    cuda->launch.programs = p.major >= 8 && !is_set("BITGAUGE_CUDA_NO_PROGRAMS");
+    cuda->launch.programs =
+        p.major >= 8 && p.cooperativeLaunch && !is_set("BITGAUGE_CUDA_NO_PROGRAMS");
     cuda->use_graphs = !is_set("BITGAUGE_CUDA_NO_GRAPHS");
     cuda->check_each = is_set("BITGAUGE_CUDA_CHECK");
     BG_TRY(cuda_check(cudaStreamCreateWithFlags(&cuda->launch.stream, cudaStreamNonBlocking),
