@@ -39,7 +39,8 @@ static json_t *notes(const bg_server *w)
     char text[256] = "";
     if (precision->bits == 16)
         snprintf(text, sizeof text,
-                 "weights are %s and widened in registers; activations and sums are fp32",
+                 "weights are %s, activations and sums fp32; a GPU rounds activations to 16 bits "
+                 "where it multiplies many rows",
                  precision->name);
     else if (precision->bits < 16)
         snprintf(text, sizeof text,

@@ -239,6 +239,8 @@ const void *cuda_convert_input(cuda_backend *cuda, const bg_linear *l, cuda_type
 
 /* ---- cuBLASLt -------------------------------------------------------------------------------- */
 
+/* Whether there is the library; nothing of the device is taken. */
+bool cuda_matmul_exists(void);
 /* The library, loaded on the first call; NULL where it is missing. */
 cuda_matmul *cuda_matmul_get(cuda_backend *cuda);
 void cuda_matmul_free(cuda_backend *cuda);

@@ -59,6 +59,20 @@ static inline unsigned blocks_for(size_t n, size_t each)
     return (unsigned)((n + each - 1) / each);
 }
 
+/* x blocks for each of n rows; a grid's second dimension ends at 65535. */
+enum { MOST_GRID = 65535 };
+
+static inline dim3 grid_of_rows(unsigned x, size_t n)
+{
+    return dim3(x, (unsigned)(n < MOST_GRID ? n : MOST_GRID), blocks_for(n, MOST_GRID));
+}
+
+/* The block's row; may lie behind the last. */
+static __device__ __forceinline__ size_t row_of_grid()
+{
+    return blockIdx.z * (size_t)MOST_GRID + blockIdx.y;
+}
+
 /* ---- loads ----------------------------------------------------------------------------------- */
 
 template <int BYTES> struct words {

@@ -344,6 +344,8 @@ cudaError_t bg_cuda_round(float *values, size_t n, const cuda_launch *l);
 /* Whether bg_cuda_linear has a kernel that merges parts and norms for this format and row length;
  * if not, it does one part at a time, without a norm. */
 bool bg_cuda_linear_merges(bg_format_id format, size_t cols, const cuda_launch *l);
+/* Whether only a program can run it: a norm, or quantizing, of several rows, or a sum of two. */
+bool bg_cuda_linear_needs_program(const cuda_linear_args *a);
 /* Few rows: weights are decoded in registers. */
 cudaError_t bg_cuda_linear(const cuda_linear_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_quantize(const cuda_quantize_args *a, const cuda_launch *l);
@@ -386,8 +388,8 @@ bool bg_cuda_program_joins(const cuda_node *linear, const cuda_node *other);
 cudaError_t bg_cuda_program(const cuda_node *host, const cuda_node *nodes, size_t n,
                             unsigned *counters, size_t shared, const cuda_launch *l);
 
-/* The program's name where one row of activations is multiplied by weights of the format in one;
- * NULL: in a kernel for few rows. */
+/* The program's name where one row of activations is multiplied by weights of the format in one, at
+ * usual widths and as far as the GPU's shared memory goes; NULL: in a kernel for few rows. */
 const char *bg_cuda_program_name(bg_format_id format, const cuda_launch *l);
 
 /* Name of the kernel for few rows. */

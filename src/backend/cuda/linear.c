@@ -55,13 +55,24 @@ static bool overwrites_input(const cuda_linear_args *last, const bg_linear *l)
     return out == last->in || out == last->normed;
 }
 
-static bool merge_part(cuda_linear_args *last, const bg_linear *l, const cuda_epilogue *e)
+/* Whether what a node became can still be run: some only by a program, and that has less room the
+ * more parts there are. */
+static bool can_run(const cuda_backend *cuda, const cuda_linear_args *a)
+{
+    return !bg_cuda_linear_needs_program(a) || program_takes(cuda, a);
+}
+
+static bool merge_part(const cuda_backend *cuda, cuda_linear_args *last, const bg_linear *l,
+                       const cuda_epilogue *e)
 {
     if (last->paired || last->n_parts == CUDA_MAX_PARTS || !plain(e)) return false;
     for (int i = 0; i < last->n_parts; i++)
         if (!plain(&last->epilogue[i])) return false;
-    last->w[last->n_parts] = *cuda_matrix_of(l->weight);
-    last->epilogue[last->n_parts++] = *e;
+    cuda_linear_args more = *last;
+    more.w[more.n_parts] = *cuda_matrix_of(l->weight);
+    more.epilogue[more.n_parts++] = *e;
+    if (!can_run(cuda, &more)) return false;
+    *last = more;
     return true;
 }
 
@@ -73,23 +84,29 @@ static bool can_pair(const cuda_linear_args *last, const bg_linear *l)
            first->activation == BG_ACTIVATION_NONE && last->w[0].rows == l->weight->rows;
 }
 
-static void pair(cuda_linear_args *last, cuda_pairing how, const bg_linear *l,
-                 const cuda_epilogue *e)
+/* Makes a pair of them, if it can be run. */
+static bool pair(const cuda_backend *cuda, cuda_linear_args *last, cuda_pairing how,
+                 const bg_linear *l, const cuda_epilogue *e)
 {
-    last->w[1] = *cuda_matrix_of(l->weight);
-    last->epilogue[1] = *e;
-    last->n_parts = 2;
-    last->paired = how;
+    cuda_linear_args both = *last;
+    both.w[1] = *cuda_matrix_of(l->weight);
+    both.epilogue[1] = *e;
+    both.n_parts = 2;
+    both.paired = how;
+    if (how == CUDA_ADDED) both.second_in = cuda_values(l->in);
+    if (!can_run(cuda, &both)) return false;
+    *last = both;
+    return true;
 }
 
-static bool merge_gate(cuda_linear_args *last, const bg_linear *l, const cuda_epilogue *e)
+static bool merge_gate(const cuda_backend *cuda, cuda_linear_args *last, const bg_linear *l,
+                       const cuda_epilogue *e)
 {
     const cuda_epilogue *up = &last->epilogue[0];
     if (!can_pair(last, l)) return false;
     if (e->multiplier != up->out || e->out != up->out || e->addend || e->residual) return false;
     if (e->multiplier_stride != up->out_stride) return false;
-    pair(last, CUDA_GATED, l, e);
-    return true;
+    return pair(cuda, last, CUDA_GATED, l, e);
 }
 
 /* Not where a kernel before programs runs it, or the second layer reads what the first writes. */
@@ -102,13 +119,7 @@ static bool merge_sum(const cuda_backend *cuda, cuda_linear_args *last, const bg
     if (e->addend != first->out || e->addend_stride != first->out_stride || e->multiplier)
         return false;
     if (overwrites_input(last, l) || first->out == cuda_values(l->in)) return false;
-    cuda_linear_args both = *last;
-    pair(&both, CUDA_ADDED, l, e);
-    both.second_in = cuda_values(l->in);
-    if (!program_takes(cuda, &both)) return false;
-    pair(last, CUDA_ADDED, l, e);
-    last->second_in = both.second_in;
-    return true;
+    return pair(cuda, last, CUDA_ADDED, l, e);
 }
 
 static bool merge_norm(cuda_backend *cuda, cuda_node *node, const bg_linear *l,
@@ -126,7 +137,7 @@ static bool merge_norm(cuda_backend *cuda, cuda_node *node, const bg_linear *l,
     a.norm_half = norm.half;
     a.normed = norm.out;
     a.in = norm.in;
-    if (l->n_rows > 1 && !program_takes(cuda, &a)) return false;
+    if (!can_run(cuda, &a)) return false;
     memset(node, 0, sizeof *node);
     node->kind = NODE_LINEAR;
     node->args.linear = a;
@@ -142,7 +153,7 @@ static bool merge(cuda_backend *cuda, const bg_linear *l, const cuda_epilogue *e
     if (node->kind == NODE_NORM) return merge_norm(cuda, node, l, e);
     if (node->kind == NODE_ATTEND_ONE && cuda->n_nodes > 1) {
         const cuda_attention_args *a = &node->args.attention;
-        if (out == a->qkv || out == a->out) return false;
+        if (out == a->qkv || out == a->out || a->out == cuda_values(l->in)) return false;
         node--;
     }
     if (node->kind != NODE_LINEAR) return false;
@@ -150,7 +161,7 @@ static bool merge(cuda_backend *cuda, const bg_linear *l, const cuda_epilogue *e
     const bool newest = node == &cuda->nodes[cuda->n_nodes - 1];
     if (newest && merge_sum(cuda, last, l, e)) return true;
     if (!same_input(last, l) || overwrites_input(last, l)) return false;
-    return merge_part(last, l, e) || (newest && merge_gate(last, l, e));
+    return merge_part(cuda, last, l, e) || (newest && merge_gate(cuda, last, l, e));
 }
 
 /* ---- few rows -------------------------------------------------------------------------------- */

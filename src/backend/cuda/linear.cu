@@ -34,11 +34,11 @@ static __global__ void linear_any(cuda_linear_args a)
     let_next_start();
     const unsigned lane = threadIdx.x % WARP;
     const size_t row = blockIdx.x * (size_t)(blockDim.x / WARP) + threadIdx.x / WARP,
-                 m = blockIdx.y;
+                 m = row_of_grid();
     const cuda_matrix &w = a.w[0];
     const cuda_epilogue &e = a.epilogue[0];
     const bool int8 = w.threshold > 0;
-    if (row >= w.rows) return;
+    if (row >= w.rows || m >= a.n_rows) return;
     const float *x = a.in + m * a.cols;
     float y;
     if (int8) {
@@ -62,10 +62,17 @@ static __global__ void linear_any(cuda_linear_args a)
     if (lane == 0) finish(e, m, row, y);
 }
 
+bool bg_cuda_linear_needs_program(const cuda_linear_args *a)
+{
+    return a->paired == CUDA_ADDED ||
+           (a->n_rows > 1 && (a->norm.weight || (a->w[0].threshold > 0 && !a->quantized.codes)));
+}
+
 cudaError_t bg_cuda_linear(const cuda_linear_args *a, const cuda_launch *l)
 {
     const bg_format_id format = a->w[0].format;
+    if (bg_cuda_linear_needs_program(a)) return cudaErrorInvalidValue;
     if (bg_cuda_linear_merges(format, a->cols, l)) return formats[format].launch(*a, l);
-    return launch(linear_any, dim3(blocks_for(a->w[0].rows, 8), (unsigned)a->n_rows), 8 * WARP, 0,
-                  *a, l);
+    return launch(linear_any, grid_of_rows(blocks_for(a->w[0].rows, 8), a->n_rows), 8 * WARP, 0, *a,
+                  l);
 }

@@ -71,6 +71,14 @@ static void *open_library(void)
     return NULL;
 }
 
+bool cuda_matmul_exists(void)
+{
+    static bool asked, there;
+    if (!asked) there = open_library() != NULL; /* it stays */
+    asked = true;
+    return there;
+}
+
 static bool load(cuda_backend *cuda, cuda_matmul *m)
 {
     m->library = open_library();

@@ -113,8 +113,8 @@ static __global__ void finish_fours(cuda_finish_args a)
     wait_for_earlier();
     let_next_start();
     const cuda_epilogue &e = a.epilogue;
-    const size_t m = blockIdx.y, i = (blockIdx.x * (size_t)THREADS + threadIdx.x) * 4;
-    if (i >= a.n) return;
+    const size_t m = row_of_grid(), i = (blockIdx.x * (size_t)THREADS + threadIdx.x) * 4;
+    if (i >= a.n || m >= a.n_rows) return;
     const size_t col = a.first + i, at = m * e.out_stride + col;
     const float4 y = finish_four(e, m, col, four_at((const float *)a.product, m * a.n + i));
     *(float4 *)(e.out + at) = y;
@@ -126,8 +126,8 @@ static __global__ void finish_any(cuda_finish_args a)
     wait_for_earlier();
     let_next_start();
     const cuda_epilogue &e = a.epilogue;
-    const size_t m = blockIdx.y, i = blockIdx.x * (size_t)THREADS + threadIdx.x;
-    if (i >= a.n) return;
+    const size_t m = row_of_grid(), i = blockIdx.x * (size_t)THREADS + threadIdx.x;
+    if (i >= a.n || m >= a.n_rows) return;
     const size_t col = a.first + i, at = m * e.out_stride + col;
     finish(e, m, col, add_bias(e, false, col, ((const float *)a.product)[m * a.n + i]));
     if (a.operand.out) put(a.operand.type, a.operand.out, at, e.out[at]);
@@ -142,11 +142,11 @@ cudaError_t bg_cuda_finish(const cuda_finish_args *a, const cuda_launch *l)
 {
     const cuda_epilogue *e = &a->epilogue;
     if (a->w.threshold > 0) return bg_cuda_finish_int8(a, l);
-    const dim3 by_four(blocks_for(a->n, THREADS * 4), (unsigned)a->n_rows);
+    const dim3 by_four = grid_of_rows(blocks_for(a->n, THREADS * 4), a->n_rows);
     if (a->n % 4 == 0 && a->first % 4 == 0 && fours(e->bias, 0) && fours(e->out, e->out_stride) &&
         fours(e->multiplier, e->multiplier_stride) && fours(e->addend, e->addend_stride) &&
         fours(e->residual, e->residual_stride))
         return launch(finish_fours, by_four, THREADS, 0, *a, l);
-    const dim3 one_by_one(blocks_for(a->n, THREADS), (unsigned)a->n_rows);
+    const dim3 one_by_one = grid_of_rows(blocks_for(a->n, THREADS), a->n_rows);
     return launch(finish_any, one_by_one, THREADS, 0, *a, l);
 }

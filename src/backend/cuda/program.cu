@@ -1,6 +1,8 @@
 /* Which nodes a program takes - all that a decoding step has - and how it runs them. */
 #include "backend/cuda/program_kernel.cuh"
 
+#include <cstring>
+
 enum { SHARED_STATIC = 16 << 10, MOST_TABLES = PAIR_TABLE_BYTES + SCALE_MAP_BYTES };
 
 /* Where one row is multiplied by 16-bit weights, kernels that start while the last ones end are
@@ -93,11 +95,6 @@ static const struct {
     {"program_int8_cuda", plan_kind<KIND_INT8>, program_int8_packed, program_int8, 1},
 };
 
-const char *bg_cuda_program_name(bg_format_id format, const cuda_launch *l)
-{
-    return l->programs ? formats[format].name : NULL;
-}
-
 static bool plan_attention(cuda_attention_args &a, size_t *shared)
 {
     *shared = MOST_TABLES + a.max_keys * sizeof(float);
@@ -130,6 +127,21 @@ bool bg_cuda_program_plan(cuda_node *node, const cuda_launch *l, size_t *shared)
     default:
         return false;
     }
+}
+
+const char *bg_cuda_program_name(bg_format_id format, const cuda_launch *l)
+{
+    enum { USUAL = 2048 };
+    cuda_node node;
+    size_t shared;
+    memset(&node, 0, sizeof node);
+    node.kind = NODE_LINEAR;
+    cuda_linear_args &a = node.args.linear;
+    a.w[0].rows = a.w[0].cols = a.cols = USUAL;
+    a.w[0].format = format;
+    a.n_parts = 1;
+    a.n_rows = 1;
+    return bg_cuda_program_plan(&node, l, &shared) ? formats[format].name : NULL;
 }
 
 /* The function that runs a linear layer; others any program runs. */

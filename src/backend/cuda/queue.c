@@ -196,6 +196,7 @@ static cuda_graph *make_graph(cuda_backend *cuda)
     if (!ok) {
         cudaGetLastError();
         free_graph(cuda, g);
+        cuda->use_graphs = false; /* nor would the next */
         return NULL;
     }
     memcpy(g->nodes, cuda->nodes, n * sizeof *g->nodes);
@@ -256,8 +257,10 @@ bg_status cuda_queue_create(cuda_backend *cuda, bg_error *err)
 
 /* ---- filling it ------------------------------------------------------------------------------ */
 
+/* Graphs copy from the old room. */
 static bg_status grow_step(cuda_backend *cuda, size_t bytes, bg_error *err)
 {
+    for (int i = 0; i < MAX_GRAPHS; i++) free_graph(cuda, &cuda->graphs[i]);
     cudaFreeHost(cuda->step_host);
     cuda_release(cuda, cuda->step_device, cuda->step_capacity);
     cuda->step_host = cuda->step_device = NULL;
