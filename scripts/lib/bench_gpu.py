@@ -90,8 +90,9 @@ def copy_bandwidth(options):
     for device in answer["devices"]:
         if device["device"] == wanted:
             name = device.get("name") or device["machine"]["cpu"]
-            print(f"{name}, {device['bandwidth_bytes_per_s'] / 1e9:.0f} GB/s", file=sys.stderr)
-            return device["bandwidth_bytes_per_s"]
+            bandwidth = device.get("bandwidth_bytes_per_s")
+            print(f"{name}, {bandwidth / 1e9:.0f} GB/s" if bandwidth else f"{name}, copying not measured", file=sys.stderr)
+            return bandwidth
     sys.exit("bench-gpu: " + answer.get("no_gpu", f"there is no device {options.device} here"))
 
 
@@ -121,7 +122,7 @@ class Table:
             if row.unit == "tokens/s" and not config.get("is_encoder_decoder"):
                 rate = bytes_a_step(run, config) * figure / row.batch
                 line["GB/s"] = f"{rate / 1e9:,.0f}"
-                line["of copying"] = f"{100 * rate / bandwidth:.0f} %"
+                line["of copying"] = f"{100 * rate / bandwidth:.0f} %" if bandwidth else ""
             line["bitgauge, s"] = number(whole(row, run))
         self.add_peer(line, peer, whole(row, run) if run and run["status"] == "ok" else None)
         self.lines.append(line)
@@ -195,7 +196,8 @@ def run_row(options, table, row, peers, bandwidth):
         compiled = peer_of(options, peers, row, "fp16-compiled",
                            lambda: peers.measure(row, shape, "fp16", options.peer_runs, compiled=True))
         line = dict(row=row.name, precision="fp16", unit="compiled peer")
-        table.add_peer(line, compiled, whole(row, runs["fp16"]) if "fp16" in runs else None)
+        ours = runs.get("fp16")
+        table.add_peer(line, compiled, whole(row, ours) if ours and "prefill" in ours else None)
         table.lines.append(line)
 
 
@@ -227,7 +229,7 @@ def chosen(only):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="bench-gpu", description=__doc__)
     for name, kind, default in (("program", str, None), ("device", str, "cuda"), ("out", Path, Path("bench-gpu")),
                                 ("only", str, ""), ("precision", str, "fp16,int8,nf4"), ("runs", int, 7),
                                 ("windows", int, 128), ("peer-runs", int, 3),
@@ -241,8 +243,10 @@ def main():
     bandwidth = copy_bandwidth(options)
     peers = None
     if options.peers:
-        from peers import Peers
-
+        try:
+            from peers import Peers
+        except ImportError as e:
+            sys.exit(f"bench-gpu: --peers needs PyTorch and transformers ({e}); name a Python that has them by --python")
         peers = Peers("cuda:0" if options.device == "cuda" else options.device)
     table = Table()
     for row in rows:

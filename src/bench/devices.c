@@ -77,8 +77,13 @@ static void print_gpu(const json_t *device, bg_text *text)
                    available / (1 << 30));
     bg_text_printf(text, "     driver         for CUDA %s\n",
                    json_string_value(json_object_get(device, "driver")));
-    bg_text_printf(text, "     bandwidth      %.0f GB/s copying, bytes read and bytes written\n\n",
-                   json_number_value(json_object_get(device, "bandwidth_bytes_per_s")) / 1e9);
+    const json_t *bandwidth = json_object_get(device, "bandwidth_bytes_per_s");
+    if (bandwidth)
+        bg_text_printf(text,
+                       "     bandwidth      %.0f GB/s copying, bytes read and bytes written\n\n",
+                       json_number_value(bandwidth) / 1e9);
+    else
+        bg_text_printf(text, "     bandwidth      not measured: it takes 1 GiB of free memory\n\n");
     print_kernels(device, text);
 }
 

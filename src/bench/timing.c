@@ -189,7 +189,8 @@ bg_status bg_timing_round(bg_timing *t, bg_round *out, bg_error *err)
     const double decode = bg_seconds();
     for (size_t i = 0; i < t->new_tokens; i++) BG_TRY(step(t, past + i, err));
     out->decode = bg_seconds() - decode;
-    if (has_clock) out->device_decode = backend->ops->device_seconds(backend) - device_decode;
+    const double device_end = backend->ops->device_seconds(backend);
+    if (device_decode >= 0 && device_end >= 0) out->device_decode = device_end - device_decode;
     return BG_OK;
 }
 
