@@ -8,6 +8,8 @@
 #include "backend/backend.h"
 #include "core/alloc.h"
 
+#include <stdlib.h>
+
 enum { CPU, GPU, BOTH };
 
 static bg_backend *backends[BOTH];
@@ -22,10 +24,6 @@ typedef struct {
 typedef struct {
     bg_weight *on[BOTH];
 } weight;
-
-typedef struct {
-    bg_cache *on[BOTH];
-} cache;
 
 static uint64_t random_state = 0x9E3779B97F4A7C15ULL;
 
@@ -83,20 +81,6 @@ static void weight_drop(weight w)
     for (int d = 0; d < BOTH; d++) backends[d]->ops->weight_free(backends[d], w.on[d]);
 }
 
-static cache cache_new(size_t layers, size_t slots, size_t length, size_t heads, size_t dim)
-{
-    cache c;
-    for (int d = 0; d < BOTH; d++)
-        OK(backends[d]->ops->cache_create(backends[d], layers, slots, length, heads, dim, &c.on[d],
-                                          &err));
-    return c;
-}
-
-static void cache_drop(cache c)
-{
-    for (int d = 0; d < BOTH; d++) backends[d]->ops->cache_free(backends[d], c.on[d]);
-}
-
 /* ||gpu - cpu|| / ||cpu|| over the first rows; NaN is large. */
 static double difference(act a, size_t rows)
 {
@@ -122,11 +106,22 @@ static double tolerance(bool half)
     return half ? 4e-4 : 5e-6;
 }
 
-/* Programs multiply nf4's values rounded to binary16, of which none is further off than 1.8e-4 of
- * itself; so is no product further off. */
-static double code_tolerance(bg_format_id id)
+/* Opens the scalar CPU kernels and the first GPU; without a GPU says why, and skips. */
+static bool open_both(void)
 {
-    return id == BG_FORMAT_NF4 || id == BG_FORMAT_NF4_DQ ? 1.8e-4 : 0;
+    if (bg_backend_check("cuda", &err) != BG_OK) {
+        SKIP("%s", err.message);
+        return false;
+    }
+    setenv("BITGAUGE_ISA", "scalar", 1);
+    OK(bg_backend_open("cpu", 0, &backends[CPU], &err));
+    OK(bg_backend_open("cuda", 0, &backends[GPU], &err));
+    return backends[CPU] && backends[GPU];
+}
+
+static void close_both(void)
+{
+    for (int d = 0; d < BOTH; d++) backends[d]->ops->free(backends[d]);
 }
 
 #endif

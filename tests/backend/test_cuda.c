@@ -1,5 +1,6 @@
-/* Every operation of the CUDA backend, at every format, against the scalar CPU kernels. Needs a
- * GPU; without one it only checks that the reason is told. */
+/* Every operation of the CUDA backend, at every format, against the scalar CPU kernels; linear
+ * layers are in test_cuda_linear.c. Needs a GPU; without one it only checks that the reason is
+ * told. */
 #include "both.h"
 
 #include "core/clock.h"
@@ -64,223 +65,6 @@ static void test_encoding(void)
             }
 }
 
-/* ---- linear layers --------------------------------------------------------------------------- */
-
-typedef struct {
-    bool half, bias, multiplier, addend, residual, in_place;
-    bg_activation activation;
-} variant;
-
-static double run_linear(bg_format_id id, size_t n_rows, size_t rows, size_t cols, variant v,
-                         float input_scale)
-{
-    weight w = weight_new(id, rows, cols, 0.5f), b = weight_new(BG_FORMAT_F32, 1, rows, 0.5f);
-    act in = act_new(n_rows, cols, v.half, input_scale);
-    act more = act_new(n_rows, rows, v.half, 1), add = act_new(n_rows, rows, v.half, 1);
-    act residual = act_new(n_rows, rows + 3, v.half, 1);
-    act out = act_new(n_rows, rows + 3, v.half, 1);
-    for (int d = 0; d < BOTH; d++) {
-        const bg_linear args = {.weight = w.on[d],
-                                .bias = v.bias ? b.on[d] : NULL,
-                                .in = in.on[d],
-                                .n_rows = n_rows,
-                                .activation = v.activation,
-                                .multiplier = v.multiplier ? more.on[d] : NULL,
-                                .addend = v.addend ? add.on[d] : NULL,
-                                .residual = v.residual ? residual.on[d] : NULL,
-                                .out = v.in_place ? residual.on[d] : out.on[d],
-                                .out_col = v.residual ? 0 : 3};
-        OK(backends[d]->ops->linear(backends[d], &args, &err));
-    }
-    double gap = difference(v.in_place ? residual : out, n_rows);
-    weight_drop(w);
-    weight_drop(b);
-    act_drop(in);
-    act_drop(more);
-    act_drop(add);
-    act_drop(residual);
-    act_drop(out);
-    return gap;
-}
-
-static void test_linear(void)
-{
-    static const size_t shapes[][2] = {{40, 56},   {192, 320},  {700, 768}, {3, 1000},
-                                       {96, 2048}, {130, 2560}, {64, 5120}, {51, 36}};
-    static const size_t n_rows[] = {1, 2, 3, 8, 13, 64, 70};
-    static const variant variants[] = {
-        {.bias = true, .activation = BG_ACTIVATION_GELU_TANH, .residual = true, .in_place = true},
-        {.bias = true, .activation = BG_ACTIVATION_RELU},
-        {.activation = BG_ACTIVATION_SILU, .multiplier = true},
-        {.half = true, .bias = true, .activation = BG_ACTIVATION_GELU_NEW, .residual = true},
-        {.half = true, .activation = BG_ACTIVATION_GELU, .multiplier = true, .addend = true},
-        {.half = true,
-         .bias = true,
-         .activation = BG_ACTIVATION_TANH,
-         .addend = true,
-         .residual = true,
-         .in_place = true},
-    };
-    double worst[2] = {0};
-    for (int id = 0; id < BG_FORMAT_COUNT; id++)
-        for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
-            for (size_t n = 0; n < sizeof n_rows / sizeof *n_rows; n++)
-                for (size_t k = 0; k < 2; k++) {
-                    /* int8 with outliers in some, and without. */
-                    const variant v = variants[(s + n * 2 + k * 3) % 6];
-                    double gap = run_linear((bg_format_id)id, n_rows[n], shapes[s][0], shapes[s][1],
-                                            v, k ? 1.0f : 4.5f);
-                    worst[v.half] = fmax(worst[v.half], gap);
-                    CHECK(gap <= fmax(tolerance(v.half), code_tolerance((bg_format_id)id)),
-                          "%s, %zu rows, %zu x %zu, variant %zu: %g", bg_formats[id].name,
-                          n_rows[n], shapes[s][0], shapes[s][1], (s + n * 2 + k * 3) % 6, gap);
-                }
-    printf("  largest: %.2g in fp32, %.2g in 16 bits\n", worst[0], worst[1]);
-}
-
-/* Enough operations that activations are rounded for tensor cores. */
-static void test_large_linear(void)
-{
-    static const variant v = {.bias = true};
-    for (int id = 0; id < BG_FORMAT_COUNT; id++) {
-        double gap = run_linear((bg_format_id)id, 160, 4096, 2048, v, 1);
-        double most = id == BG_FORMAT_BF16                                         ? 4e-3
-                      : id == BG_FORMAT_F32 || bg_format_is_int8((bg_format_id)id) ? 5e-6
-                                                                                   : 6e-4;
-        CHECK(gap <= most, "%s: %g", bg_formats[id].name, gap);
-        printf("  %s: %.2g\n", bg_formats[id].name, gap);
-    }
-}
-
-/* What a layer's operations become when they are queued one after the other: norm and query, key,
- * value; norm, gate and up; and readers of a norm that come later. */
-static void run_block(bg_format_id id, size_t n_rows, bool half, size_t hidden)
-{
-    enum { INNER = 1024, Q = 256, KV = 64 };
-    const bg_norm_kind kind = half ? BG_NORM_LAYER : BG_NORM_RMS;
-    weight q = weight_new(id, Q, hidden, 0.1f), k = weight_new(id, KV, hidden, 0.1f);
-    weight v = weight_new(id, KV, hidden, 0.1f), bias = weight_new(BG_FORMAT_F32, 1, KV, 1);
-    weight up = weight_new(id, INNER, hidden, 0.1f), gate = weight_new(id, INNER, hidden, 0.1f);
-    weight down = weight_new(id, hidden, INNER, 0.1f), late = weight_new(id, Q, hidden, 0.1f);
-    weight norm = weight_new(BG_FORMAT_F32, 1, hidden, 1);
-    weight norm_bias = weight_new(BG_FORMAT_F32, 1, hidden, 1);
-    act x = act_new(n_rows, hidden, half, 1), normed = act_new(n_rows, hidden, half, 1);
-    act qkv = act_new(n_rows, Q + 2 * KV, half, 1), inner = act_new(n_rows, INNER, half, 1);
-    act other = act_new(n_rows, Q, half, 1);
-    for (int d = 0; d < BOTH; d++) {
-        const bg_backend_ops *ops = backends[d]->ops;
-        const bg_norm n = {kind, norm.on[d], norm_bias.on[d], 1e-5f};
-        const weight parts[] = {q, k, v};
-        for (int round = 0; round < 3; round++) {
-            OK(ops->norm(backends[d], &n, x.on[d], n_rows, normed.on[d], &err));
-            for (size_t i = 0; i < 3; i++) {
-                const bg_linear args = {.weight = parts[i].on[d],
-                                        .bias = i == 2 ? bias.on[d] : NULL,
-                                        .in = normed.on[d],
-                                        .n_rows = n_rows,
-                                        .out = qkv.on[d],
-                                        .out_col = i == 0   ? 0
-                                                   : i == 1 ? Q
-                                                            : Q + KV};
-                OK(ops->linear(backends[d], &args, &err));
-            }
-            OK(ops->norm(backends[d], &n, x.on[d], n_rows, normed.on[d], &err));
-            const bg_linear up_args = {
-                .weight = up.on[d], .in = normed.on[d], .n_rows = n_rows, .out = inner.on[d]};
-            const bg_linear gate_args = {.weight = gate.on[d],
-                                         .in = normed.on[d],
-                                         .n_rows = n_rows,
-                                         .activation = BG_ACTIVATION_SILU,
-                                         .multiplier = inner.on[d],
-                                         .out = inner.on[d]};
-            const bg_linear down_args = {.weight = down.on[d],
-                                         .in = inner.on[d],
-                                         .n_rows = n_rows,
-                                         .residual = x.on[d],
-                                         .out = x.on[d]};
-            const bg_linear late_args = {
-                .weight = late.on[d], .in = normed.on[d], .n_rows = n_rows, .out = other.on[d]};
-            OK(ops->linear(backends[d], &up_args, &err));
-            OK(ops->linear(backends[d], &gate_args, &err));
-            OK(ops->linear(backends[d], &down_args, &err));
-            OK(ops->linear(backends[d], &late_args, &err));
-        }
-    }
-    const act results[] = {qkv, inner, x, other};
-    /* Twelve layers deep, roundings add up; quantized activations turn them into whole codes. Many
-     * rows are rounded for tensor cores. */
-    const bool rounded = id != BG_FORMAT_F32 && n_rows * INNER * hidden >= 1 << 26;
-    const double most = bg_format_is_int8(id)             ? 2e-2
-                        : rounded && id == BG_FORMAT_BF16 ? 1.5e-2
-                        : half                            ? 4e-3
-                        : rounded                         ? 2e-3
-                                                          : fmax(2e-5, 4 * code_tolerance(id));
-    for (size_t i = 0; i < 4; i++) {
-        double gap = difference(results[i], n_rows);
-        CHECK(gap <= most, "%s, %zu rows%s, result %zu: %g", bg_formats[id].name, n_rows,
-              half ? " in 16 bits" : "", i, gap);
-    }
-    const weight weights[] = {q, k, v, bias, up, gate, down, late, norm, norm_bias};
-    for (size_t i = 0; i < sizeof weights / sizeof *weights; i++) weight_drop(weights[i]);
-    const act acts[] = {x, normed, qkv, inner, other};
-    for (size_t i = 0; i < 5; i++) act_drop(acts[i]);
-}
-
-/* So many rows that products come in panels: an up and a gate in turn, and a layer of the result.
- */
-static void check_panels(bg_format_id id, bool half)
-{
-    enum { N = 4200, INNER = 2304, COLS = 64 };
-    weight up = weight_new(id, INNER, COLS, 0.3f), gate = weight_new(id, INNER, COLS, 0.3f);
-    weight down = weight_new(id, COLS, INNER, 0.1f);
-    act x = act_new(N, COLS, half, 1), inner = act_new(N, INNER, half, 1);
-    for (int d = 0; d < BOTH; d++) {
-        const bg_backend_ops *ops = backends[d]->ops;
-        const bg_linear layers[] = {
-            {.weight = up.on[d], .in = x.on[d], .n_rows = N, .out = inner.on[d]},
-            {.weight = gate.on[d],
-             .in = x.on[d],
-             .n_rows = N,
-             .activation = BG_ACTIVATION_SILU,
-             .multiplier = inner.on[d],
-             .out = inner.on[d]},
-            {.weight = down.on[d],
-             .in = inner.on[d],
-             .n_rows = N,
-             .residual = x.on[d],
-             .out = x.on[d]}};
-        for (size_t i = 0; i < 3; i++) OK(ops->linear(backends[d], &layers[i], &err));
-    }
-    const double most = half ? 2e-3 : id == BG_FORMAT_F32 ? 5e-6 : 1e-3;
-    CHECK(difference(inner, N) <= most, "%s: %g", bg_formats[id].name, difference(inner, N));
-    CHECK(difference(x, N) <= most, "%s: %g", bg_formats[id].name, difference(x, N));
-    weight_drop(up);
-    weight_drop(gate);
-    weight_drop(down);
-    act_drop(x);
-    act_drop(inner);
-}
-
-static void test_panels(void)
-{
-    check_panels(BG_FORMAT_F32, false);
-    check_panels(BG_FORMAT_F16, false);
-    check_panels(BG_FORMAT_NF4, false);
-    check_panels(BG_FORMAT_INT8, true);
-}
-
-static void test_merged(void)
-{
-    for (int id = 0; id < BG_FORMAT_COUNT; id++)
-        for (int half = 0; half < 2; half++) {
-            run_block((bg_format_id)id, 1, half, 768);
-            run_block((bg_format_id)id, 1, half, 2048);
-            run_block((bg_format_id)id, 5, half, 768);
-            run_block((bg_format_id)id, 80, half, 320);
-            run_block((bg_format_id)id, 200, half, 1024);
-        }
-}
-
 /* ---- rows ------------------------------------------------------------------------------------ */
 
 static void test_rows(void)
@@ -335,6 +119,24 @@ static void test_rows(void)
 }
 
 /* ---- attention ------------------------------------------------------------------------------- */
+
+typedef struct {
+    bg_cache *on[BOTH];
+} cache;
+
+static cache cache_new(size_t layers, size_t slots, size_t length, size_t heads, size_t dim)
+{
+    cache c;
+    for (int d = 0; d < BOTH; d++)
+        OK(backends[d]->ops->cache_create(backends[d], layers, slots, length, heads, dim, &c.on[d],
+                                          &err));
+    return c;
+}
+
+static void cache_drop(cache c)
+{
+    for (int d = 0; d < BOTH; d++) backends[d]->ops->cache_free(backends[d], c.on[d]);
+}
 
 typedef struct {
     size_t heads, kv_heads, dim, rope; /* values that turn; 0: none */
@@ -556,29 +358,20 @@ static void test_clock(void)
 
 int main(void)
 {
-    if (bg_backend_check("cuda", &err) != BG_OK) {
+    if (!open_both()) {
         CHECK(strstr(err.message, "GPU") && strlen(err.message) > 30, "%s", err.message);
         CHECK(bg_backend_open("cuda:0", 1, &backends[GPU], &err) == BG_ERR_UNSUPPORTED &&
                   !backends[GPU],
               "opened without a GPU");
-        SKIP("%s", err.message);
         return test_finish();
     }
     CHECK(bg_backend_check("cuda:999", &err) == BG_ERR_UNSUPPORTED, "a GPU too many");
     CHECK(bg_backend_check("cuda:x", &err) == BG_ERR_USAGE, "no number");
-    setenv("BITGAUGE_ISA", "scalar", 1);
-    OK(bg_backend_open("cpu", 0, &backends[CPU], &err));
-    OK(bg_backend_open("cuda", 0, &backends[GPU], &err));
-    if (!backends[CPU] || !backends[GPU]) return 1;
     printf("%s\n", backends[GPU]->ops->isa(backends[GPU]));
     bg_usage before, after;
     backends[GPU]->ops->usage(backends[GPU], &before);
     RUN(test_encoding);
     RUN(test_rows);
-    RUN(test_linear);
-    RUN(test_merged);
-    RUN(test_panels);
-    RUN(test_large_linear);
     RUN(test_attention);
     RUN(test_stored);
     RUN(test_head);
@@ -594,6 +387,6 @@ int main(void)
     printf("%s: %zu bytes by %s, energy: %s\n", after.device.name, after.device.used,
            after.device.source ? after.device.source : "nobody",
            after.device.no_energy ? after.device.no_energy : "counted");
-    for (int d = 0; d < BOTH; d++) backends[d]->ops->free(backends[d]);
+    close_both();
     return test_finish();
 }
