@@ -4,8 +4,10 @@
  *     them that has nothing to do with the last (a parallel block's MLP);
  *   - so are a gate and what it multiplies, whose product alone is then written;
  *   - and two layers whose results are added (a parallel block's attention and MLP), in a program;
- *   - a norm is computed by the layers behind it (and still written, for others): of one row, and
- * in a program of as many as are multiplied at once. Many rows are in product.c. */
+ *   - a norm is computed by the layers behind it (and still written, for others), of one row, and
+ *     in a program of as many as are multiplied at once.
+ *
+ * Many rows are in product.c. */
 #include "backend/cuda/cuda.h"
 
 #include <string.h>

@@ -30,9 +30,8 @@ struct all_blocks {
     __device__ void arrive()
     {
         __syncthreads();
-        if (threadIdx.x == 0) {
+        if (threadIdx.x == 0)
             asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrived) : "memory");
-        }
         target += gridDim.x;
     }
     __device__ void wait() const
