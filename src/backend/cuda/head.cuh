@@ -13,13 +13,19 @@ static __device__ __forceinline__ uint64_t sort_key(float x, size_t col)
     return (uint64_t)bits << 32 | (0xFFFFFFFFu - (uint32_t)col);
 }
 
-/* The largest of a block's keys, for every thread; room has a place for each warp. */
-static __device__ __forceinline__ uint64_t block_largest(uint64_t best, uint64_t *room)
+static __device__ __forceinline__ uint64_t warp_largest(uint64_t best)
 {
     for (int i = WARP / 2; i > 0; i /= 2) {
         uint64_t other = __shfl_xor_sync(0xFFFFFFFF, best, i);
         best = other > best ? other : best;
     }
+    return best;
+}
+
+/* The largest of a block's keys, for every thread; room has a place for each warp. */
+static __device__ __forceinline__ uint64_t block_largest(uint64_t best, uint64_t *room)
+{
+    best = warp_largest(best);
     if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = best;
     __syncthreads();
     for (unsigned i = 0; i < blockDim.x / WARP; i++) best = room[i] > best ? room[i] : best;

@@ -378,15 +378,15 @@ cudaError_t bg_cuda_double_quant(const cuda_double_quant_args *a, const cuda_lau
 
 /* ---- programs: program.cu -------------------------------------------------------------------- */
 
-/* Whether a program takes the node; writes the plan into it, and the bytes of shared memory it
- * needs to *shared. */
-bool bg_cuda_program_plan(cuda_node *node, const cuda_launch *l, size_t *shared);
+/* Whether a program takes the node; writes the plan into it, and to *room the bytes of shared
+ * memory it needs beside what every program has. */
+bool bg_cuda_program_plan(cuda_node *node, const cuda_launch *l, size_t *room);
 /* Whether a planned node can be of the program that a planned linear layer is of. */
 bool bg_cuda_program_joins(const cuda_node *linear, const cuda_node *other);
 /* Runs n planned nodes that join; they lie in host and in device memory. `counters`: two zeros on
- * the device, which are zeros again when it is done; `shared`: the most that one of them needs. */
+ * the device, which are zeros again when it is done; `room`: the most that one of them needs. */
 cudaError_t bg_cuda_program(const cuda_node *host, const cuda_node *nodes, size_t n,
-                            unsigned *counters, size_t shared, const cuda_launch *l);
+                            unsigned *counters, size_t room, const cuda_launch *l);
 
 /* The program's name where one row of activations is multiplied by weights of the format in one, at
  * usual widths and as far as the GPU's shared memory goes; NULL: in a kernel for few rows. */

@@ -23,11 +23,11 @@ static bool plain(const cuda_epilogue *e)
 static bool program_takes(const cuda_backend *cuda, const cuda_linear_args *a)
 {
     cuda_node node;
-    size_t shared;
+    size_t room;
     memset(&node, 0, sizeof node);
     node.kind = NODE_LINEAR;
     node.args.linear = *a;
-    return bg_cuda_program_plan(&node, &cuda->launch, &shared);
+    return bg_cuda_program_plan(&node, &cuda->launch, &room);
 }
 
 static void fill(cuda_backend *cuda, const bg_linear *l, const cuda_epilogue *e,

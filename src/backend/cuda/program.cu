@@ -1,9 +1,14 @@
 /* Which nodes a program takes - all that a decoding step has - and how it runs them. */
 #include "backend/cuda/program_kernel.cuh"
 
+#include <cstdlib>
 #include <cstring>
 
-enum { SHARED_STATIC = 16 << 10, MOST_TABLES = PAIR_TABLE_BYTES + SCALE_MAP_BYTES };
+/* Shared memory beside what a node needs: tables, and the shortest ring. */
+template <kind K> static constexpr size_t fixed_bytes()
+{
+    return tile_shape<K>::TABLES + LEAST_SLOTS * (size_t)step_shape<K>::SLOT;
+}
 
 /* Where one row is multiplied by 16-bit weights, kernels that start while the last ones end are
  * faster than a program, unless there is much to read. */
@@ -16,16 +21,15 @@ static bool is_large(const cuda_linear_args &a)
     return bytes >= LARGE_WEIGHTS;
 }
 
-template <kind K>
-static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, size_t most, size_t *shared)
+template <kind K> static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, size_t *room)
 {
-    using shape = tile_shape<K>;
+    using shape = step_shape<K>;
     const bool added = a.paired == CUDA_ADDED, paired = a.paired != CUDA_NOT_PAIRED;
-    size_t tiles = 0, steps = a.cols / shape::STEP;
-    if (a.cols % shape::STEP != 0 || a.cols >= 1 << 16) return false;
+    size_t tiles = 0, steps = a.cols / shape::COLS;
+    if (a.cols % shape::COLS != 0 || a.cols >= 1 << 16) return false;
     if (added) {
-        if (a.w[1].cols % shape::STEP != 0 || a.w[1].cols >= 1 << 16) return false;
-        if (a.w[1].cols / shape::STEP < steps) steps = a.w[1].cols / shape::STEP;
+        if (a.w[1].cols % shape::COLS != 0 || a.w[1].cols >= 1 << 16) return false;
+        if (a.w[1].cols / shape::COLS > steps) steps = a.w[1].cols / shape::COLS;
     }
     for (int i = 0; i < (paired ? 1 : a.n_parts); i++) tiles += (a.w[i].rows + TILE - 1) / TILE;
     const size_t units = (size_t)l->multiprocessors;
@@ -39,41 +43,44 @@ static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, size_t most, si
     }
     if (paired) a.first_tile[0] = 0;
     const size_t each = (tiles + units - 1) / units * (paired ? 2 : 1);
+    const size_t at_a_pass = added ? each / 2 : each;
     if (a.norm.weight && a.norm_half != (K == KIND_INT8)) return false;
-    if (shape::BITS == 16 && a.n_rows == 1 && !added && !is_large(a)) return false;
+    if (shape::BITS == 16 && a.n_rows == 1 && !added && !is_large(a) && !getenv("BITGAUGE_P16"))
+        return false;
+    const size_t whole = program_shared(l),
+                 most = whole > fixed_bytes<K>() ? whole - fixed_bytes<K>() : 0;
     for (size_t rows = MOST_ROWS; rows > 0; rows /= 2) {
         const size_t at_once = a.n_rows < rows ? a.n_rows : rows;
-        const size_t fixed = shape::TABLES + ring_bytes<K>(at_once <= PACKED_ROWS);
         /* One row's outlier columns are every row's. */
         if (K == KIND_INT8 && at_once < a.n_rows) return false;
         if (a.norm.weight && at_once < a.n_rows) return false;
-        size_t input = fixed + staged_bytes(shape::PARTS, (unsigned)at_once, (unsigned)a.cols);
-        if (added) input += staged_bytes(shape::PARTS, (unsigned)at_once, (unsigned)a.w[1].cols);
-        uint32_t row_shift = 0, shift = WARPS_SHIFT;
+        size_t input = staged_bytes(tile_shape<K>::PARTS, (unsigned)at_once, (unsigned)a.cols);
+        if (added)
+            input += staged_bytes(tile_shape<K>::PARTS, (unsigned)at_once, (unsigned)a.w[1].cols);
+        uint32_t row_shift = 0;
         while (1u << row_shift < at_once) row_shift++;
         double least = 0;
-        for (size_t groups = STEP_WARPS; groups > 0; groups /= 2, shift--) {
+        for (uint32_t shift = WARPS_SHIFT; shift >= WARPS_SHIFT - TEAMS_SHIFT; shift--) {
             /* Rounds over the block's tiles, and steps of each with what a tile takes besides. */
-            const size_t at_a_time = STEP_WARPS / groups;
-            const double cost = (double)((each + at_a_time - 1) / at_a_time) *
-                                ((double)((steps + groups - 1) / groups) + 1);
+            const size_t members = (size_t)1 << shift, teams = STEP_WARPS >> shift;
+            const double cost = (double)((at_a_pass + teams - 1) / teams) *
+                                ((double)((steps + members - 1) / members) + 1);
             const size_t sums =
-                aligned16((groups + (K == KIND_INT8 ? 1 : 0)) * each * (TILE << row_shift) * 4);
-            if (groups > steps || sums + input > most || (least > 0 && cost >= least)) continue;
+                aligned16((members + (K == KIND_INT8 ? 1 : 0)) * each * (TILE << row_shift) * 4);
+            if (sums + input > most || (least > 0 && cost >= least)) continue;
             least = cost;
             a.rows_at_once = (uint32_t)at_once;
             a.row_shift = row_shift;
             a.k_shift = shift;
             a.sums_bytes = (uint32_t)sums;
-            *shared = sums + input;
+            *room = sums + input;
         }
         if (least > 0) return true;
     }
     return false;
 }
 
-typedef bool (*plan_function)(cuda_linear_args &a, const cuda_launch *l, size_t most,
-                              size_t *shared);
+typedef bool (*plan_function)(cuda_linear_args &a, const cuda_launch *l, size_t *room);
 
 /* What a format's values are multiplied by before they are rounded to fp16: fp4's are then exact
  * (twelfths), and of nf4's none is further off than 1.8e-4 of itself (3.3e-4 without). */
@@ -95,9 +102,9 @@ static const struct {
     {"program_int8_cuda", plan_kind<KIND_INT8>, program_int8_packed, program_int8, 1},
 };
 
-static bool plan_attention(cuda_attention_args &a, size_t *shared)
+static bool plan_attention(cuda_attention_args &a, size_t *room)
 {
-    *shared = MOST_TABLES + a.max_keys * sizeof(float);
+    *room = a.max_keys * sizeof(float);
     a.group = (uint32_t)(a.n_heads / a.n_kv_heads);
     a.head_inverse = inverse_of(a.n_heads);
     a.group_inverse = inverse_of(a.group);
@@ -105,35 +112,41 @@ static bool plan_attention(cuda_attention_args &a, size_t *shared)
     return a.head_dim % 4 == 0 && a.qkv_stride % 4 == 0 && a.half == a.out_half;
 }
 
-bool bg_cuda_program_plan(cuda_node *node, const cuda_launch *l, size_t *shared)
+static bool plan(cuda_node *node, const cuda_launch *l, size_t *room)
 {
-    *shared = 0;
-    if (!l->programs) return false;
     switch (node->kind) {
     case NODE_EMBED:
         return node->args.embed.n_rows <= MOST_ROWS;
     case NODE_NORM:
-        return node->args.norm.n_rows <= MOST_ROWS;
+        *room = staged_bytes(PARTS_F16, 1, (unsigned)node->args.norm.cols);
+        return node->args.norm.n_rows <= MOST_ROWS && node->args.norm.cols % 4 == 0;
     case NODE_COPY:
         return node->args.copy.n_rows <= MOST_ROWS;
     case NODE_ARGMAX:
         return node->args.head.best != NULL;
     case NODE_ATTEND_ONE:
-        return plan_attention(node->args.attention, shared);
+        return plan_attention(node->args.attention, room);
     case NODE_LINEAR: {
-        const plan_function plan = formats[node->args.linear.w[0].format].plan;
-        return plan && plan(node->args.linear, l, (size_t)l->max_shared - SHARED_STATIC, shared);
+        const plan_function plans = formats[node->args.linear.w[0].format].plan;
+        return plans && plans(node->args.linear, l, room);
     }
     default:
         return false;
     }
 }
 
+bool bg_cuda_program_plan(cuda_node *node, const cuda_launch *l, size_t *room)
+{
+    *room = 0;
+    return l->programs && plan(node, l, room) &&
+           *room + fixed_bytes<KIND_4BIT_DQ>() <= program_shared(l);
+}
+
 const char *bg_cuda_program_name(bg_format_id format, const cuda_launch *l)
 {
     enum { USUAL = 2048 };
     cuda_node node;
-    size_t shared;
+    size_t room;
     memset(&node, 0, sizeof node);
     node.kind = NODE_LINEAR;
     cuda_linear_args &a = node.args.linear;
@@ -141,7 +154,7 @@ const char *bg_cuda_program_name(bg_format_id format, const cuda_launch *l)
     a.w[0].format = format;
     a.n_parts = 1;
     a.n_rows = 1;
-    return bg_cuda_program_plan(&node, l, &shared) ? formats[format].name : NULL;
+    return bg_cuda_program_plan(&node, l, &room) ? formats[format].name : NULL;
 }
 
 /* The function that runs a linear layer; others any program runs. */
@@ -168,16 +181,17 @@ bool bg_cuda_program_joins(const cuda_node *linear, const cuda_node *other)
 }
 
 cudaError_t bg_cuda_program(const cuda_node *host, const cuda_node *nodes, size_t n,
-                            unsigned *counters, size_t shared, const cuda_launch *l)
+                            unsigned *counters, size_t room, const cuda_launch *l)
 {
-    program_args args = {nodes, (int)n, counters, NULL, 1, NULL};
+    program_args args = {nodes, (int)n, counters, NULL, 1, NULL, NULL, 0};
     program_launch launch = program_f16_packed;
     for (size_t i = 0; i < n; i++) {
         if (!runs(&host[i])) continue;
         launch = runs(&host[i]);
         args.code = host[i].args.linear.w[0].code;
+        args.reciprocals = host[i].args.linear.reciprocals;
         args.scale_map = host[i].args.linear.w[0].scale_map;
         args.code_scale = formats[host[i].args.linear.w[0].format].code_scale;
     }
-    return launch(args, shared, l);
+    return launch(args, room, l);
 }

@@ -1,8 +1,10 @@
 /* A step in one launch: a kernel that stays on every multiprocessor, one block on each, and runs a
- * list of nodes one after the other. Between two nodes the blocks wait for each other; what a node
- * reads that no other node writes, its weights above all, is asked for before the wait.
+ * list of nodes one after the other. Between two nodes the blocks wait for each other. The weights
+ * know nothing of that: warps of their own copy all nodes' weights to shared memory, as far ahead
+ * of the warps that multiply as there is room.
  *
- *   program.cuh            blocks that wait for each other; loads and sums
+ *   program.cuh            blocks and warps that wait for each other; loads and sums
+ *   program_ring.cuh       the weights' way to shared memory
  *   program_input.cuh      a linear layer's input: normed, split or quantized
  *   program_tile.cuh       a warp's tiles of a matrix, on tensor cores
  *   program_linear.cuh     linear layers: tiles to outputs
@@ -18,7 +20,24 @@
 /* For lambdas, whose captured variables would be in memory otherwise. */
 #define INLINE __attribute__((always_inline))
 
-enum { WARPS_SHIFT = 4, STEP_WARPS = 1 << WARPS_SHIFT, STEP_THREADS = STEP_WARPS * WARP };
+/* Warps that run nodes, the block's first, and warps that copy weights for them. */
+enum { WARPS_SHIFT = 3, STEP_WARPS = 1 << WARPS_SHIFT, STEP_THREADS = STEP_WARPS * WARP };
+enum { COPY_WARPS = 2, COPY_THREADS = COPY_WARPS * WARP };
+
+/* ---- a block's warps ------------------------------------------------------------------------- */
+
+/* What __syncthreads is, for the warps that run nodes, and for those that copy. */
+enum { STEP_BARRIER = 1, COPY_BARRIER };
+
+static __device__ __forceinline__ void step_sync()
+{
+    asm volatile("bar.sync %0, %1;" ::"n"((int)STEP_BARRIER), "n"((int)STEP_THREADS) : "memory");
+}
+
+static __device__ __forceinline__ void copy_sync()
+{
+    asm volatile("bar.sync %0, %1;" ::"n"((int)COPY_BARRIER), "n"((int)COPY_THREADS) : "memory");
+}
 
 /* ---- blocks ---------------------------------------------------------------------------------- */
 
@@ -29,7 +48,7 @@ struct all_blocks {
 
     __device__ void arrive()
     {
-        __syncthreads();
+        step_sync();
         if (threadIdx.x == 0)
             asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrived) : "memory");
         target += gridDim.x;
@@ -45,7 +64,7 @@ struct all_blocks {
                              : "memory");
             while (n < target);
         }
-        __syncthreads();
+        step_sync();
     }
 };
 
@@ -99,7 +118,7 @@ template <typename T> static __device__ __forceinline__ T team_sum(const team &t
 {
     x = warp_sum(x);
     if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = x;
-    __syncthreads();
+    step_sync();
     x = room[t.first_warp + (threadIdx.x & (t.warps - 1))];
 #pragma unroll
     for (unsigned i = STEP_WARPS / 2; i > 0; i /= 2) {
@@ -121,7 +140,7 @@ static __device__ __forceinline__ void team_sums(const team &t, T &x, T &y, T *r
         room[threadIdx.x / WARP] = x;
         room[STEP_WARPS + threadIdx.x / WARP] = y;
     }
-    __syncthreads();
+    step_sync();
     const unsigned at = t.first_warp + (threadIdx.x & (t.warps - 1));
     x = room[at];
     y = room[STEP_WARPS + at];
@@ -140,7 +159,7 @@ static __device__ __forceinline__ float team_max(const team &t, float x, float *
 {
     x = warp_max(x);
     if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = x;
-    __syncthreads();
+    step_sync();
     x = room[t.first_warp + (threadIdx.x & (t.warps - 1))];
 #pragma unroll
     for (unsigned i = STEP_WARPS / 2; i > 0; i /= 2) {

@@ -149,7 +149,7 @@ static __device__ __forceinline__ void attend_task(const cuda_attention_args &a,
     if (warp == 2 && !a.stored)
         for (unsigned i = threadIdx.x % WARP; i < t.d; i += WARP)
             rooms.value[i] = load_fresh(row + a.value_col + (size_t)t.kv * t.d + i);
-    __syncthreads();
+    step_sync();
     if (!a.stored && t.head == t.kv * a.group)
         for (unsigned i = threadIdx.x; i < t.d; i += STEP_THREADS) {
             a.keys[t.at + (size_t)t.own * t.d + i] = rooms.key[i];
@@ -200,7 +200,7 @@ static __device__ __forceinline__ void attend_task(const cuda_attention_args &a,
         }
         *(float4 *)(rooms.partial + v.lane * t.d + v.column) = y;
     }
-    __syncthreads();
+    step_sync();
     for (unsigned i = threadIdx.x; i < t.d; i += STEP_THREADS) {
         float total = 0;
 #pragma unroll 8
@@ -227,7 +227,7 @@ static __device__ __forceinline__ void run_attention(const cuda_attention_args &
         if (a.rope && threadIdx.x * 32 < (unsigned)a.rope_dim)
             ask_for(a.rope + (size_t)t.s.past * a.rope_dim + threadIdx.x * 32);
         if (waited)
-            __syncthreads();
+            step_sync();
         else
             blocks.wait();
         waited = true;

@@ -20,7 +20,7 @@ struct input_rooms {
     double sums[2 * STEP_WARPS];
     float most[STEP_WARPS];
     float scale[MOST_ROWS]; /* what sums are multiplied by: the power of two, or the row's absmax */
-    int n_outliers;
+    int has_outliers, n_outliers;
 };
 
 /* In shared memory. */
@@ -94,17 +94,9 @@ static __device__ __forceinline__ float largest(const float4 &x)
     return fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
 }
 
-/* What is seen while a row is read: the sum and that of the squares, in double precision where they
- * have to round as on the CPU or may nearly cancel. */
-template <typename T> struct row_sums {
-    T sum, squares;
-    float most;
-};
-
-template <typename T>
-static __device__ __forceinline__ row_sums<T> load_row(const input_row &row, bool normed)
+/* Reads a row to shared memory, each four of it as f(four) makes it. */
+template <typename F> static __device__ __forceinline__ void load_row(const input_row &row, F f)
 {
-    row_sums<T> s = {0, 0, 0};
 #pragma unroll 1
     for (unsigned q = row.lane; q < row.fours; q += 4 * row.threads) {
         float4 x[4];
@@ -118,43 +110,65 @@ static __device__ __forceinline__ row_sums<T> load_row(const input_row &row, boo
         for (int i = 0; i < 4; i++) {
             const unsigned at = q + i * row.threads;
             if (at >= row.fours) break;
-            row.quads[quad_place(at)] = x[i];
-            if (normed) {
-                const T a = (T)x[i].x, b = (T)x[i].y, c = (T)x[i].z, d = (T)x[i].w;
-                s.sum += (a + b) + (c + d);
-                s.squares += (a * a + b * b) + (c * c + d * d);
-            } else {
-                s.most = fmaxf(s.most, largest(x[i]));
-            }
+            row.quads[quad_place(at)] = f(x[i]);
         }
     }
-    return s;
 }
 
+/* The sum of a row and that of its squares, in double precision where they have to round as on the
+ * CPU or may nearly cancel. */
+template <typename T> struct row_sums {
+    T sum, squares;
+
+    __device__ __forceinline__ void add(const float4 &x)
+    {
+        const T a = (T)x.x, b = (T)x.y, c = (T)x.z, d = (T)x.w;
+        sum += (a + b) + (c + d);
+        squares += (a * a + b * b) + (c * c + d * d);
+    }
+};
+
+/* 1 / sqrt(squares / n + eps), as norm_scale has it: the double precision that makes it that of the
+ * CPU comes from one of Newton's steps. */
+static __device__ __forceinline__ float exact_scale(double squares, double inverse, float eps)
+{
+    const double x = (double)((float)(squares * inverse) + eps), y = (double)rsqrtf((float)x);
+    return (float)(y * (1.5 - 0.5 * x * y * y));
+}
+
+/* How a row is moved and scaled, which it is read for. `inverse`: 1 / cols. */
 template <bool HALF, typename T>
-static __device__ __forceinline__ norm_state norm_of(const cuda_linear_args &a, const team &t,
-                                                     row_sums<T> s, input_rooms &rooms)
+static __device__ __forceinline__ norm_state norm_of(const cuda_norm &norm, unsigned cols,
+                                                     double inverse, const team &t,
+                                                     const input_row &row, input_rooms &rooms)
 {
     norm_state n = {0, 0};
+    row_sums<T> s = {0, 0};
+    load_row(row, [&](const float4 &x) INLINE {
+        s.add(x);
+        return x;
+    });
     team_sums(t, s.sum, s.squares, (T *)rooms.sums);
-    if (a.norm.kind == BG_NORM_LAYER) {
-        n.mean = (float)(s.sum / (T)a.cols);
+    if (norm.kind == BG_NORM_LAYER) {
+        n.mean = (float)(s.sum * (T)inverse);
         const T mean = (T)n.mean;
-        s.squares += mean * (mean * (T)a.cols - 2 * s.sum);
+        s.squares += mean * (mean * (T)cols - 2 * s.sum);
     }
     if (HALF)
-        n.scale = norm_scale((double)s.squares, a.cols, a.norm.eps);
+        n.scale = exact_scale((double)s.squares, inverse, norm.eps);
     else
-        n.scale = rsqrtf((float)s.squares * (1.0f / (float)a.cols) + a.norm.eps);
-    if (HALF && a.norm.kind == BG_NORM_LAYER) n.scale = nextafterf(n.scale, 0);
+        n.scale = rsqrtf((float)(s.squares * (T)inverse) + norm.eps);
+    /* The next float towards zero, of one that is positive. */
+    if (HALF && norm.kind == BG_NORM_LAYER) n.scale = __uint_as_float(__float_as_uint(n.scale) - 1);
     return n;
 }
 
-/* A norm's weights for a thread's first quads, asked for before the wait. */
+/* What a norm takes besides its row, got before the wait: weights for a thread's first quads. */
 enum { READY_QUADS = 2 };
 
 struct ready_norm {
     float4 weight[READY_QUADS], bias[READY_QUADS];
+    double inverse; /* of the number of columns */
 };
 
 static __device__ __forceinline__ float4 read_weights(const float *p, unsigned q)
@@ -162,32 +176,33 @@ static __device__ __forceinline__ float4 read_weights(const float *p, unsigned q
     return p ? __ldg((const float4 *)p + q) : make_float4(0, 0, 0, 0);
 }
 
-static __device__ __forceinline__ void get_norm_ready(const cuda_linear_args &a, const team &t,
-                                                      ready_norm &r)
+static __device__ __forceinline__ void get_norm_ready(const cuda_norm &norm, unsigned cols,
+                                                      const team &t, ready_norm &r)
 {
+    r.inverse = norm.weight ? 1.0 / (double)cols : 0;
 #pragma unroll
     for (unsigned i = 0; i < READY_QUADS; i++) {
         const unsigned q = t.lane + i * t.threads;
-        const bool wanted = a.norm.weight && 4 * q < (unsigned)a.cols;
-        r.weight[i] = read_weights(wanted ? a.norm.weight : NULL, q);
-        r.bias[i] = read_weights(wanted ? a.norm.bias : NULL, q);
+        const bool wanted = norm.weight && 4 * q < cols;
+        r.weight[i] = read_weights(wanted ? norm.weight : NULL, q);
+        r.bias[i] = read_weights(wanted ? norm.bias : NULL, q);
     }
 }
 
-static __device__ __forceinline__ float4 normed(const cuda_linear_args &a, bool half,
+static __device__ __forceinline__ float4 normed(const cuda_norm &norm, bool half,
                                                 const norm_state &s, const float4 &x,
                                                 const float4 &w, const float4 &b)
 {
-    const bool biased = a.norm.bias != NULL;
-    return make_float4(norm_apply(a.norm.kind, biased, s, half, x.x, w.x, b.x),
-                       norm_apply(a.norm.kind, biased, s, half, x.y, w.y, b.y),
-                       norm_apply(a.norm.kind, biased, s, half, x.z, w.z, b.z),
-                       norm_apply(a.norm.kind, biased, s, half, x.w, w.w, b.w));
+    const bool biased = norm.bias != NULL;
+    return make_float4(norm_apply(norm.kind, biased, s, half, x.x, w.x, b.x),
+                       norm_apply(norm.kind, biased, s, half, x.y, w.y, b.y),
+                       norm_apply(norm.kind, biased, s, half, x.z, w.z, b.z),
+                       norm_apply(norm.kind, biased, s, half, x.w, w.w, b.w));
 }
 
-/* f(four, q) of the normed row, which the first block also writes to `to`. */
+/* f(four, q) of the normed row, which is also written to `to` if that is not NULL. */
 template <typename F>
-static __device__ __forceinline__ void each_normed(const cuda_linear_args &a, bool half,
+static __device__ __forceinline__ void each_normed(const cuda_norm &norm, bool half,
                                                    const norm_state &s, const input_row &row,
                                                    const ready_norm &r, float *to, F f)
 {
@@ -195,15 +210,15 @@ static __device__ __forceinline__ void each_normed(const cuda_linear_args &a, bo
     for (unsigned i = 0; i < READY_QUADS; i++) {
         const unsigned q = row.lane + i * row.threads;
         if (q >= row.fours) break;
-        const float4 y = normed(a, half, s, row.quads[quad_place(q)], r.weight[i], r.bias[i]);
-        if (blockIdx.x == 0) ((float4 *)to)[q] = y;
+        const float4 y = normed(norm, half, s, row.quads[quad_place(q)], r.weight[i], r.bias[i]);
+        if (to) ((float4 *)to)[q] = y;
         row.quads[quad_place(q)] = f(y, q);
     }
 #pragma unroll 1
     for (unsigned q = row.lane + READY_QUADS * row.threads; q < row.fours; q += row.threads) {
-        const float4 y = normed(a, half, s, row.quads[quad_place(q)],
-                                read_weights(a.norm.weight, q), read_weights(a.norm.bias, q));
-        if (blockIdx.x == 0) ((float4 *)to)[q] = y;
+        const float4 y = normed(norm, half, s, row.quads[quad_place(q)],
+                                read_weights(norm.weight, q), read_weights(norm.bias, q));
+        if (to) ((float4 *)to)[q] = y;
         row.quads[quad_place(q)] = f(y, q);
     }
 }
@@ -257,14 +272,58 @@ static __device__ __forceinline__ float4 split(const float4 &x, float scale)
 
 /* ---- LLM.int8() ------------------------------------------------------------------------------ */
 
-/* The list of marked columns, ascending, by the first warp. */
-static __device__ __forceinline__ void list_outliers(const staged_input &s, unsigned cols,
-                                                     input_rooms &rooms)
+/* What is seen while a thread's values are rounded to fp16: the largest that is no outlier, and
+ * whether there is one. A value is an outlier before it is rounded. */
+struct rounding {
+    float threshold, most;
+    bool any;
+
+    __device__ __forceinline__ float one(float x)
+    {
+        const float y = round_half(x), size = fabsf(y);
+        if (fabsf(x) >= threshold) any = true;
+        if (size < threshold) most = fmaxf(most, size);
+        return y;
+    }
+    __device__ __forceinline__ float4 four(const float4 &x)
+    {
+        return make_float4(one(x.x), one(x.y), one(x.z), one(x.w));
+    }
+};
+
+/* bg_gpu_reciprocal of an fp16 number: the table has all mantissas. */
+static __device__ __forceinline__ float half_reciprocal(const float *table, float x)
 {
+    const uint32_t bits = __float_as_uint(x);
+    if (!(x > 0) || isinf(x)) return 1.0f / x;
+    return table[bits >> 13 & 1023] * __uint_as_float((254 - (bits >> 23)) << 23);
+}
+
+/* The list of the columns that are outliers in one row or more: they are of all rows. By the whole
+ * block. Values before they were rounded are in memory, or, of a norm, which is rounded by itself,
+ * in the quads. */
+static __device__ __noinline__ void list_outliers(const float *in, unsigned cols, unsigned rows,
+                                                  float threshold, const staged_input &s,
+                                                  input_rooms &rooms)
+{
+    const unsigned words = (cols + 31) / 32;
+    for (unsigned i = threadIdx.x / WARP; i < words; i += STEP_WARPS) {
+        const unsigned c = i * 32 + threadIdx.x % WARP;
+        bool is = false;
+        for (unsigned m = 0; m < rows && c < cols; m++) {
+            const float *quads = (const float *)(s.quads + m * s.pitch);
+            const float x =
+                in ? load_fresh(in + (size_t)m * cols + c) : quads[quad_place(c / 4) * 4 + c % 4];
+            is |= fabsf(x) >= threshold;
+        }
+        const uint32_t marks = __ballot_sync(0xFFFFFFFF, is);
+        if (threadIdx.x % WARP == 0) s.marks[i] = marks;
+    }
+    step_sync();
     if (threadIdx.x >= WARP) return;
     int n = 0;
 #pragma unroll 1
-    for (unsigned i = 0; i < (cols + 31) / 32; i++) {
+    for (unsigned i = 0; i < words; i++) {
         const uint32_t all = s.marks[i];
         if (all >> threadIdx.x & 1)
             s.outliers[n + __popc(all & ((1u << threadIdx.x) - 1))] =
@@ -274,44 +333,26 @@ static __device__ __forceinline__ void list_outliers(const staged_input &s, unsi
     if (threadIdx.x == 0) rooms.n_outliers = n;
 }
 
-/* A row's values, rounded to fp16, stay in its quads; an outlier in one row makes its column one of
- * all rows. Returns the row's absmax but for outliers. */
-static __device__ __forceinline__ float quantize_row(const cuda_linear_args &a, unsigned cols,
+/* The codes of a row whose values, rounded to fp16, are in its quads. Returns the row's absmax but
+ * for outliers. */
+static __device__ __forceinline__ float quantize_row(const float *in, unsigned cols, unsigned rows,
                                                      const team &t, unsigned m,
-                                                     const input_row &row, const staged_input &s,
-                                                     input_rooms &rooms)
+                                                     const rounding &seen, const input_row &row,
+                                                     const staged_input &s,
+                                                     const float *reciprocals, input_rooms &rooms)
 {
-    const float threshold = a.w[0].threshold;
-    for (unsigned i = threadIdx.x; i < (cols + 31) / 32; i += STEP_THREADS) s.marks[i] = 0;
-    if (threadIdx.x == 0) rooms.n_outliers = 0;
-    __syncthreads();
-    float most = 0;
-    bool any = false;
-    row.each([&](float4 &x, unsigned q) INLINE {
-        const float v[4] = {fabsf(x.x), fabsf(x.y), fabsf(x.z), fabsf(x.w)};
-        uint32_t marks = 0;
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const float y = round_half(v[j]);
-            if (v[j] >= threshold) marks |= 1u << j;
-            if (y < threshold) most = fmaxf(most, y);
-        }
-        x = make_float4(round_half(x.x), round_half(x.y), round_half(x.z), round_half(x.w));
-        if (marks == 0) return;
-        any = true;
-        atomicOr(&s.marks[q / 8], marks << 4 * q % 32);
-    });
-    most = team_max(t, most, rooms.most);
-    any = __syncthreads_or(any);
-    if (any) list_outliers(s, cols, rooms);
-    const float factor = most > 0 ? 127 * reciprocal(a.reciprocals, most) : 0;
+    if (seen.any) rooms.has_outliers = 1;
+    const float most = team_max(t, seen.most, rooms.most);
+    const bool any = rooms.has_outliers != 0;
+    if (any) list_outliers(in, cols, rows, seen.threshold, s, rooms);
+    const float factor = most > 0 ? 127 * half_reciprocal(reciprocals, most) : 0;
     row.each([&](const float4 &x, unsigned q) INLINE {
         const float v[4] = {x.x, x.y, x.z, x.w};
         const uint32_t marks = any ? s.marks[q / 8] >> 4 * q % 32 : 0;
         uint32_t packed = 0;
 #pragma unroll
         for (int j = 0; j < 4; j++)
-            if (!(marks >> j & 1) && fabsf(v[j]) < threshold)
+            if (!(marks >> j & 1) && fabsf(v[j]) < seen.threshold)
                 packed |= ((uint32_t)(int)rintf(v[j] * factor) & 0xFF) << 8 * j;
         *(uint32_t *)(s.codes + m * s.code_pitch + 4 * q) = packed;
     });
@@ -321,44 +362,51 @@ static __device__ __forceinline__ float quantize_row(const cuda_linear_args &a, 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
 /* Rows [first, first + rows) of a layer's input; the block may read them when this returns. A model
- * of 16-bit activations is one of int8 weights. */
+ * of 16-bit activations is one of int8 weights. `tables`: int8's reciprocals. */
 template <part_type TYPE>
 static __device__ __forceinline__ void
 stage_input(const float *in, unsigned cols, const cuda_linear_args &a, const team &t, unsigned m,
             const ready_norm &ready, unsigned first, unsigned rows, const staged_input &s,
-            input_rooms &rooms)
+            input_rooms &rooms, const char *tables)
 {
     constexpr bool HALF = TYPE == CODES_INT8;
-    const bool there = m < rows, has_norm = a.norm.weight != NULL;
+    const cuda_norm &norm = a.norm;
+    const bool there = m < rows, has_norm = norm.weight != NULL;
     const size_t at = (size_t)(first + (there ? m : 0)) * cols;
     const input_row row = {in + at, (float4 *)(s.quads + m * s.pitch), there ? cols / 4 : 0, t.lane,
                            t.threads};
+    float *to = blockIdx.x == 0 ? a.normed + at : NULL;
     float scale = 1;
     if constexpr (TYPE == CODES_INT8) {
-        const row_sums<double> sums = load_row<double>(row, has_norm);
+        rounding seen = {a.w[0].threshold, 0, false};
         if (has_norm) {
-            const norm_state n = norm_of<HALF>(a, t, sums, rooms);
-            each_normed(a, HALF, n, row, ready, a.normed + at,
-                        [&](const float4 &y, unsigned) INLINE { return y; });
+            const norm_state n = norm_of<HALF, double>(norm, cols, ready.inverse, t, row, rooms);
+            each_normed(norm, HALF, n, row, ready, to,
+                        [&](const float4 &y, unsigned) INLINE { return seen.four(y); });
+        } else {
+            load_row(row, [&](const float4 &x) INLINE { return seen.four(x); });
         }
-        scale = quantize_row(a, cols, t, m, row, s, rooms);
+        scale = quantize_row(has_norm ? NULL : in + (size_t)first * cols, cols, rows, t, m, seen,
+                             row, s, (const float *)tables, rooms);
     } else if (has_norm) {
-        norm_state n;
-        if (a.norm.kind == BG_NORM_LAYER)
-            n = norm_of<HALF>(a, t, load_row<double>(row, true), rooms);
-        else
-            n = norm_of<HALF>(a, t, load_row<float>(row, true), rooms);
-        each_normed(a, HALF, n, row, ready, a.normed + at,
+        const norm_state n = norm.kind == BG_NORM_LAYER
+                                 ? norm_of<HALF, double>(norm, cols, ready.inverse, t, row, rooms)
+                                 : norm_of<HALF, float>(norm, cols, ready.inverse, t, row, rooms);
+        each_normed(norm, HALF, n, row, ready, to,
                     [&](const float4 &y, unsigned) INLINE { return split<TYPE>(y, NORMED_SCALE); });
         if (TYPE == PARTS_F16) scale = 1 / NORMED_SCALE;
     } else {
-        const float most = load_row<float>(row, false).most;
+        float most = 0;
+        load_row(row, [&](const float4 &x) INLINE {
+            most = fmaxf(most, largest(x));
+            return x;
+        });
         const float up = TYPE == PARTS_F16 ? split_scale(team_max(t, most, rooms.most)) : 1;
         row.each([&](float4 &x, unsigned) INLINE { x = split<TYPE>(x, up); });
         scale = 1 / up;
     }
     if (t.lane == 0 && there) rooms.scale[m] = scale;
-    __syncthreads();
+    step_sync();
 }
 
 #endif

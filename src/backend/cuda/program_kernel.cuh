@@ -14,28 +14,57 @@ struct program_args {
     unsigned *counters;
     const float *code; /* of 4-bit weights, and what its values are multiplied by in the table */
     float code_scale;
-    const float *scale_map; /* of double quantization */
+    const float *scale_map;   /* of double quantization */
+    const float *reciprocals; /* of int8 */
+    unsigned n_slots;         /* of the ring */
 };
 
-typedef cudaError_t (*program_launch)(const program_args &args, size_t shared,
-                                      const cuda_launch *l);
+/* `room`: shared memory that the nodes need; the ring has the rest. */
+typedef cudaError_t (*program_launch)(const program_args &args, size_t room, const cuda_launch *l);
 
 /* Up to PACKED_ROWS rows of activations at once, and up to MOST_ROWS. */
-cudaError_t program_f16_packed(const program_args &args, size_t shared, const cuda_launch *l);
-cudaError_t program_f16(const program_args &args, size_t shared, const cuda_launch *l);
-cudaError_t program_bf16_packed(const program_args &args, size_t shared, const cuda_launch *l);
-cudaError_t program_bf16(const program_args &args, size_t shared, const cuda_launch *l);
-cudaError_t program_int8_packed(const program_args &args, size_t shared, const cuda_launch *l);
-cudaError_t program_int8(const program_args &args, size_t shared, const cuda_launch *l);
-cudaError_t program_4bit_packed(const program_args &args, size_t shared, const cuda_launch *l);
-cudaError_t program_4bit(const program_args &args, size_t shared, const cuda_launch *l);
-cudaError_t program_4bit_dq_packed(const program_args &args, size_t shared, const cuda_launch *l);
-cudaError_t program_4bit_dq(const program_args &args, size_t shared, const cuda_launch *l);
+cudaError_t program_f16_packed(const program_args &args, size_t room, const cuda_launch *l);
+cudaError_t program_f16(const program_args &args, size_t room, const cuda_launch *l);
+cudaError_t program_bf16_packed(const program_args &args, size_t room, const cuda_launch *l);
+cudaError_t program_bf16(const program_args &args, size_t room, const cuda_launch *l);
+cudaError_t program_int8_packed(const program_args &args, size_t room, const cuda_launch *l);
+cudaError_t program_int8(const program_args &args, size_t room, const cuda_launch *l);
+cudaError_t program_4bit_packed(const program_args &args, size_t room, const cuda_launch *l);
+cudaError_t program_4bit(const program_args &args, size_t room, const cuda_launch *l);
+cudaError_t program_4bit_dq_packed(const program_args &args, size_t room, const cuda_launch *l);
+cudaError_t program_4bit_dq(const program_args &args, size_t room, const cuda_launch *l);
+
+/* Shared memory that is not for what is declared in the kernel. */
+enum { SHARED_STATIC = 17 << 10 };
+
+static inline size_t program_shared(const cuda_launch *l)
+{
+    return l->max_shared > SHARED_STATIC ? (size_t)l->max_shared - SHARED_STATIC : 0;
+}
 
 enum { NODE_WORDS = sizeof(cuda_node) / 4 };
 
-static_assert(sizeof(cuda_node) % 4 == 0 && NODE_WORDS <= (int)STEP_THREADS,
-              "a thread copies a word");
+static_assert(sizeof(cuda_node) % 4 == 0, "nodes are copied by words");
+
+/* A node on its way to shared memory, a part of it with each of THREADS threads. */
+template <unsigned THREADS> struct node_words {
+    enum { EACH = (NODE_WORDS + THREADS - 1) / THREADS };
+    uint32_t words[EACH];
+
+    __device__ __forceinline__ void ask(const cuda_node *node, unsigned thread)
+    {
+#pragma unroll
+        for (unsigned k = 0; k < EACH; k++)
+            if (thread + k * THREADS < NODE_WORDS)
+                words[k] = __ldg((const uint32_t *)node + thread + k * THREADS);
+    }
+    __device__ __forceinline__ void put(uint32_t *to, unsigned thread) const
+    {
+#pragma unroll
+        for (unsigned k = 0; k < EACH; k++)
+            if (thread + k * THREADS < NODE_WORDS) to[thread + k * THREADS] = words[k];
+    }
+};
 
 /* What the nodes' functions have for themselves. */
 union rooms_of_nodes {
@@ -45,58 +74,89 @@ union rooms_of_nodes {
     uint64_t keys[STEP_WARPS];
 };
 
+/* Tables to the beginning of shared memory, tile_shape's. */
+template <kind K>
+static __device__ __forceinline__ void fill_tables(const program_args &p, char *tables)
+{
+    if constexpr (K == KIND_INT8)
+        for (unsigned i = threadIdx.x; i < RECIPROCAL_BYTES / 4; i += blockDim.x)
+            ((float *)tables)[i] = __ldg(p.reciprocals + i);
+    if constexpr (K == KIND_4BIT_DQ)
+        for (unsigned i = threadIdx.x; i < SCALE_MAP_BYTES / 4; i += blockDim.x)
+            ((float *)(tables + PAIR_TABLE_BYTES))[i] = __ldg(p.scale_map + i);
+    if constexpr (is_4bit(K))
+        for (unsigned i = threadIdx.x; i < PAIR_TABLE_BYTES / 4; i += blockDim.x) {
+            const unsigned byte = i / WARP;
+            const __half2 pair = __floats2half2_rn(__ldg(p.code + (byte >> 4)) * p.code_scale,
+                                                   __ldg(p.code + (byte & 15)) * p.code_scale);
+            ((uint32_t *)tables)[i] = *(const uint32_t *)&pair;
+        }
+}
+
+/* What the copying warps do. The next node comes while they copy this one's weights. */
+template <kind K>
+static __device__ __forceinline__ void copy_all(const program_args &p, uint32_t *node,
+                                                ring<K> weights)
+{
+    const unsigned thread = threadIdx.x - STEP_THREADS;
+    node_words<COPY_THREADS> next;
+    next.ask(p.nodes, thread);
+    for (int i = 0; i < p.n_nodes; i++) {
+        copy_sync();
+        next.put(node, thread);
+        copy_sync();
+        if (i + 1 < p.n_nodes) next.ask(p.nodes + i + 1, thread);
+        const cuda_node &now = *(const cuda_node *)node;
+        if (now.kind == NODE_LINEAR) copy_weights(now.args.linear, weights);
+    }
+}
+
 template <kind K, bool PACKED>
-static __global__ void __launch_bounds__(STEP_THREADS, 1) run_program(program_args p)
+static __global__ void __launch_bounds__(STEP_THREADS + COPY_THREADS, 1) run_program(program_args p)
 {
 #if __CUDA_ARCH__ >= 800
-    extern __shared__ __align__(16) char dynamic[];
-    __shared__ __align__(16) uint32_t nodes[2][NODE_WORDS];
+    extern __shared__ __align__(128) char tables[];
+    __shared__ __align__(16) uint32_t nodes[2][NODE_WORDS], copied[NODE_WORDS];
     __shared__ __align__(16) rooms_of_nodes rooms;
-    const uint32_t *words = (const uint32_t *)p.nodes;
-    char *shared = dynamic;
+    __shared__ ring_barriers barriers;
+    ring<K> weights = {tables + tile_shape<K>::TABLES, &barriers, p.n_slots, 0, 0};
+    char *room = weights.slots + p.n_slots * step_shape<K>::SLOT;
     all_blocks blocks = {p.counters, 0};
-    if constexpr (K == KIND_4BIT_DQ)
-        for (unsigned i = threadIdx.x; i < 256; i += STEP_THREADS)
-            ((float *)(dynamic + PAIR_TABLE_BYTES))[i] = p.scale_map[i];
-    if constexpr (is_4bit(K)) {
-        uint32_t *table = (uint32_t *)dynamic;
-        for (unsigned i = threadIdx.x; i < PAIR_TABLE_BYTES / 4; i += STEP_THREADS) {
-            const unsigned byte = i / WARP;
-            const __half2 pair = __floats2half2_rn(p.code[byte >> 4] * p.code_scale,
-                                                   p.code[byte & 15] * p.code_scale);
-            table[i] = *(const uint32_t *)&pair;
-        }
-    }
-    shared += tile_shape<K>::TABLES;
-    if (threadIdx.x < NODE_WORDS) nodes[0][threadIdx.x] = __ldg(words + threadIdx.x);
+    if (threadIdx.x < STEP_THREADS) init_ring<K>(&barriers, p.n_slots);
+    fill_tables<K>(p, tables);
+    for (unsigned i = threadIdx.x; i < NODE_WORDS; i += blockDim.x)
+        nodes[0][i] = __ldg((const uint32_t *)p.nodes + i);
     __syncthreads();
+    if (threadIdx.x >= STEP_THREADS) {
+        copy_all(p, copied, weights);
+        return;
+    }
     for (int i = 0; i < p.n_nodes; i++) {
-        uint32_t next = 0;
-        if (i + 1 < p.n_nodes && threadIdx.x < NODE_WORDS)
-            next = __ldg(words + (size_t)(i + 1) * NODE_WORDS + threadIdx.x);
+        node_words<STEP_THREADS> next;
+        if (i + 1 < p.n_nodes) next.ask(p.nodes + i + 1, threadIdx.x);
         const cuda_node &node = *(const cuda_node *)nodes[i & 1];
         switch (node.kind) {
         case NODE_EMBED:
             run_embed(node.args.embed, blocks);
             break;
         case NODE_NORM:
-            run_norm(node.args.norm, blocks, rooms.sums);
+            run_norm(node.args.norm, blocks, rooms.inputs[0], room);
             break;
         case NODE_COPY:
             run_copy(node.args.copy, blocks);
             break;
         case NODE_ATTEND_ONE:
-            run_attention<K == KIND_INT8>(node.args.attention, blocks, rooms.attention, shared);
+            run_attention<K == KIND_INT8>(node.args.attention, blocks, rooms.attention, room);
             break;
         case NODE_ARGMAX:
             run_argmax(node.args.head, blocks, rooms.keys);
             break;
         default:
-            run_linear<K, PACKED>(node.args.linear, blocks, dynamic, 1 / p.code_scale, shared,
+            run_linear<K, PACKED>(node.args.linear, blocks, weights, tables, 1 / p.code_scale, room,
                                   rooms.inputs);
         }
         if (i + 1 == p.n_nodes) break;
-        if (threadIdx.x < NODE_WORDS) nodes[(i + 1) & 1][threadIdx.x] = next;
+        next.put(nodes[(i + 1) & 1], threadIdx.x);
         blocks.arrive();
     }
     /* Nobody waits any more when the last block leaves. */
@@ -108,8 +168,13 @@ static __global__ void __launch_bounds__(STEP_THREADS, 1) run_program(program_ar
 }
 
 template <kind K, bool PACKED>
-static cudaError_t launch_program(const program_args &args, size_t shared, const cuda_launch *l)
+static cudaError_t launch_program(const program_args &args, size_t room, const cuda_launch *l)
 {
+    program_args p = args;
+    const size_t most = program_shared(l) - tile_shape<K>::TABLES - room;
+    const size_t slots = most / step_shape<K>::SLOT;
+    p.n_slots = (unsigned)(slots < MOST_SLOTS ? slots : MOST_SLOTS);
+    const size_t shared = tile_shape<K>::TABLES + p.n_slots * (size_t)step_shape<K>::SLOT + room;
     cudaError_t e = cudaFuncSetAttribute((const void *)run_program<K, PACKED>,
                                          cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
     if (e != cudaSuccess) return e;
@@ -118,12 +183,12 @@ static cudaError_t launch_program(const program_args &args, size_t shared, const
     attribute.val.cooperative = 1;
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3((unsigned)l->multiprocessors);
-    config.blockDim = dim3(STEP_THREADS);
+    config.blockDim = dim3(STEP_THREADS + COPY_THREADS);
     config.dynamicSmemBytes = shared;
     config.stream = l->stream;
     config.attrs = &attribute;
     config.numAttrs = 1;
-    return cudaLaunchKernelEx(&config, run_program<K, PACKED>, args);
+    return cudaLaunchKernelEx(&config, run_program<K, PACKED>, p);
 }
 
 #endif

@@ -178,48 +178,65 @@ static __device__ __forceinline__ void ask_for_ends(const cuda_linear_args &a,
     if (K == KIND_INT8) ask_for(a.w[0].scales + p.row);
 }
 
-/* The second input of added parts is a layer's input by itself. */
-template <kind K>
-static __device__ __forceinline__ void stage_all(const cuda_linear_args &a, unsigned first,
-                                                 unsigned rows, const staged_input &one,
-                                                 const staged_input &two, input_rooms rooms[2])
-{
-    constexpr part_type PARTS = tile_shape<K>::PARTS;
-    stage_input<PARTS>(a.in, (unsigned)a.cols, a, first, rows, one, rooms[0]);
-    if (a.paired == CUDA_ADDED)
-        stage_input<PARTS>(a.second_in, (unsigned)a.w[1].cols, a, first, rows, two, rooms[1]);
-}
-
 /* ---- all of it ------------------------------------------------------------------------------- */
 
-/* `tables`: of pairs, with 4 bits; `shared`: the ring, sums, and inputs. */
+/* The block's tiles, as their weights come: this warp's share of each product to `sums`. */
+template <kind K, bool PACKED>
+static __device__ __forceinline__ void
+multiply_pass(const cuda_linear_args &a, unsigned rows, const tile_order &o, unsigned pass,
+              ring<K> &weights, const char *tables, const staged_input &input, float *sums)
+{
+    const unsigned each = TILE << a.row_shift, steps = steps_of<K>(a, pass);
+    const unsigned lane = threadIdx.x % WARP;
+    const warp_team t = warp_team_of(a);
+    const lane_input in = input_of<K>(input, rows, PACKED);
+    warp_tile<K, PACKED> now;
+#pragma unroll 1
+    for (unsigned group = 0; group < o.n_tiles; group += o.count) {
+        const unsigned n = min(o.count, o.n_tiles - group);
+        if (t.number >= n) {
+            weights.skip(n * pieces_of(steps));
+            continue;
+        }
+        const unsigned j = o.tile(pass, group + t.number);
+        now.begin(a, place_of(a, j));
+        weights.skip(t.number);
+        unsigned step = t.member;
+#pragma unroll 1
+        for (unsigned piece = 0; piece < steps; piece += SLOT_STEPS) {
+            const char *slot = weights.wait_full();
+            const unsigned end = min(piece + SLOT_STEPS, steps);
+#pragma unroll 1
+            for (; step < end; step += 1u << t.shift)
+                now.multiply_step(in, slot + (step - piece) * step_shape<K>::PITCH, step, lane,
+                                  tables);
+            weights.give_back(o.count);
+            weights.skip(piece + SLOT_STEPS < steps ? n : n - t.number);
+        }
+        now.put(rows, a.row_shift, sums + (t.member * o.n_tiles * o.n_passes + j) * each);
+    }
+}
+
+/* `tables`: tile_shape's; `room`: for sums and inputs. */
 template <kind K, bool PACKED>
 static __device__ __forceinline__ void
 run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blocks *blocks,
-         const char *tables, float pair_scale, char *shared, input_rooms rooms[2])
+         ring<K> &weights, const char *tables, float pair_scale, char *room, input_rooms rooms[2])
 {
     using shape = tile_shape<K>;
-    constexpr int SLOTS = ring_slots(PACKED);
-    const unsigned lane = threadIdx.x % WARP, each = TILE << a.row_shift;
-    const warp_share w = share_of(a);
-    const char *ring = shared + threadIdx.x / WARP * SLOTS * shape::SLOT;
-    const uint32_t ring_at = (uint32_t)__cvta_generic_to_shared(ring);
-    loader<K> load;
-    load.tile = w.tile_group;
-    load.begin(a, w);
-#pragma unroll 1
-    for (unsigned i = 0; i < SLOTS - 1; i++) load.next(a, w, ring_at + i * shape::SLOT);
-    const output_place p = output_of(a, threadIdx.x, rows, w.n_tiles);
+    const unsigned n_tiles = tiles_of_block(a), each = TILE << a.row_shift;
+    const output_place p = output_of(a, threadIdx.x, rows, n_tiles);
     ask_for_ends<K>(a, p);
     unsigned m;
     const team t = team_of(a.row_shift, &m);
     ready_norm ready;
-    get_norm_ready(a, t, ready);
+    get_norm_ready(a.norm, (unsigned)a.cols, t, ready);
+    if (threadIdx.x < 2) rooms[threadIdx.x].has_outliers = rooms[threadIdx.x].n_outliers = 0;
     if (blocks) blocks->wait();
 
-    float *sums = (float *)(shared + ring_bytes<K>(PACKED));
-    float *others = sums + (w.n_tiles * each << a.k_shift);
-    char *room = (char *)sums + a.sums_bytes;
+    float *sums = (float *)room;
+    float *others = sums + (n_tiles * each << a.k_shift);
+    room += a.sums_bytes;
     const staged_input one = staged_at(room, shape::PARTS, rows, (unsigned)a.cols);
     room += staged_bytes(shape::PARTS, rows, (unsigned)a.cols);
     const staged_input two = staged_at(room, shape::PARTS, rows, (unsigned)a.w[1].cols);
@@ -227,49 +244,34 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
 #pragma unroll 1
     for (int i = 0; i < (a.paired == CUDA_ADDED ? 2 : 1); i++)
         stage_input<shape::PARTS>(i ? a.second_in : a.in, (unsigned)(i ? a.w[1].cols : a.cols), a,
-                                  t, m, ready, first, rows, i ? two : one, rooms[i]);
+                                  t, m, ready, first, rows, i ? two : one, rooms[i], tables);
 
-    warp_tile<K, PACKED> now;
-    unsigned slot = 0;
-    now.tile = w.tile_group;
-    now.begin(a, w, rows, one, two);
+    const tile_order order = order_of(a);
 #pragma unroll 1
-    while (now.tile < w.n_tiles) {
-        wait_for_step<SLOTS - 2>();
-        const char *step = ring + slot * shape::SLOT;
-        if constexpr (K == KIND_INT8)
-            now.multiply_codes(step, lane);
-        else if constexpr (is_4bit(K))
-            now.multiply_pairs(step, lane, tables);
-        else
-            now.multiply_halves(step, lane);
-        load.next(a, w, ring_at + (slot == 0 ? SLOTS - 1 : slot - 1) * shape::SLOT);
-        slot = slot == SLOTS - 1 ? 0 : slot + 1;
-        if (++now.step < now.end) continue;
-        now.put(rows, a.row_shift, sums + (w.k_group * w.n_tiles + now.tile) * each);
-        now.tile += w.tile_groups;
-        now.begin(a, w, rows, one, two);
+    for (unsigned pass = 0; pass < order.n_passes; pass++) {
+        if (pass > 0) step_sync(); /* a team may have skipped many slots */
+        multiply_pass<K, PACKED>(a, rows, order, pass, weights, tables, pass ? two : one, sums);
     }
-    __syncthreads();
+    step_sync();
     if (K == KIND_INT8 &&
         (rooms[0].n_outliers > 0 || (a.paired == CUDA_ADDED && rooms[1].n_outliers > 0))) {
         const outlier_list ones = {one.outliers, one.quads, one.pitch, rooms[0].n_outliers};
         const outlier_list twos = {two.outliers, two.quads, two.pitch, rooms[1].n_outliers};
-        multiply_outliers(a, w.n_tiles, rows, ones, twos, others);
-        __syncthreads();
+        multiply_outliers(a, n_tiles, rows, ones, twos, others);
+        step_sync();
     }
-    write_outputs<K>(a, first, rows, w.n_tiles, sums, others, rooms, pair_scale, p, ends);
+    write_outputs<K>(a, first, rows, n_tiles, sums, others, rooms, pair_scale, p, ends);
 }
 
 template <kind K, bool PACKED>
 static __device__ __forceinline__ void
-run_linear(const cuda_linear_args &a, const all_blocks &blocks, const char *table, float pair_scale,
-           char *shared, input_rooms rooms[2])
+run_linear(const cuda_linear_args &a, const all_blocks &blocks, ring<K> &weights,
+           const char *tables, float pair_scale, char *room, input_rooms rooms[2])
 {
     for (unsigned first = 0; first < (unsigned)a.n_rows; first += a.rows_at_once) {
-        if (first > 0) __syncthreads();
+        if (first > 0) step_sync();
         run_rows<K, PACKED>(a, first, min((unsigned)a.n_rows - first, a.rows_at_once),
-                            first == 0 ? &blocks : NULL, table, pair_scale, shared, rooms);
+                            first == 0 ? &blocks : NULL, weights, tables, pair_scale, room, rooms);
     }
 }
 

@@ -30,17 +30,23 @@ static __device__ __forceinline__ void run_embed(const cuda_embed_args &a, const
         }
 }
 
+/* A block for each row, which passes through `room`. */
 static __device__ __forceinline__ void run_norm(const cuda_norm_args &a, const all_blocks &blocks,
-                                                double *room)
+                                                input_rooms &rooms, char *room)
 {
+    const team everybody = {0, STEP_WARPS, threadIdx.x, STEP_THREADS};
+    const unsigned cols = (unsigned)a.cols;
+    ready_norm ready;
+    get_norm_ready(a.norm, cols, everybody, ready);
     blocks.wait();
-    for (size_t row = blockIdx.x; row < a.n_rows; row += gridDim.x) {
-        const float *in = a.in + row * a.cols;
-        float *out = a.out + row * a.cols;
-        const norm_state s = block_norm(a.norm, a.half, in, a.cols, room);
-        for (size_t i = threadIdx.x; i < a.cols; i += STEP_THREADS)
-            out[i] = norm_value(a.norm, s, a.half, load_fresh(in + i), i);
-    }
+    if (blockIdx.x >= a.n_rows) return;
+    const size_t at = blockIdx.x * a.cols;
+    const input_row row = {a.in + at, (float4 *)room, cols / 4, everybody.lane, everybody.threads};
+    const norm_state n =
+        a.half ? norm_of<true, double>(a.norm, cols, ready.inverse, everybody, row, rooms)
+               : norm_of<false, double>(a.norm, cols, ready.inverse, everybody, row, rooms);
+    each_normed(a.norm, a.half, n, row, ready, a.out + at,
+                [&](const float4 &y, unsigned) INLINE { return y; });
 }
 
 static __device__ __forceinline__ void run_copy(const cuda_copy_args &a, const all_blocks &blocks)
@@ -67,8 +73,11 @@ static __device__ __forceinline__ void run_argmax(const cuda_head_args &a, const
             const uint64_t key = sort_key(load_fresh(a.logits + row * a.cols + c), c);
             best = key > best ? key : best;
         }
-        if (row > 0) __syncthreads();
-        best = block_largest(best, room);
+        if (row > 0) step_sync();
+        best = warp_largest(best);
+        if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = best;
+        step_sync();
+        for (unsigned i = 0; i < STEP_WARPS; i++) best = room[i] > best ? room[i] : best;
         if (threadIdx.x == 0) atomicMax((unsigned long long *)a.best + row, best);
     }
     if (threadIdx.x > 0) return;

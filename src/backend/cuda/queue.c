@@ -71,7 +71,7 @@ static const struct {
 
 /* A stretch of nodes that run at once: as a program, or one by a kernel of its own. */
 typedef struct {
-    size_t n, shared;
+    size_t n, room;
     bool program;
 } stretch;
 
@@ -83,9 +83,9 @@ static stretch next_stretch(cuda_backend *cuda, size_t first)
     const cuda_node *linear = NULL;
     for (size_t i = first; i < cuda->n_nodes && (s.n == 0 || !cuda->check_each); i++) {
         cuda_node *n = &cuda->planned[i];
-        size_t shared;
+        size_t room;
         *n = cuda->nodes[i];
-        if (!bg_cuda_program_plan(n, &cuda->launch, &shared)) break;
+        if (!bg_cuda_program_plan(n, &cuda->launch, &room)) break;
         if (linear && !bg_cuda_program_joins(linear, n)) break;
         if (!linear && n->kind == NODE_LINEAR) {
             /* The nodes before it may be of another kind's programs. */
@@ -93,7 +93,7 @@ static stretch next_stretch(cuda_backend *cuda, size_t first)
             for (size_t k = first; k < i; k++)
                 if (!bg_cuda_program_joins(linear, &cuda->planned[k])) return (stretch){.n = 1};
         }
-        s.shared = bg_max_size(s.shared, shared);
+        s.room = bg_max_size(s.room, room);
         s.n++;
     }
     if (!linear) return (stretch){.n = 1};
@@ -114,7 +114,7 @@ static bg_status launch_all(cuda_backend *cuda, const cuda_node *there, bg_error
         const stretch s = next_stretch(cuda, i);
         const char *name = s.n > 1 ? "a program" : kinds[n->kind].name;
         cudaError_t e =
-            s.program ? bg_cuda_program(n, there + i, s.n, cuda->counters, s.shared, &cuda->launch)
+            s.program ? bg_cuda_program(n, there + i, s.n, cuda->counters, s.room, &cuda->launch)
                       : kinds[n->kind].run(cuda, n);
         if (e == cudaSuccess && cuda->check_each) e = cudaStreamSynchronize(stream);
         BG_TRY(cuda_check(e, name, err));
