@@ -378,15 +378,23 @@ cudaError_t bg_cuda_double_quant(const cuda_double_quant_args *a, const cuda_lau
 
 /* ---- programs: program.cu -------------------------------------------------------------------- */
 
-/* Whether a program takes the node; writes the plan into it, and to *room the bytes of shared
- * memory it needs beside what every program has. */
-bool bg_cuda_program_plan(cuda_node *node, const cuda_launch *l, size_t *room);
+/* Shared memory that nodes need: bytes, and the least number of the weights' slots. */
+typedef struct {
+    size_t bytes;
+    unsigned slots;
+} cuda_program_room;
+
+/* Whether a program takes the node; writes the plan into it, and what it needs. */
+bool bg_cuda_program_plan(cuda_node *node, const cuda_launch *l, cuda_program_room *room);
+/* Makes *room do for both; false, and nothing changed, where there is not so much. */
+bool bg_cuda_program_shares(cuda_program_room *room, const cuda_program_room *other,
+                            const cuda_launch *l);
 /* Whether a planned node can be of the program that a planned linear layer is of. */
 bool bg_cuda_program_joins(const cuda_node *linear, const cuda_node *other);
 /* Runs n planned nodes that join; they lie in host and in device memory. `counters`: two zeros on
- * the device, which are zeros again when it is done; `room`: the most that one of them needs. */
+ * the device, which are zeros again when it is done; `room` does for all. */
 cudaError_t bg_cuda_program(const cuda_node *host, const cuda_node *nodes, size_t n,
-                            unsigned *counters, size_t room, const cuda_launch *l);
+                            unsigned *counters, cuda_program_room room, const cuda_launch *l);
 
 /* The program's name where one row of activations is multiplied by weights of the format in one, at
  * usual widths and as far as the GPU's shared memory goes; NULL: in a kernel for few rows. */

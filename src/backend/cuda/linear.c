@@ -23,7 +23,7 @@ static bool plain(const cuda_epilogue *e)
 static bool program_takes(const cuda_backend *cuda, const cuda_linear_args *a)
 {
     cuda_node node;
-    size_t room;
+    cuda_program_room room;
     memset(&node, 0, sizeof node);
     node.kind = NODE_LINEAR;
     node.args.linear = *a;

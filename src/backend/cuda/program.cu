@@ -4,10 +4,10 @@
 #include <cstdlib>
 #include <cstring>
 
-/* Shared memory beside what a node needs: tables, and the shortest ring. */
-template <kind K> static constexpr size_t fixed_bytes()
+/* Shared memory beside what a node needs: tables, and the ring. */
+template <kind K> static constexpr size_t fixed_bytes(unsigned slots)
 {
-    return tile_shape<K>::TABLES + LEAST_SLOTS * (size_t)step_shape<K>::SLOT;
+    return tile_shape<K>::TABLES + slots * (size_t)step_shape<K>::SLOT;
 }
 
 /* Where one row is multiplied by 16-bit weights, kernels that start while the last ones end are
@@ -21,7 +21,8 @@ static bool is_large(const cuda_linear_args &a)
     return bytes >= LARGE_WEIGHTS;
 }
 
-template <kind K> static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, size_t *room)
+template <kind K>
+static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, cuda_program_room *room)
 {
     using shape = step_shape<K>;
     const bool added = a.paired == CUDA_ADDED, paired = a.paired != CUDA_NOT_PAIRED;
@@ -47,8 +48,6 @@ template <kind K> static bool plan_kind(cuda_linear_args &a, const cuda_launch *
     if (a.norm.weight && a.norm_half != (K == KIND_INT8)) return false;
     if (shape::BITS == 16 && a.n_rows == 1 && !added && !is_large(a) && !getenv("BITGAUGE_P16"))
         return false;
-    const size_t whole = program_shared(l),
-                 most = whole > fixed_bytes<K>() ? whole - fixed_bytes<K>() : 0;
     for (size_t rows = MOST_ROWS; rows > 0; rows /= 2) {
         const size_t at_once = a.n_rows < rows ? a.n_rows : rows;
         /* One row's outlier columns are every row's. */
@@ -60,27 +59,29 @@ template <kind K> static bool plan_kind(cuda_linear_args &a, const cuda_launch *
         uint32_t row_shift = 0;
         while (1u << row_shift < at_once) row_shift++;
         double least = 0;
-        for (uint32_t shift = WARPS_SHIFT; shift >= WARPS_SHIFT - TEAMS_SHIFT; shift--) {
+        for (int shift = WARPS_SHIFT; shift >= 0; shift--) {
             /* Rounds over the block's tiles, and steps of each with what a tile takes besides. */
             const size_t members = (size_t)1 << shift, teams = STEP_WARPS >> shift;
             const double cost = (double)((at_a_pass + teams - 1) / teams) *
                                 ((double)((steps + members - 1) / members) + 1);
             const size_t sums =
                 aligned16((members + (K == KIND_INT8 ? 1 : 0)) * each * (TILE << row_shift) * 4);
-            if (sums + input > most || (least > 0 && cost >= least)) continue;
+            const unsigned slots = teams > LEAST_SLOTS ? (unsigned)teams : LEAST_SLOTS;
+            if (fixed_bytes<K>(slots) + sums + input > program_shared(l)) continue;
+            if (least > 0 && cost >= least) continue;
             least = cost;
             a.rows_at_once = (uint32_t)at_once;
             a.row_shift = row_shift;
-            a.k_shift = shift;
+            a.k_shift = (uint32_t)shift;
             a.sums_bytes = (uint32_t)sums;
-            *room = sums + input;
+            *room = {sums + input, slots};
         }
         if (least > 0) return true;
     }
     return false;
 }
 
-typedef bool (*plan_function)(cuda_linear_args &a, const cuda_launch *l, size_t *room);
+typedef bool (*plan_function)(cuda_linear_args &a, const cuda_launch *l, cuda_program_room *room);
 
 /* What a format's values are multiplied by before they are rounded to fp16: fp4's are then exact
  * (twelfths), and of nf4's none is further off than 1.8e-4 of itself (3.3e-4 without). */
@@ -102,9 +103,9 @@ static const struct {
     {"program_int8_cuda", plan_kind<KIND_INT8>, program_int8_packed, program_int8, 1},
 };
 
-static bool plan_attention(cuda_attention_args &a, size_t *room)
+static bool plan_attention(cuda_attention_args &a, cuda_program_room *room)
 {
-    *room = a.max_keys * sizeof(float);
+    room->bytes = a.max_keys * sizeof(float);
     a.group = (uint32_t)(a.n_heads / a.n_kv_heads);
     a.head_inverse = inverse_of(a.n_heads);
     a.group_inverse = inverse_of(a.group);
@@ -112,13 +113,13 @@ static bool plan_attention(cuda_attention_args &a, size_t *room)
     return a.head_dim % 4 == 0 && a.qkv_stride % 4 == 0 && a.half == a.out_half;
 }
 
-static bool plan(cuda_node *node, const cuda_launch *l, size_t *room)
+static bool plan(cuda_node *node, const cuda_launch *l, cuda_program_room *room)
 {
     switch (node->kind) {
     case NODE_EMBED:
         return node->args.embed.n_rows <= MOST_ROWS;
     case NODE_NORM:
-        *room = staged_bytes(PARTS_F16, 1, (unsigned)node->args.norm.cols);
+        room->bytes = staged_bytes(PARTS_F16, 1, (unsigned)node->args.norm.cols);
         return node->args.norm.n_rows <= MOST_ROWS && node->args.norm.cols % 4 == 0;
     case NODE_COPY:
         return node->args.copy.n_rows <= MOST_ROWS;
@@ -135,18 +136,33 @@ static bool plan(cuda_node *node, const cuda_launch *l, size_t *room)
     }
 }
 
-bool bg_cuda_program_plan(cuda_node *node, const cuda_launch *l, size_t *room)
+/* Whatever kind of program it will be. */
+static bool has_room(const cuda_program_room *room, const cuda_launch *l)
 {
-    *room = 0;
-    return l->programs && plan(node, l, room) &&
-           *room + fixed_bytes<KIND_4BIT_DQ>() <= program_shared(l);
+    return fixed_bytes<KIND_4BIT_DQ>(room->slots) + room->bytes <= program_shared(l);
+}
+
+bool bg_cuda_program_plan(cuda_node *node, const cuda_launch *l, cuda_program_room *room)
+{
+    *room = {0, LEAST_SLOTS};
+    return l->programs && plan(node, l, room) && has_room(room, l);
+}
+
+bool bg_cuda_program_shares(cuda_program_room *room, const cuda_program_room *other,
+                            const cuda_launch *l)
+{
+    const cuda_program_room both = {room->bytes > other->bytes ? room->bytes : other->bytes,
+                                    room->slots > other->slots ? room->slots : other->slots};
+    if (!has_room(&both, l)) return false;
+    *room = both;
+    return true;
 }
 
 const char *bg_cuda_program_name(bg_format_id format, const cuda_launch *l)
 {
     enum { USUAL = 2048 };
     cuda_node node;
-    size_t room;
+    cuda_program_room room;
     memset(&node, 0, sizeof node);
     node.kind = NODE_LINEAR;
     cuda_linear_args &a = node.args.linear;
@@ -181,7 +197,7 @@ bool bg_cuda_program_joins(const cuda_node *linear, const cuda_node *other)
 }
 
 cudaError_t bg_cuda_program(const cuda_node *host, const cuda_node *nodes, size_t n,
-                            unsigned *counters, size_t room, const cuda_launch *l)
+                            unsigned *counters, cuda_program_room room, const cuda_launch *l)
 {
     program_args args = {nodes, (int)n, counters, NULL, 1, NULL, NULL, 0};
     program_launch launch = program_f16_packed;
@@ -193,5 +209,5 @@ cudaError_t bg_cuda_program(const cuda_node *host, const cuda_node *nodes, size_
         args.scale_map = host[i].args.linear.w[0].scale_map;
         args.code_scale = formats[host[i].args.linear.w[0].format].code_scale;
     }
-    return launch(args, room, l);
+    return launch(args, room.bytes, l);
 }

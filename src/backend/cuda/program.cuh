@@ -20,14 +20,16 @@
 /* For lambdas, whose captured variables would be in memory otherwise. */
 #define INLINE __attribute__((always_inline))
 
-/* Warps that run nodes, the block's first, and warps that copy weights for them. */
+/* Warps that run nodes, the block's first; warps that copy weights for them; and one that watches
+ * for the other blocks. */
 enum { WARPS_SHIFT = 3, STEP_WARPS = 1 << WARPS_SHIFT, STEP_THREADS = STEP_WARPS * WARP };
 enum { COPY_WARPS = 2, COPY_THREADS = COPY_WARPS * WARP };
+enum { BLOCK_THREADS = STEP_THREADS + COPY_THREADS + WARP };
 
 /* ---- a block's warps ------------------------------------------------------------------------- */
 
 /* What __syncthreads is, for the warps that run nodes, and for those that copy. */
-enum { STEP_BARRIER = 1, COPY_BARRIER };
+enum { STEP_BARRIER = 1, COPY_BARRIER, NODE_BARRIER };
 
 static __device__ __forceinline__ void step_sync()
 {
@@ -41,30 +43,32 @@ static __device__ __forceinline__ void copy_sync()
 
 /* ---- blocks ---------------------------------------------------------------------------------- */
 
-/* A barrier of all blocks in two halves. What a block wrote before `arrive` every block may read
- * after `wait`, by load_fresh. */
+/* A barrier of all blocks, which counts their arrivals. What a block wrote before it arrived every
+ * block may read after `wait`, by load_fresh. The watching warp looks at the count, so that the
+ * others can prepare for what they wait for: wait is called once by them for each of its `watch`.
+ */
 struct all_blocks {
-    unsigned *arrived, target;
+    unsigned *arrived;
 
-    __device__ void arrive()
+    __device__ void arrive() const
     {
         step_sync();
         if (threadIdx.x == 0)
             asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrived) : "memory");
-        target += gridDim.x;
     }
     __device__ void wait() const
     {
-        if (threadIdx.x == 0) {
-            unsigned n;
-            do
-                asm volatile("ld.acquire.gpu.global.u32 %0, [%1];"
-                             : "=r"(n)
-                             : "l"(arrived)
-                             : "memory");
-            while (n < target);
-        }
-        step_sync();
+        asm volatile("bar.sync %0, %1;" ::"n"((int)NODE_BARRIER), "n"((int)STEP_THREADS + WARP)
+                     : "memory");
+    }
+    /* Until the blocks have arrived `times`. */
+    __device__ void watch(unsigned times) const
+    {
+        unsigned n;
+        do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(n) : "l"(arrived) : "memory");
+        while (n < times * gridDim.x);
+        asm volatile("bar.arrive %0, %1;" ::"n"((int)NODE_BARRIER), "n"((int)STEP_THREADS + WARP)
+                     : "memory");
     }
 };
 

@@ -112,7 +112,7 @@ static __device__ __forceinline__ void copy_all(const program_args &p, uint32_t 
 }
 
 template <kind K, bool PACKED>
-static __global__ void __launch_bounds__(STEP_THREADS + COPY_THREADS, 1) run_program(program_args p)
+static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_args p)
 {
 #if __CUDA_ARCH__ >= 800
     extern __shared__ __align__(128) char tables[];
@@ -121,12 +121,16 @@ static __global__ void __launch_bounds__(STEP_THREADS + COPY_THREADS, 1) run_pro
     __shared__ ring_barriers barriers;
     ring<K> weights = {tables + tile_shape<K>::TABLES, &barriers, p.n_slots, 0, 0};
     char *room = weights.slots + p.n_slots * step_shape<K>::SLOT;
-    all_blocks blocks = {p.counters, 0};
+    const all_blocks blocks = {p.counters};
     if (threadIdx.x < STEP_THREADS) init_ring<K>(&barriers, p.n_slots);
     fill_tables<K>(p, tables);
     for (unsigned i = threadIdx.x; i < NODE_WORDS; i += blockDim.x)
         nodes[0][i] = __ldg((const uint32_t *)p.nodes + i);
     __syncthreads();
+    if (threadIdx.x >= STEP_THREADS + COPY_THREADS) {
+        for (int i = 0; i < p.n_nodes; i++) blocks.watch((unsigned)i);
+        return;
+    }
     if (threadIdx.x >= STEP_THREADS) {
         copy_all(p, copied, weights);
         return;
@@ -183,7 +187,7 @@ static cudaError_t launch_program(const program_args &args, size_t room, const c
     attribute.val.cooperative = 1;
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3((unsigned)l->multiprocessors);
-    config.blockDim = dim3(STEP_THREADS + COPY_THREADS);
+    config.blockDim = dim3(BLOCK_THREADS);
     config.dynamicSmemBytes = shared;
     config.stream = l->stream;
     config.attrs = &attribute;

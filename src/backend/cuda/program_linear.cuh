@@ -183,13 +183,13 @@ static __device__ __forceinline__ void ask_for_ends(const cuda_linear_args &a,
 /* The block's tiles, as their weights come: this warp's share of each product to `sums`. */
 template <kind K, bool PACKED>
 static __device__ __forceinline__ void
-multiply_pass(const cuda_linear_args &a, unsigned rows, const tile_order &o, unsigned pass,
-              ring<K> &weights, const char *tables, const staged_input &input, float *sums)
+multiply_pass(const cuda_linear_args &a, unsigned rows, const tile_order &o, const warp_team &t,
+              unsigned pass, ring<K> &weights, const char *tables, const staged_input &input,
+              float *sums)
 {
     const unsigned each = TILE << a.row_shift, steps = steps_of<K>(a, pass);
     const unsigned lane = threadIdx.x % WARP;
-    const warp_team t = warp_team_of(a);
-    const lane_input in = input_of<K>(input, rows, PACKED);
+    const char *in = column_of<K>(input, rows, PACKED);
     warp_tile<K, PACKED> now;
 #pragma unroll 1
     for (unsigned group = 0; group < o.n_tiles; group += o.count) {
@@ -206,7 +206,7 @@ multiply_pass(const cuda_linear_args &a, unsigned rows, const tile_order &o, uns
         for (unsigned piece = 0; piece < steps; piece += SLOT_STEPS) {
             const char *slot = weights.wait_full();
             const unsigned end = min(piece + SLOT_STEPS, steps);
-#pragma unroll 1
+#pragma unroll is_4bit(K) ? 1 : 2
             for (; step < end; step += 1u << t.shift)
                 now.multiply_step(in, slot + (step - piece) * step_shape<K>::PITCH, step, lane,
                                   tables);
@@ -225,6 +225,8 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
 {
     using shape = tile_shape<K>;
     const unsigned n_tiles = tiles_of_block(a), each = TILE << a.row_shift;
+    const tile_order order = order_of(a);
+    const warp_team warps = warp_team_of(a);
     const output_place p = output_of(a, threadIdx.x, rows, n_tiles);
     ask_for_ends<K>(a, p);
     unsigned m;
@@ -246,11 +248,11 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
         stage_input<shape::PARTS>(i ? a.second_in : a.in, (unsigned)(i ? a.w[1].cols : a.cols), a,
                                   t, m, ready, first, rows, i ? two : one, rooms[i], tables);
 
-    const tile_order order = order_of(a);
 #pragma unroll 1
     for (unsigned pass = 0; pass < order.n_passes; pass++) {
         if (pass > 0) step_sync(); /* a team may have skipped many slots */
-        multiply_pass<K, PACKED>(a, rows, order, pass, weights, tables, pass ? two : one, sums);
+        multiply_pass<K, PACKED>(a, rows, order, warps, pass, weights, tables, pass ? two : one,
+                                 sums);
     }
     step_sync();
     if (K == KIND_INT8 &&

@@ -21,10 +21,10 @@ __host__ __device__ constexpr bool is_4bit(kind k)
 
 enum { TILE = 16, STEP_BYTES = 64, SLOT_STEPS = 8 };
 
-/* Of a barrier's phases only two can be told apart: a warp must not wait for a slot that will have
- * been filled twice. No team skips more slots between two that it waits for than there are teams,
- * or it meets the other warps between them; so a ring has a slot for each of the most teams. */
-enum { TEAMS_SHIFT = 2, MOST_SLOTS = 32, LEAST_SLOTS = 1 << TEAMS_SHIFT };
+/* Of a barrier's phases only two can be told apart: a warp must not wait for a slot that may have
+ * been filled twice. Between two that it waits for it skips no more than there are teams, or it
+ * meets the other warps: a ring has at least as many slots as a layer has teams. */
+enum { MOST_SLOTS = 32, LEAST_SLOTS = 4 };
 
 template <kind K> struct step_shape {
     static constexpr int BITS = is_4bit(K) ? 4 : K == KIND_INT8 ? 8 : 16;
@@ -102,6 +102,14 @@ static __device__ __forceinline__ unsigned piece_place(unsigned row, unsigned pi
 static __device__ __forceinline__ uint32_t shared_address(const void *p)
 {
     return (uint32_t)__cvta_generic_to_shared(p);
+}
+
+/* A word that no barrier has to do with. */
+static __device__ __forceinline__ uint32_t load_shared(uint32_t address)
+{
+    uint32_t word;
+    asm("ld.shared.u32 %0, [%1];" : "=r"(word) : "r"(address));
+    return word;
 }
 
 static __device__ __forceinline__ void barrier_init(uint64_t *b, unsigned arrivals)

@@ -61,41 +61,23 @@ static __device__ __forceinline__ warp_team warp_team_of(const cuda_linear_args 
 
 /* ---- a step ---------------------------------------------------------------------------------- */
 
-/* Where a lane finds its column of activations. */
-struct lane_input {
-    const char *at; /* high halves, or low ones; or codes */
-    bool there;
-};
-
+/* Where a lane finds its column of activations: high halves, or low ones; or codes. Lanes whose
+ * columns are of no row take the first one's: what becomes of theirs is not read. */
 template <kind K>
-static __device__ __forceinline__ lane_input input_of(const staged_input &s, unsigned rows,
-                                                      bool packed)
+static __device__ __forceinline__ const char *column_of(const staged_input &s, unsigned rows,
+                                                        bool packed)
 {
     const unsigned g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
-    lane_input in;
-    if constexpr (K == KIND_INT8) {
-        in.there = g < rows;
-        in.at = s.codes + (in.there ? g : 0) * s.code_pitch + t * 16;
-    } else {
-        const unsigned m = packed ? g / 2 : g;
-        in.there = m < rows;
-        in.at = s.quads + (in.there ? m : 0) * s.pitch + (packed ? g % 2 * 8 : 0);
-        if (is_4bit(K)) in.at += t * 64;
-    }
-    return in;
+    const unsigned m = packed && K != KIND_INT8 ? g / 2 : g, row = m < rows ? m : 0;
+    if constexpr (K == KIND_INT8) return s.codes + row * s.code_pitch + t * 16;
+    return s.quads + row * s.pitch + (packed ? g % 2 * 8 : 0) + (is_4bit(K) ? t * 64 : 0);
 }
 
-template <typename T> static __device__ __forceinline__ T read_input(bool there, const char *p)
+/* Two values from byte i of a word of 4-bit codes, the high half of the byte first; `table` is the
+ * lane's address in shared memory. */
+static __device__ __forceinline__ uint32_t decode_pair(uint32_t table, uint32_t word, int i)
 {
-    return there ? *(const T *)p : T{};
-}
-
-/* Two values from byte i of a word of 4-bit codes, the high half of the byte first. */
-static __device__ __forceinline__ uint32_t decode_pair(const char *table, uint32_t lane4,
-                                                       uint32_t word, int i)
-{
-    const uint32_t moved = i == 0 ? word << 7 : word >> (8 * i - 7);
-    return *(const uint32_t *)(table + ((moved & 0x7F80) | lane4));
+    return load_shared(table + __byte_perm(word, 0, 0x4440 + i) * (WARP * 4));
 }
 
 template <kind K> struct sum_of {
@@ -124,42 +106,40 @@ template <kind K, bool PACKED> struct warp_tile {
         }
     }
     /* 16-bit weights: the lane's eight columns of a step are two quads. */
-    __device__ __forceinline__ void multiply_halves(const lane_input &in, const char *slot,
-                                                    unsigned step, unsigned lane)
+    __device__ __forceinline__ void multiply_halves(const char *in, const char *slot, unsigned step,
+                                                    unsigned lane)
     {
         const uint4 w0 = *(const uint4 *)(slot + lane * 16);
         const uint4 w8 = *(const uint4 *)(slot + lane * 16 + 8 * STEP_BYTES);
-        const char *x = in.at + quad_place(step * 8 + lane % 4 * 2) * 16;
+        const char *x = in + quad_place(step * 8 + lane % 4 * 2) * 16;
 #pragma unroll
         for (int half = 0; half < (PACKED ? 1 : 2); half++) {
-            const uint2 b = read_input<uint2>(in.there, x + half * 8);
-            const uint2 d = read_input<uint2>(in.there, x + half * 8 + 16);
+            const uint2 b = *(const uint2 *)(x + half * 8);
+            const uint2 d = *(const uint2 *)(x + half * 8 + 16);
             multiply<K>(c[0], w0.x, w8.x, w0.y, w8.y, b.x, b.y);
             multiply<K>(c[1], w0.z, w8.z, w0.w, w8.w, d.x, d.y);
         }
     }
-    __device__ __forceinline__ void multiply_codes(const lane_input &in, const char *slot,
-                                                   unsigned step, unsigned lane)
+    __device__ __forceinline__ void multiply_codes(const char *in, const char *slot, unsigned step,
+                                                   unsigned lane)
     {
         const uint4 w0 = *(const uint4 *)(slot + lane * 16);
         const uint4 w8 = *(const uint4 *)(slot + lane * 16 + 8 * STEP_BYTES);
-        const uint4 b = read_input<uint4>(in.there, in.at + step * 64);
+        const uint4 b = *(const uint4 *)(in + step * 64);
         multiply<K>(c[0], w0.x, w8.x, w0.y, w8.y, b.x, b.y);
         multiply<K>(c[1], w0.z, w8.z, w0.w, w8.w, b.z, b.w);
     }
-    /* 4 bits: two blocks of 64, of which a lane has 16 codes in 8 bytes. */
-    __device__ __forceinline__ void multiply_pairs(const lane_input &in, const char *slot,
-                                                   unsigned step, unsigned lane, const char *table)
+    /* Scales of the step's two blocks, of row g and of row g + 8. */
+    __device__ __forceinline__ void scales_of(const char *slot, unsigned step, unsigned lane,
+                                              const char *tables, float s0[2], float s8[2]) const
     {
-        const unsigned g = lane / 4, t = lane % 4;
-        const char *scales = slot + step_shape<K>::SCALES_AT + g * 8;
-        float s0[2], s8[2];
+        const char *scales = slot + step_shape<K>::SCALES_AT + lane / 4 * 8;
         if constexpr (K == KIND_4BIT) {
             *(float2 *)s0 = *(const float2 *)scales;
             *(float2 *)s8 = *(const float2 *)(scales + 64);
         } else {
             /* Two of four codes: the number of a block is even. */
-            const float *map = (const float *)(table + PAIR_TABLE_BYTES);
+            const float *map = (const float *)(tables + PAIR_TABLE_BYTES);
             const unsigned shift = (first_block + 2 * step) % 4 * 8; /* of row g + 8, too */
             const uint2 v0 = *(const uint2 *)scales, v8 = *(const uint2 *)(scales + 64);
 #pragma unroll
@@ -168,35 +148,48 @@ template <kind K, bool PACKED> struct warp_tile {
                 s8[i] = map[v8.x >> (shift + 8 * i) & 255] * __uint_as_float(v8.y) + offset;
             }
         }
+    }
+    /* 4 bits: two blocks of 64, of which a lane has 16 codes in 8 bytes. */
+    __device__ __forceinline__ void multiply_pairs(const char *in, const char *slot, unsigned step,
+                                                   unsigned lane, const char *tables)
+    {
+        const unsigned g = lane / 4, t = lane % 4;
+        const uint32_t table = shared_address(tables) + lane * 4;
+        uint2 w0[2], w8[2];
+        float s0[2], s8[2];
 #pragma unroll
         for (int block = 0; block < 2; block++) {
-            float p[2][4] = {};
             const unsigned piece = block * 2 + t / 2;
-            const uint2 w0 = *(const uint2 *)(slot + piece_place<K>(g, piece) + t % 2 * 8);
-            const uint2 w8 = *(const uint2 *)(slot + piece_place<K>(g + 8, piece) + t % 2 * 8);
-            const char *quads = in.at + step * 512 + block * 256;
+            w0[block] = *(const uint2 *)(slot + piece_place<K>(g, piece) + t % 2 * 8);
+            w8[block] = *(const uint2 *)(slot + piece_place<K>(g + 8, piece) + t % 2 * 8);
+        }
+        scales_of(slot, step, lane, tables, s0, s8);
+#pragma unroll
+        for (int block = 0; block < 2; block++) {
+            float p[4] = {};
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                const uint32_t word0 = i < 2 ? w0.x : w0.y, word8 = i < 2 ? w8.x : w8.y;
-                const uint32_t a0 = decode_pair(table, lane * 4, word0, i % 2 * 2);
-                const uint32_t a2 = decode_pair(table, lane * 4, word0, i % 2 * 2 + 1);
-                const uint32_t a1 = decode_pair(table, lane * 4, word8, i % 2 * 2);
-                const uint32_t a3 = decode_pair(table, lane * 4, word8, i % 2 * 2 + 1);
-                const char *x = quads + (i ^ (int)(t & 2)) * 16; /* quad_place */
+                const uint32_t word0 = i < 2 ? w0[block].x : w0[block].y;
+                const uint32_t word8 = i < 2 ? w8[block].x : w8[block].y;
+                const uint32_t a0 = decode_pair(table, word0, i % 2 * 2);
+                const uint32_t a2 = decode_pair(table, word0, i % 2 * 2 + 1);
+                const uint32_t a1 = decode_pair(table, word8, i % 2 * 2);
+                const uint32_t a3 = decode_pair(table, word8, i % 2 * 2 + 1);
+                const char *x = in + step * 512 + block * 256 + (i ^ (int)(t & 2)) * 16;
 #pragma unroll
                 for (int half = 0; half < (PACKED ? 1 : 2); half++) {
-                    const uint2 b = read_input<uint2>(in.there, x + half * 8);
-                    multiply<K>(p[i % 2], a0, a1, a2, a3, b.x, b.y);
+                    const uint2 b = *(const uint2 *)(x + half * 8);
+                    multiply<K>(p, a0, a1, a2, a3, b.x, b.y);
                 }
             }
 #pragma unroll
             for (int i = 0; i < 4; i++)
-                c[0][i] = __fmaf_rn(i < 2 ? s0[block] : s8[block], p[0][i] + p[1][i], c[0][i]);
+                c[0][i] = __fmaf_rn(i < 2 ? s0[block] : s8[block], p[i], c[0][i]);
         }
     }
     /* Step number `step` of the tile, which lies at `slot`. */
-    __device__ __forceinline__ void multiply_step(const lane_input &in, const char *slot,
-                                                  unsigned step, unsigned lane, const char *tables)
+    __device__ __forceinline__ void multiply_step(const char *in, const char *slot, unsigned step,
+                                                  unsigned lane, const char *tables)
     {
         if constexpr (K == KIND_INT8)
             multiply_codes(in, slot, step, lane);

@@ -71,7 +71,8 @@ static const struct {
 
 /* A stretch of nodes that run at once: as a program, or one by a kernel of its own. */
 typedef struct {
-    size_t n, room;
+    size_t n;
+    cuda_program_room room;
     bool program;
 } stretch;
 
@@ -83,7 +84,7 @@ static stretch next_stretch(cuda_backend *cuda, size_t first)
     const cuda_node *linear = NULL;
     for (size_t i = first; i < cuda->n_nodes && (s.n == 0 || !cuda->check_each); i++) {
         cuda_node *n = &cuda->planned[i];
-        size_t room;
+        cuda_program_room room;
         *n = cuda->nodes[i];
         if (!bg_cuda_program_plan(n, &cuda->launch, &room)) break;
         if (linear && !bg_cuda_program_joins(linear, n)) break;
@@ -93,7 +94,7 @@ static stretch next_stretch(cuda_backend *cuda, size_t first)
             for (size_t k = first; k < i; k++)
                 if (!bg_cuda_program_joins(linear, &cuda->planned[k])) return (stretch){.n = 1};
         }
-        s.room = bg_max_size(s.room, room);
+        if (!bg_cuda_program_shares(&s.room, &room, &cuda->launch)) break;
         s.n++;
     }
     if (!linear) return (stretch){.n = 1};
