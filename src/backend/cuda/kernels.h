@@ -133,7 +133,7 @@ typedef struct {
     const float *reciprocals; /* (1024), see cuda_encode_args */
     /* Programs: the plan, bg_cuda_program_plan's. */
     uint32_t rows_at_once, row_shift; /* the latter's logarithm, rounded up */
-    uint32_t k_shift;                 /* of the groups of warps that share a tile's steps */
+    uint32_t piece_steps, pieces[2];  /* of a tile of the first part, and of the second */
     uint32_t sums_bytes;
     /* Tiles of each block, and blocks that have one more; a part's first tile. */
     uint32_t tiles_each, tiles_extra, first_tile[CUDA_MAX_PARTS];
@@ -378,10 +378,11 @@ cudaError_t bg_cuda_double_quant(const cuda_double_quant_args *a, const cuda_lau
 
 /* ---- programs: program.cu -------------------------------------------------------------------- */
 
-/* Shared memory that nodes need: bytes, and the least number of the weights' slots. */
+/* Shared memory that nodes need: bytes, and for the weights' pieces, the longest of so many steps.
+ */
 typedef struct {
     size_t bytes;
-    unsigned slots;
+    unsigned piece_steps;
 } cuda_program_room;
 
 /* Whether a program takes the node; writes the plan into it, and what it needs. */

@@ -5,9 +5,9 @@
 #include <cstring>
 
 /* Shared memory beside what a node needs: tables, and the ring. */
-template <kind K> static constexpr size_t fixed_bytes(unsigned slots)
+template <kind K> static constexpr size_t fixed_bytes(unsigned piece_steps)
 {
-    return tile_shape<K>::TABLES + slots * (size_t)step_shape<K>::SLOT;
+    return tile_shape<K>::TABLES + LEAST_SLOTS * piece_steps * (size_t)step_shape<K>::PITCH;
 }
 
 /* Where one row is multiplied by 16-bit weights, kernels that start while the last ones end are
@@ -19,6 +19,21 @@ static bool is_large(const cuda_linear_args &a)
     double bytes = 0;
     for (int i = 0; i < a.n_parts; i++) bytes += (double)a.w[i].rows * (double)a.w[i].cols * 2;
     return bytes >= LARGE_WEIGHTS;
+}
+
+/* Steps of a piece, so that all warps have one where a block has few steps. */
+static uint32_t piece_length(size_t steps)
+{
+    const size_t n = (steps + STEP_WARPS - 1) / STEP_WARPS;
+    return (uint32_t)(n < MOST_STEPS ? n : MOST_STEPS);
+}
+
+/* Sums of a block's tiles: sums_of(a, n_tiles, ...).first. */
+static size_t most_sums(const cuda_linear_args &a, size_t n_tiles)
+{
+    const size_t abreast = a.paired == CUDA_ADDED ? 0 : n_tiles / STEP_WARPS * STEP_WARPS;
+    const size_t pieces = a.pieces[0] > a.pieces[1] ? a.pieces[0] : a.pieces[1];
+    return abreast + (n_tiles - abreast) * (pieces < STEP_WARPS ? pieces : STEP_WARPS);
 }
 
 template <kind K>
@@ -43,8 +58,7 @@ static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, cuda_program_ro
                               : UINT32_MAX;
     }
     if (paired) a.first_tile[0] = 0;
-    const size_t each = (tiles + units - 1) / units * (paired ? 2 : 1);
-    const size_t at_a_pass = added ? each / 2 : each;
+    const size_t most = (tiles + units - 1) / units * (paired ? 2 : 1);
     if (a.norm.weight && a.norm_half != (K == KIND_INT8)) return false;
     if (shape::BITS == 16 && a.n_rows == 1 && !added && !is_large(a) && !getenv("BITGAUGE_P16"))
         return false;
@@ -58,25 +72,25 @@ static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, cuda_program_ro
             input += staged_bytes(tile_shape<K>::PARTS, (unsigned)at_once, (unsigned)a.w[1].cols);
         uint32_t row_shift = 0;
         while (1u << row_shift < at_once) row_shift++;
-        double least = 0;
-        for (int shift = WARPS_SHIFT; shift >= 0; shift--) {
-            /* Rounds over the block's tiles, and steps of each with what a tile takes besides. */
-            const size_t members = (size_t)1 << shift, teams = STEP_WARPS >> shift;
-            const double cost = (double)((at_a_pass + teams - 1) / teams) *
-                                ((double)((steps + members - 1) / members) + 1);
-            const size_t sums =
-                aligned16((members + (K == KIND_INT8 ? 1 : 0)) * each * (TILE << row_shift) * 4);
-            const unsigned slots = teams > LEAST_SLOTS ? (unsigned)teams : LEAST_SLOTS;
-            if (fixed_bytes<K>(slots) + sums + input > program_shared(l)) continue;
-            if (least > 0 && cost >= least) continue;
-            least = cost;
+        for (uint32_t length = piece_length(most * steps); length > 0; length /= 2) {
             a.rows_at_once = (uint32_t)at_once;
             a.row_shift = row_shift;
-            a.k_shift = (uint32_t)shift;
-            a.sums_bytes = (uint32_t)sums;
-            *room = {sums + input, slots};
+            a.piece_steps = length;
+            for (int i = 0; i < 2; i++) {
+                const size_t cols = added && i ? a.w[1].cols : a.cols;
+                a.pieces[i] = (uint32_t)((cols / shape::COLS + length - 1) / length);
+            }
+            /* A block with a tile less may have more sums. */
+            size_t sums = most_sums(a, most);
+            if (paired ? most > 2 : most > 1) {
+                const size_t fewer = most_sums(a, most - (paired ? 2 : 1));
+                if (fewer > sums) sums = fewer;
+            }
+            if (K == KIND_INT8) sums += most; /* products with outlier columns */
+            a.sums_bytes = (uint32_t)aligned16(sums * (TILE << row_shift) * 4);
+            *room = {a.sums_bytes + input, length};
+            if (fixed_bytes<K>(length) + room->bytes <= program_shared(l)) return true;
         }
-        if (least > 0) return true;
     }
     return false;
 }
@@ -139,12 +153,12 @@ static bool plan(cuda_node *node, const cuda_launch *l, cuda_program_room *room)
 /* Whatever kind of program it will be. */
 static bool has_room(const cuda_program_room *room, const cuda_launch *l)
 {
-    return fixed_bytes<KIND_4BIT_DQ>(room->slots) + room->bytes <= program_shared(l);
+    return fixed_bytes<KIND_4BIT_DQ>(room->piece_steps) + room->bytes <= program_shared(l);
 }
 
 bool bg_cuda_program_plan(cuda_node *node, const cuda_launch *l, cuda_program_room *room)
 {
-    *room = {0, LEAST_SLOTS};
+    *room = {0, 1};
     return l->programs && plan(node, l, room) && has_room(room, l);
 }
 
@@ -152,7 +166,8 @@ bool bg_cuda_program_shares(cuda_program_room *room, const cuda_program_room *ot
                             const cuda_launch *l)
 {
     const cuda_program_room both = {room->bytes > other->bytes ? room->bytes : other->bytes,
-                                    room->slots > other->slots ? room->slots : other->slots};
+                                    room->piece_steps > other->piece_steps ? room->piece_steps
+                                                                           : other->piece_steps};
     if (!has_room(&both, l)) return false;
     *room = both;
     return true;
@@ -199,7 +214,7 @@ bool bg_cuda_program_joins(const cuda_node *linear, const cuda_node *other)
 cudaError_t bg_cuda_program(const cuda_node *host, const cuda_node *nodes, size_t n,
                             unsigned *counters, cuda_program_room room, const cuda_launch *l)
 {
-    program_args args = {nodes, (int)n, counters, NULL, 1, NULL, NULL, 0};
+    program_args args = {nodes, (int)n, counters, NULL, 1, NULL, NULL, 0, room.piece_steps};
     program_launch launch = program_f16_packed;
     for (size_t i = 0; i < n; i++) {
         if (!runs(&host[i])) continue;

@@ -84,7 +84,7 @@ struct input_row {
 
     template <typename F> __device__ __forceinline__ void each(F f) const
     {
-#pragma unroll 1
+#pragma unroll 4
         for (unsigned q = lane; q < fours; q += threads) f(quads[quad_place(q)], q);
     }
 };
@@ -120,11 +120,11 @@ template <typename F> static __device__ __forceinline__ void load_row(const inpu
 template <typename T> struct row_sums {
     T sum, squares;
 
-    __device__ __forceinline__ void add(const float4 &x)
+    __device__ __forceinline__ void add(const float4 &x, bool centered)
     {
         const T a = (T)x.x, b = (T)x.y, c = (T)x.z, d = (T)x.w;
-        sum += (a + b) + (c + d);
-        squares += (a * a + b * b) + (c * c + d * d);
+        if (centered) sum += (a + b) + (c + d);
+        squares += fma(a, a, b * b) + fma(c, c, d * d);
     }
 };
 
@@ -136,8 +136,9 @@ static __device__ __forceinline__ float exact_scale(double squares, double inver
     return (float)(y * (1.5 - 0.5 * x * y * y));
 }
 
-/* How a row is moved and scaled, which it is read for. `inverse`: 1 / cols. */
-template <bool HALF, typename T>
+/* How a row is moved and scaled, which it is read for. CENTERED: by a layer norm; `inverse`:
+ * 1 / cols. */
+template <bool HALF, typename T, bool CENTERED>
 static __device__ __forceinline__ norm_state norm_of(const cuda_norm &norm, unsigned cols,
                                                      double inverse, const team &t,
                                                      const input_row &row, input_rooms &rooms)
@@ -145,22 +146,37 @@ static __device__ __forceinline__ norm_state norm_of(const cuda_norm &norm, unsi
     norm_state n = {0, 0};
     row_sums<T> s = {0, 0};
     load_row(row, [&](const float4 &x) INLINE {
-        s.add(x);
+        s.add(x, CENTERED);
         return x;
     });
-    team_sums(t, s.sum, s.squares, (T *)rooms.sums);
-    if (norm.kind == BG_NORM_LAYER) {
+    if (CENTERED) {
+        team_sums(t, s.sum, s.squares, (T *)rooms.sums);
         n.mean = (float)(s.sum * (T)inverse);
         const T mean = (T)n.mean;
         s.squares += mean * (mean * (T)cols - 2 * s.sum);
+    } else {
+        s.squares = team_sum(t, s.squares, (T *)rooms.sums);
     }
     if (HALF)
         n.scale = exact_scale((double)s.squares, inverse, norm.eps);
     else
         n.scale = rsqrtf((float)(s.squares * (T)inverse) + norm.eps);
     /* The next float towards zero, of one that is positive. */
-    if (HALF && norm.kind == BG_NORM_LAYER) n.scale = __uint_as_float(__float_as_uint(n.scale) - 1);
+    if (HALF && CENTERED) n.scale = __uint_as_float(__float_as_uint(n.scale) - 1);
     return n;
+}
+
+template <bool HALF>
+static __device__ __forceinline__ norm_state norm_of(const cuda_norm &norm, unsigned cols,
+                                                     double inverse, const team &t,
+                                                     const input_row &row, input_rooms &rooms)
+{
+    if (norm.kind == BG_NORM_LAYER)
+        return norm_of<HALF, double, true>(norm, cols, inverse, t, row, rooms);
+    if constexpr (HALF)
+        return norm_of<true, double, false>(norm, cols, inverse, t, row, rooms);
+    else
+        return norm_of<false, float, false>(norm, cols, inverse, t, row, rooms);
 }
 
 /* What a norm takes besides its row, got before the wait: weights for a thread's first quads. */
@@ -272,25 +288,6 @@ static __device__ __forceinline__ float4 split(const float4 &x, float scale)
 
 /* ---- LLM.int8() ------------------------------------------------------------------------------ */
 
-/* What is seen while a thread's values are rounded to fp16: the largest that is no outlier, and
- * whether there is one. A value is an outlier before it is rounded. */
-struct rounding {
-    float threshold, most;
-    bool any;
-
-    __device__ __forceinline__ float one(float x)
-    {
-        const float y = round_half(x), size = fabsf(y);
-        if (fabsf(x) >= threshold) any = true;
-        if (size < threshold) most = fmaxf(most, size);
-        return y;
-    }
-    __device__ __forceinline__ float4 four(const float4 &x)
-    {
-        return make_float4(one(x.x), one(x.y), one(x.z), one(x.w));
-    }
-};
-
 /* bg_gpu_reciprocal of an fp16 number: the table has all mantissas. */
 static __device__ __forceinline__ float half_reciprocal(const float *table, float x)
 {
@@ -333,28 +330,68 @@ static __device__ __noinline__ void list_outliers(const float *in, unsigned cols
     if (threadIdx.x == 0) rooms.n_outliers = n;
 }
 
-/* The codes of a row whose values, rounded to fp16, are in its quads. Returns the row's absmax but
- * for outliers. */
+/* Four numbers between -127 and 127 to codes: rounded by a number so large that its last place is
+ * 1. */
+static __device__ __forceinline__ uint32_t pack_codes(const float4 &x, float factor)
+{
+    const float large = 12582912;
+    const uint32_t a = __float_as_uint(x.x * factor + large);
+    const uint32_t b = __float_as_uint(x.y * factor + large);
+    const uint32_t c = __float_as_uint(x.z * factor + large);
+    const uint32_t d = __float_as_uint(x.w * factor + large);
+    return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
+}
+
+static __device__ __forceinline__ float4 round_four(const float4 &x)
+{
+    const float2 a = __half22float2(__floats2half2_rn(x.x, x.y));
+    const float2 b = __half22float2(__floats2half2_rn(x.z, x.w));
+    return make_float4(a.x, a.y, b.x, b.y);
+}
+
+/* Zero for what is not coded: outliers, and what became as large when it was rounded. */
+static __device__ __forceinline__ float4 coded(const float4 &x, float threshold, uint32_t marks)
+{
+    const auto one = [&](float y, int i)
+                         INLINE { return marks >> i & 1 || !(fabsf(y) < threshold) ? 0 : y; };
+    return make_float4(one(x.x, 0), one(x.y, 1), one(x.z, 2), one(x.w, 3));
+}
+
+/* The rest of quantize_row where there may be outliers. */
+static __device__ __noinline__ float
+quantize_with_outliers(const float *in, unsigned cols, unsigned rows, float threshold,
+                       const team &t, unsigned m, const input_row &row, const staged_input &s,
+                       const float *reciprocals, input_rooms &rooms)
+{
+    list_outliers(in, cols, rows, threshold, s, rooms);
+    float most = 0;
+    row.each([&](const float4 &x, unsigned)
+                 INLINE { most = fmaxf(most, largest(coded(x, threshold, 0))); });
+    most = team_max(t, most, (float *)rooms.sums);
+    const float factor = most > 0 ? 127 * half_reciprocal(reciprocals, most) : 0;
+    row.each([&](const float4 &x, unsigned q) INLINE {
+        const uint32_t marks = s.marks[q / 8] >> 4 * q % 32;
+        *(uint32_t *)(s.codes + m * s.code_pitch + 4 * q) =
+            pack_codes(coded(x, threshold, marks), factor);
+    });
+    return most;
+}
+
+/* The codes of a row whose values, rounded to fp16, are in its quads; `most` is the thread's
+ * largest. Returns the row's absmax but for outliers. */
 static __device__ __forceinline__ float quantize_row(const float *in, unsigned cols, unsigned rows,
-                                                     const team &t, unsigned m,
-                                                     const rounding &seen, const input_row &row,
+                                                     float threshold, float most, const team &t,
+                                                     unsigned m, const input_row &row,
                                                      const staged_input &s,
                                                      const float *reciprocals, input_rooms &rooms)
 {
-    if (seen.any) rooms.has_outliers = 1;
-    const float most = team_max(t, seen.most, rooms.most);
-    const bool any = rooms.has_outliers != 0;
-    if (any) list_outliers(in, cols, rows, seen.threshold, s, rooms);
+    if (most >= threshold) rooms.has_outliers = 1;
+    most = team_max(t, most, rooms.most);
+    if (rooms.has_outliers)
+        return quantize_with_outliers(in, cols, rows, threshold, t, m, row, s, reciprocals, rooms);
     const float factor = most > 0 ? 127 * half_reciprocal(reciprocals, most) : 0;
     row.each([&](const float4 &x, unsigned q) INLINE {
-        const float v[4] = {x.x, x.y, x.z, x.w};
-        const uint32_t marks = any ? s.marks[q / 8] >> 4 * q % 32 : 0;
-        uint32_t packed = 0;
-#pragma unroll
-        for (int j = 0; j < 4; j++)
-            if (!(marks >> j & 1) && fabsf(v[j]) < seen.threshold)
-                packed |= ((uint32_t)(int)rintf(v[j] * factor) & 0xFF) << 8 * j;
-        *(uint32_t *)(s.codes + m * s.code_pitch + 4 * q) = packed;
+        *(uint32_t *)(s.codes + m * s.code_pitch + 4 * q) = pack_codes(x, factor);
     });
     return most;
 }
@@ -378,20 +415,24 @@ stage_input(const float *in, unsigned cols, const cuda_linear_args &a, const tea
     float *to = blockIdx.x == 0 ? a.normed + at : NULL;
     float scale = 1;
     if constexpr (TYPE == CODES_INT8) {
-        rounding seen = {a.w[0].threshold, 0, false};
+        float most = 0;
         if (has_norm) {
-            const norm_state n = norm_of<HALF, double>(norm, cols, ready.inverse, t, row, rooms);
-            each_normed(norm, HALF, n, row, ready, to,
-                        [&](const float4 &y, unsigned) INLINE { return seen.four(y); });
+            const norm_state n = norm_of<HALF>(norm, cols, ready.inverse, t, row, rooms);
+            each_normed(norm, HALF, n, row, ready, to, [&](const float4 &y, unsigned) INLINE {
+                most = fmaxf(most, largest(y));
+                return y;
+            });
         } else {
-            load_row(row, [&](const float4 &x) INLINE { return seen.four(x); });
+            load_row(row, [&](const float4 &x) INLINE {
+                const float4 y = round_four(x);
+                most = fmaxf(most, largest(y));
+                return y;
+            });
         }
-        scale = quantize_row(has_norm ? NULL : in + (size_t)first * cols, cols, rows, t, m, seen,
-                             row, s, (const float *)tables, rooms);
+        scale = quantize_row(has_norm ? NULL : in + (size_t)first * cols, cols, rows,
+                             a.w[0].threshold, most, t, m, row, s, (const float *)tables, rooms);
     } else if (has_norm) {
-        const norm_state n = norm.kind == BG_NORM_LAYER
-                                 ? norm_of<HALF, double>(norm, cols, ready.inverse, t, row, rooms)
-                                 : norm_of<HALF, float>(norm, cols, ready.inverse, t, row, rooms);
+        const norm_state n = norm_of<HALF>(norm, cols, ready.inverse, t, row, rooms);
         each_normed(norm, HALF, n, row, ready, to,
                     [&](const float4 &y, unsigned) INLINE { return split<TYPE>(y, NORMED_SCALE); });
         if (TYPE == PARTS_F16) scale = 1 / NORMED_SCALE;

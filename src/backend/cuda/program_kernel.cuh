@@ -14,9 +14,9 @@ struct program_args {
     unsigned *counters;
     const float *code; /* of 4-bit weights, and what its values are multiplied by in the table */
     float code_scale;
-    const float *scale_map;   /* of double quantization */
-    const float *reciprocals; /* of int8 */
-    unsigned n_slots;         /* of the ring */
+    const float *scale_map;        /* of double quantization */
+    const float *reciprocals;      /* of int8 */
+    unsigned n_slots, piece_steps; /* of the ring, and of the longest piece */
 };
 
 /* `room`: shared memory that the nodes need; the ring has the rest. */
@@ -95,8 +95,7 @@ static __device__ __forceinline__ void fill_tables(const program_args &p, char *
 
 /* What the copying warps do. The next node comes while they copy this one's weights. */
 template <kind K>
-static __device__ __forceinline__ void copy_all(const program_args &p, uint32_t *node,
-                                                ring<K> weights)
+static __device__ __forceinline__ void copy_all(const program_args &p, uint32_t *node, ring weights)
 {
     const unsigned thread = threadIdx.x - STEP_THREADS;
     node_words<COPY_THREADS> next;
@@ -107,7 +106,7 @@ static __device__ __forceinline__ void copy_all(const program_args &p, uint32_t 
         copy_sync();
         if (i + 1 < p.n_nodes) next.ask(p.nodes + i + 1, thread);
         const cuda_node &now = *(const cuda_node *)node;
-        if (now.kind == NODE_LINEAR) copy_weights(now.args.linear, weights);
+        if (now.kind == NODE_LINEAR) copy_weights<K>(now.args.linear, weights);
     }
 }
 
@@ -119,10 +118,11 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
     __shared__ __align__(16) uint32_t nodes[2][NODE_WORDS], copied[NODE_WORDS];
     __shared__ __align__(16) rooms_of_nodes rooms;
     __shared__ ring_barriers barriers;
-    ring<K> weights = {tables + tile_shape<K>::TABLES, &barriers, p.n_slots, 0, 0};
-    char *room = weights.slots + p.n_slots * step_shape<K>::SLOT;
+    ring weights = {tables + tile_shape<K>::TABLES, &barriers, p.piece_steps * step_shape<K>::PITCH,
+                    p.n_slots};
+    char *room = weights.slots + p.n_slots * weights.slot_bytes;
     const all_blocks blocks = {p.counters};
-    if (threadIdx.x < STEP_THREADS) init_ring<K>(&barriers, p.n_slots);
+    if (threadIdx.x < STEP_THREADS) init_ring(weights);
     fill_tables<K>(p, tables);
     for (unsigned i = threadIdx.x; i < NODE_WORDS; i += blockDim.x)
         nodes[0][i] = __ldg((const uint32_t *)p.nodes + i);
@@ -132,9 +132,10 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
         return;
     }
     if (threadIdx.x >= STEP_THREADS) {
-        copy_all(p, copied, weights);
+        copy_all<K>(p, copied, weights);
         return;
     }
+    weights.slot = threadIdx.x / WARP;
     for (int i = 0; i < p.n_nodes; i++) {
         node_words<STEP_THREADS> next;
         if (i + 1 < p.n_nodes) next.ask(p.nodes + i + 1, threadIdx.x);
@@ -175,10 +176,10 @@ template <kind K, bool PACKED>
 static cudaError_t launch_program(const program_args &args, size_t room, const cuda_launch *l)
 {
     program_args p = args;
-    const size_t most = program_shared(l) - tile_shape<K>::TABLES - room;
-    const size_t slots = most / step_shape<K>::SLOT;
+    const size_t slot = (size_t)p.piece_steps * step_shape<K>::PITCH;
+    const size_t slots = (program_shared(l) - tile_shape<K>::TABLES - room) / slot;
     p.n_slots = (unsigned)(slots < MOST_SLOTS ? slots : MOST_SLOTS);
-    const size_t shared = tile_shape<K>::TABLES + p.n_slots * (size_t)step_shape<K>::SLOT + room;
+    const size_t shared = tile_shape<K>::TABLES + p.n_slots * slot + room;
     cudaError_t e = cudaFuncSetAttribute((const void *)run_program<K, PACKED>,
                                          cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
     if (e != cudaSuccess) return e;

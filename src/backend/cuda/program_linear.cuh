@@ -1,17 +1,34 @@
 /* Linear layers of a program: up to MOST_ROWS rows of activations times a matrix. The block's warps
- * share a tile's steps (2^k_shift groups of them) and the block's tiles; their sums meet in shared
- * memory. */
+ * take pieces of its tiles in turn; their sums meet in shared memory. */
 #ifndef BG_BACKEND_CUDA_PROGRAM_LINEAR_CUH
 #define BG_BACKEND_CUDA_PROGRAM_LINEAR_CUH
 
 #include "backend/cuda/program_tile.cuh"
 
+/* ---- sums ------------------------------------------------------------------------------------ */
+
+/* The sums of a tile, (TILE << row_shift) each: one where tiles are abreast, else one of each piece
+ * or of each warp. */
+struct tile_sums {
+    unsigned first, count, each;
+};
+
+static __device__ __forceinline__ tile_sums sums_of(const cuda_linear_args &a, unsigned tile,
+                                                    unsigned abreast)
+{
+    const unsigned each = TILE << a.row_shift,
+                   most = min(max(a.pieces[0], a.pieces[1]), (unsigned)STEP_WARPS);
+    if (tile < abreast) return {tile * each, 1, each};
+    return {(abreast + (tile - abreast) * most) * each,
+            min(pieces_of(a, tile), (unsigned)STEP_WARPS), each};
+}
+
 /* ---- the output ------------------------------------------------------------------------------ */
 
-/* Output number o of the block: row of the matrix and of the activations, and where its sums lie.
- */
+/* Output number o of the block: its tile, row of the matrix and of the activations, and number in
+ * the tile. */
 struct output_place {
-    unsigned part, row, m, at;
+    unsigned tile, part, row, m, at;
     bool there;
 };
 
@@ -27,7 +44,8 @@ static __device__ __forceinline__ output_place output_of(const cuda_linear_args 
     const tile_place t = place_of(a, tile);
     p.part = t.part;
     p.row = t.row + (o >> shift) % TILE;
-    p.at = (tile * TILE << shift) + o % (TILE << shift);
+    p.tile = tile;
+    p.at = o % (TILE << shift);
     p.there = p.row < (unsigned)a.w[p.part].rows;
     return p;
 }
@@ -58,30 +76,36 @@ static __device__ __forceinline__ output_ends load_ends(const cuda_linear_args &
     return x;
 }
 
+/* What a product takes besides its sums. */
+struct product_ends {
+    float scale, bias; /* of the row */
+    bool biased, half;
+};
+
+/* An output's product; `others` are those with outlier columns, NULL where there are none. */
 template <kind K>
-static __device__ __forceinline__ float
-product_of(const cuda_linear_args &a, const float *sums, const float *others, unsigned at,
-           unsigned stride, float input_scale, bool outliers, float scale, float bias, bool biased,
-           bool half)
+static __device__ __forceinline__ float product_of(const tile_sums &t, unsigned at,
+                                                   const float *sums, const float *others,
+                                                   float input_scale, const product_ends &e)
 {
-    typename sum_of<K>::type sum = 0;
-    const typename sum_of<K>::type *all = (const typename sum_of<K>::type *)sums + at;
-    const unsigned groups = 1u << a.k_shift;
+    typedef typename sum_of<K>::type T;
+    const T *all = (const T *)sums + t.first + at;
+    T sum = 0;
 #pragma unroll 1
-    for (unsigned k = 0; k < groups; k += 4) {
-        typename sum_of<K>::type v[4];
+    for (unsigned k = 0; k < t.count; k += 4) {
+        T v[4];
 #pragma unroll
-        for (unsigned i = 0; i < 4; i++) v[i] = k + i < groups ? all[(k + i) * stride] : 0;
+        for (unsigned i = 0; i < 4; i++) v[i] = k + i < t.count ? all[(k + i) * t.each] : 0;
         sum += (v[0] + v[1]) + (v[2] + v[3]);
     }
     if constexpr (K == KIND_INT8) {
-        float y = (float)sum * input_scale * scale;
-        y = biased ? __fmaf_rn(y, INT8_SCALE, bias) : y * INT8_SCALE;
-        y = round_if(half, y);
-        return outliers ? round_if(half, y + others[at]) : y;
+        float y = (float)sum * input_scale * e.scale;
+        y = e.biased ? __fmaf_rn(y, INT8_SCALE, e.bias) : y * INT8_SCALE;
+        y = round_if(e.half, y);
+        return others ? round_if(e.half, y + others[at]) : y;
     } else {
         const float y = sum * input_scale;
-        return round_if(half, biased ? y + bias : y);
+        return round_if(e.half, e.biased ? y + e.bias : y);
     }
 }
 
@@ -129,8 +153,9 @@ write_outputs(const cuda_linear_args &a, unsigned first, unsigned rows, unsigned
               output_place p, output_ends x)
 {
     const bool paired = a.paired != CUDA_NOT_PAIRED;
-    const unsigned each = TILE << a.row_shift, stride = n_tiles * each;
+    const unsigned each = TILE << a.row_shift, abreast = tiles_abreast(a, n_tiles);
     const unsigned count = (paired ? n_tiles / 2 : n_tiles) * each;
+    const float unit = is_4bit(K) ? pair_scale : 1;
     for (unsigned o = threadIdx.x; o < count; o += STEP_THREADS) {
         if (o != threadIdx.x) {
             p = output_of(a, o, rows, n_tiles);
@@ -138,17 +163,18 @@ write_outputs(const cuda_linear_args &a, unsigned first, unsigned rows, unsigned
         }
         if (!p.there) continue;
         const cuda_epilogue &e = a.epilogue[p.part];
-        const unsigned input = a.paired == CUDA_ADDED ? 1 : 0;
+        const input_rooms &input = rooms[a.paired == CUDA_ADDED];
         const size_t m = first + p.m;
-        const float unit = is_4bit(K) ? pair_scale : 1;
-        float y =
-            product_of<K>(a, sums, others, p.at, stride, rooms[input].scale[p.m] * unit,
-                          rooms[input].n_outliers > 0, x.scale, x.bias, e.bias != NULL, e.half);
+        const float *other_products = others + p.tile * each;
+        float y = product_of<K>(sums_of(a, p.tile, abreast), p.at, sums,
+                                input.n_outliers > 0 ? other_products : NULL,
+                                input.scale[p.m] * unit, {x.scale, x.bias, e.bias != NULL, e.half});
         if (paired) {
             const cuda_epilogue &f = a.epilogue[0];
-            const float other = product_of<K>(a, sums, others, p.at - each, stride,
-                                              rooms[0].scale[p.m] * unit, rooms[0].n_outliers > 0,
-                                              x.first_scale, x.first_bias, f.bias != NULL, f.half);
+            const float other = product_of<K>(
+                sums_of(a, p.tile - 1, abreast), p.at, sums,
+                rooms[0].n_outliers > 0 ? other_products - each : NULL, rooms[0].scale[p.m] * unit,
+                {x.first_scale, x.first_bias, f.bias != NULL, f.half});
             if (a.paired == CUDA_ADDED) {
                 x.addend = other;
                 f.out[m * f.out_stride + p.row] = other;
@@ -180,53 +206,71 @@ static __device__ __forceinline__ void ask_for_ends(const cuda_linear_args &a,
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
-/* The block's tiles, as their weights come: this warp's share of each product to `sums`. */
 template <kind K, bool PACKED>
 static __device__ __forceinline__ void
-multiply_pass(const cuda_linear_args &a, unsigned rows, const tile_order &o, const warp_team &t,
-              unsigned pass, ring<K> &weights, const char *tables, const staged_input &input,
-              float *sums)
+multiply_piece(const cuda_linear_args &a, unsigned part, unsigned piece, const char *in,
+               const char *tables, ring &weights, warp_tile<K, PACKED> &now)
 {
-    const unsigned each = TILE << a.row_shift, steps = steps_of<K>(a, pass);
-    const unsigned lane = threadIdx.x % WARP;
-    const char *in = column_of<K>(input, rows, PACKED);
+    const unsigned lane = threadIdx.x % WARP, first = piece * a.piece_steps;
+    const unsigned count = min(steps_of<K>(a, part) - first, a.piece_steps);
+    const char *slot = weights.wait_full();
+#pragma unroll(is_4bit(K) ? 2 : 4)
+    for (unsigned i = 0; i < count; i++)
+        now.multiply_step(in, slot + i * step_shape<K>::PITCH, first + i, lane, tables);
+    weights.give_back();
+}
+
+/* The warp's pieces, as their weights come. */
+template <kind K, bool PACKED>
+static __device__ __forceinline__ void
+multiply_pieces(const cuda_linear_args &a, unsigned rows, unsigned n_tiles, ring &weights,
+                const char *tables, const staged_input &one, const staged_input &two, float *sums)
+{
+    const unsigned abreast = tiles_abreast(a, n_tiles), warp = threadIdx.x / WARP;
+    const unsigned mine = (warp - weights.turn) % STEP_WARPS;
+    const char *in = column_of<K>(one, rows, PACKED);
     warp_tile<K, PACKED> now;
 #pragma unroll 1
-    for (unsigned group = 0; group < o.n_tiles; group += o.count) {
-        const unsigned n = min(o.count, o.n_tiles - group);
-        if (t.number >= n) {
-            weights.skip(n * pieces_of(steps));
+    for (unsigned tile = mine; tile < abreast; tile += STEP_WARPS) {
+        const tile_place at = place_of(a, tile);
+        now.begin(a, at);
+#pragma unroll 1
+        for (unsigned i = 0; i < a.pieces[0]; i++)
+            multiply_piece(a, at.part, i, in, tables, weights, now);
+        now.put(rows, a.row_shift, sums + sums_of(a, tile, abreast).first);
+    }
+    /* The rest: pieces that are STEP_WARPS apart, of one tile or of the next. */
+    unsigned tile = abreast, piece = mine, all = 0;
+#pragma unroll 1
+    for (; tile < n_tiles; tile++) {
+        const unsigned pieces = pieces_of(a, tile);
+        all += pieces;
+        if (piece >= pieces) {
+            piece -= pieces;
             continue;
         }
-        const unsigned j = o.tile(pass, group + t.number);
-        now.begin(a, place_of(a, j));
-        weights.skip(t.number);
-        unsigned step = t.member;
+        const tile_place at = place_of(a, tile);
+        const tile_sums to = sums_of(a, tile, abreast);
+        const unsigned number = pieces < STEP_WARPS ? piece : warp;
+        if (a.paired == CUDA_ADDED) in = column_of<K>(at.part ? two : one, rows, PACKED);
+        now.begin(a, at);
 #pragma unroll 1
-        for (unsigned piece = 0; piece < steps; piece += SLOT_STEPS) {
-            const char *slot = weights.wait_full();
-            const unsigned end = min(piece + SLOT_STEPS, steps);
-#pragma unroll is_4bit(K) ? 1 : 2
-            for (; step < end; step += 1u << t.shift)
-                now.multiply_step(in, slot + (step - piece) * step_shape<K>::PITCH, step, lane,
-                                  tables);
-            weights.give_back(o.count);
-            weights.skip(piece + SLOT_STEPS < steps ? n : n - t.number);
-        }
-        now.put(rows, a.row_shift, sums + (t.member * o.n_tiles * o.n_passes + j) * each);
+        for (; piece < pieces; piece += STEP_WARPS)
+            multiply_piece(a, at.part, piece, in, tables, weights, now);
+        piece -= pieces;
+        now.put(rows, a.row_shift, sums + to.first + number * to.each);
     }
+    weights.turn = (weights.turn + all) % STEP_WARPS;
 }
 
 /* `tables`: tile_shape's; `room`: for sums and inputs. */
 template <kind K, bool PACKED>
 static __device__ __forceinline__ void
 run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blocks *blocks,
-         ring<K> &weights, const char *tables, float pair_scale, char *room, input_rooms rooms[2])
+         ring &weights, const char *tables, float pair_scale, char *room, input_rooms rooms[2])
 {
     using shape = tile_shape<K>;
-    const unsigned n_tiles = tiles_of_block(a), each = TILE << a.row_shift;
-    const tile_order order = order_of(a);
-    const warp_team warps = warp_team_of(a);
+    const unsigned n_tiles = tiles_of_block(a);
     const output_place p = output_of(a, threadIdx.x, rows, n_tiles);
     ask_for_ends<K>(a, p);
     unsigned m;
@@ -237,7 +281,7 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     if (blocks) blocks->wait();
 
     float *sums = (float *)room;
-    float *others = sums + (n_tiles * each << a.k_shift);
+    float *others = sums + sums_of(a, n_tiles, tiles_abreast(a, n_tiles)).first;
     room += a.sums_bytes;
     const staged_input one = staged_at(room, shape::PARTS, rows, (unsigned)a.cols);
     room += staged_bytes(shape::PARTS, rows, (unsigned)a.cols);
@@ -248,12 +292,7 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
         stage_input<shape::PARTS>(i ? a.second_in : a.in, (unsigned)(i ? a.w[1].cols : a.cols), a,
                                   t, m, ready, first, rows, i ? two : one, rooms[i], tables);
 
-#pragma unroll 1
-    for (unsigned pass = 0; pass < order.n_passes; pass++) {
-        if (pass > 0) step_sync(); /* a team may have skipped many slots */
-        multiply_pass<K, PACKED>(a, rows, order, warps, pass, weights, tables, pass ? two : one,
-                                 sums);
-    }
+    multiply_pieces<K, PACKED>(a, rows, n_tiles, weights, tables, one, two, sums);
     step_sync();
     if (K == KIND_INT8 &&
         (rooms[0].n_outliers > 0 || (a.paired == CUDA_ADDED && rooms[1].n_outliers > 0))) {
@@ -267,8 +306,8 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
 
 template <kind K, bool PACKED>
 static __device__ __forceinline__ void
-run_linear(const cuda_linear_args &a, const all_blocks &blocks, ring<K> &weights,
-           const char *tables, float pair_scale, char *room, input_rooms rooms[2])
+run_linear(const cuda_linear_args &a, const all_blocks &blocks, ring &weights, const char *tables,
+           float pair_scale, char *room, input_rooms rooms[2])
 {
     for (unsigned first = 0; first < (unsigned)a.n_rows; first += a.rows_at_once) {
         if (first > 0) step_sync();

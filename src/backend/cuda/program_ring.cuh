@@ -4,9 +4,9 @@
  * for.
  *
  * A tile is 16 rows of a matrix. Its product goes over the rows in steps of 64 bytes of each; a
- * piece is up to SLOT_STEPS steps of a tile, step by step, and in a step row by row. A slot has two
- * barriers (mbarrier, compute capability 8.0 and later): `full` when all bytes of a piece have
- * come, `empty` when all warps of the team that it is for have read it. */
+ * piece is a few steps of a tile, step by step, and in a step row by row. The warps that multiply
+ * take the pieces in turn. A slot has two barriers (mbarrier, compute capability 8.0 and later):
+ * `full` when all bytes of a piece have come, `empty` when its warp has read it. */
 #ifndef BG_BACKEND_CUDA_PROGRAM_RING_CUH
 #define BG_BACKEND_CUDA_PROGRAM_RING_CUH
 
@@ -19,12 +19,12 @@ __host__ __device__ constexpr bool is_4bit(kind k)
     return k == KIND_4BIT || k == KIND_4BIT_DQ;
 }
 
-enum { TILE = 16, STEP_BYTES = 64, SLOT_STEPS = 8 };
+enum { TILE = 16, STEP_BYTES = 64, MOST_STEPS = 8 }; /* of a piece */
 
 /* Of a barrier's phases only two can be told apart: a warp must not wait for a slot that may have
- * been filled twice. Between two that it waits for it skips no more than there are teams, or it
- * meets the other warps: a ring has at least as many slots as a layer has teams. */
-enum { MOST_SLOTS = 32, LEAST_SLOTS = 4 };
+ * been filled twice. As a warp's pieces are STEP_WARPS apart, or it meets the others between two,
+ * a ring of that many slots is long enough. */
+enum { LEAST_SLOTS = STEP_WARPS, MOST_SLOTS = 32 };
 
 template <kind K> struct step_shape {
     static constexpr int BITS = is_4bit(K) ? 4 : K == KIND_INT8 ? 8 : 16;
@@ -33,7 +33,6 @@ template <kind K> struct step_shape {
      * their absmax. Steps an odd number of 64 bytes apart are written without sharing banks. */
     static constexpr int SCALES_AT = TILE * STEP_BYTES;
     static constexpr int PITCH = SCALES_AT + (is_4bit(K) ? TILE * 8 : 0) + 64;
-    static constexpr int SLOT = SLOT_STEPS * PITCH;
 };
 
 /* ---- a block's tiles ------------------------------------------------------------------------- */
@@ -60,39 +59,31 @@ static __device__ __forceinline__ unsigned tiles_of_block(const cuda_linear_args
     return a.paired != CUDA_NOT_PAIRED ? 2 * n : n;
 }
 
-/* The order in which a block's tiles go through the ring: in groups of one tile for each team, a
- * piece of each in turn; added parts, whose widths differ, one after the other. */
-struct tile_order {
-    unsigned n_passes, n_tiles; /* tiles of a pass */
-    unsigned count;             /* teams */
-
-    __device__ __forceinline__ unsigned tile(unsigned pass, unsigned i) const
-    {
-        return pass + n_passes * i;
-    }
-};
-
-static __device__ __forceinline__ tile_order order_of(const cuda_linear_args &a)
+/* Pieces of a tile. */
+static __device__ __forceinline__ unsigned pieces_of(const cuda_linear_args &a, unsigned tile)
 {
-    const unsigned n = tiles_of_block(a), count = (unsigned)STEP_WARPS >> a.k_shift;
-    return a.paired == CUDA_ADDED ? tile_order{2, n / 2, count} : tile_order{1, n, count};
+    return a.pieces[a.paired == CUDA_ADDED && tile & 1];
+}
+
+/* Where the block has one for each warp, tiles go through the ring abreast, a piece of each in
+ * turn, so that a warp has a whole tile; the rest, and added parts, whose widths differ, one after
+ * the other. */
+static __device__ __forceinline__ unsigned tiles_abreast(const cuda_linear_args &a,
+                                                         unsigned n_tiles)
+{
+    return a.paired == CUDA_ADDED ? 0 : n_tiles / STEP_WARPS * STEP_WARPS;
 }
 
 template <kind K>
-static __device__ __forceinline__ unsigned steps_of(const cuda_linear_args &a, unsigned pass)
+static __device__ __forceinline__ unsigned steps_of(const cuda_linear_args &a, unsigned part)
 {
-    return (unsigned)(pass == 0 ? a.cols : a.w[1].cols) / step_shape<K>::COLS;
-}
-
-static __device__ __forceinline__ unsigned pieces_of(unsigned steps)
-{
-    return (steps + SLOT_STEPS - 1) / SLOT_STEPS;
+    return (unsigned)(a.paired == CUDA_ADDED && part ? a.w[1].cols : a.cols) / step_shape<K>::COLS;
 }
 
 /* Where in a step 16 bytes of a row lie: with 4 bits lanes of four rows want half of each at once,
  * and the halves of every other two rows change places. */
 template <kind K>
-static __device__ __forceinline__ unsigned piece_place(unsigned row, unsigned piece)
+static __device__ __forceinline__ unsigned place_in_step(unsigned row, unsigned piece)
 {
     return row * STEP_BYTES + (is_4bit(K) ? piece ^ (row & 2) : piece) * 16;
 }
@@ -120,18 +111,12 @@ static __device__ __forceinline__ void barrier_init(uint64_t *b, unsigned arriva
 #endif
 }
 
-static __device__ __forceinline__ void barrier_arrive(uint64_t *b, unsigned times)
+static __device__ __forceinline__ void barrier_arrive(uint64_t *b)
 {
-#if __CUDA_ARCH__ >= 900
+#if __CUDA_ARCH__ >= 800
     asm volatile(
-        "{.reg .b64 state; mbarrier.arrive.shared.b64 state, [%0], %1;}" ::"r"(shared_address(b)),
-        "r"(times)
+        "{.reg .b64 state; mbarrier.arrive.shared.b64 state, [%0];}" ::"r"(shared_address(b))
         : "memory");
-#elif __CUDA_ARCH__ >= 800
-    for (; times > 0; times--)
-        asm volatile(
-            "{.reg .b64 state; mbarrier.arrive.shared.b64 state, [%0];}" ::"r"(shared_address(b))
-            : "memory");
 #endif
 }
 
@@ -168,39 +153,44 @@ struct ring_barriers {
     uint64_t full[MOST_SLOTS], empty[MOST_SLOTS];
 };
 
-/* The ring as a warp sees it, and where it is. */
-template <kind K> struct ring {
+/* The ring as a warp sees it, and where its next piece is. */
+struct ring {
     char *slots;
     ring_barriers *barriers;
-    unsigned n_slots, slot, parity;
+    unsigned slot_bytes, n_slots, slot, parity;
+    unsigned turn; /* the warp that a node's first piece is for */
 
     __device__ __forceinline__ void skip(unsigned n)
     {
         slot += n;
-        while (slot >= n_slots) {
-            slot -= n_slots;
-            parity ^= 1;
-        }
+        if (slot < n_slots) return;
+        slot -= n_slots;
+        parity ^= 1;
     }
     __device__ __forceinline__ const char *wait_full() const
     {
         barrier_wait(&barriers->full[slot], parity);
-        return slots + slot * step_shape<K>::SLOT;
+        return slots + slot * slot_bytes;
     }
-    /* The warp has read the slot; `teams`: of how many teams it is in one. */
-    __device__ __forceinline__ void give_back(unsigned teams) const
+    /* The warp has read the slot; its next. */
+    __device__ __forceinline__ void give_back()
     {
         __syncwarp();
-        if (threadIdx.x % WARP == 0) barrier_arrive(&barriers->empty[slot], teams);
+        if (threadIdx.x % WARP == 0) barrier_arrive(&barriers->empty[slot]);
+        skip(STEP_WARPS);
+    }
+    __device__ __forceinline__ char *wait_empty() const
+    {
+        barrier_wait(&barriers->empty[slot], parity ^ 1);
+        return slots + slot * slot_bytes;
     }
 };
 
-template <kind K>
-static __device__ __forceinline__ void init_ring(ring_barriers *b, unsigned n_slots)
+static __device__ __forceinline__ void init_ring(const ring &r)
 {
-    for (unsigned i = threadIdx.x; i < n_slots; i += STEP_THREADS) {
-        barrier_init(&b->full[i], COPY_THREADS);
-        barrier_init(&b->empty[i], STEP_WARPS);
+    for (unsigned i = threadIdx.x; i < r.n_slots; i += STEP_THREADS) {
+        barrier_init(&r.barriers->full[i], COPY_THREADS);
+        barrier_init(&r.barriers->empty[i], 1);
     }
 }
 
@@ -236,13 +226,13 @@ static __device__ __forceinline__ void copy_piece(const cuda_matrix &w, unsigned
         const uint32_t there = to + lane / 4 * shape::PITCH;
 #pragma unroll
         for (unsigned r = 0; r < ROWS; r++)
-            copy_16(there + piece_place<K>(first + r, lane % 4),
+            copy_16(there + place_in_step<K>(first + r, lane % 4),
                     from + (size_t)min(row + first + r, last) * row_bytes);
     }
     if constexpr (is_4bit(K)) {
-        const unsigned s = lane % SLOT_STEPS;
+        const unsigned s = lane % MOST_STEPS;
 #pragma unroll
-        for (unsigned r = lane / SLOT_STEPS; r < ROWS; r += WARP / SLOT_STEPS) {
+        for (unsigned r = lane / MOST_STEPS; r < ROWS; r += WARP / MOST_STEPS) {
             if (s >= n) break;
             const size_t at = (size_t)min(row + first + r, last) * steps + step + s;
             const uint32_t there = to + s * shape::PITCH + shape::SCALES_AT + (first + r) * 8;
@@ -258,32 +248,33 @@ static __device__ __forceinline__ void copy_piece(const cuda_matrix &w, unsigned
 }
 
 template <kind K>
-static __device__ __forceinline__ void copy_pass(const cuda_linear_args &a, const tile_order &o,
-                                                 unsigned pass, ring<K> &to)
+static __device__ __forceinline__ void copy_next(const cuda_linear_args &a, unsigned tile,
+                                                 unsigned piece, ring &to)
 {
-    const unsigned steps = steps_of<K>(a, pass);
-#pragma unroll 1
-    for (unsigned group = 0; group < o.n_tiles; group += o.count)
-#pragma unroll 1
-        for (unsigned step = 0; step < steps; step += SLOT_STEPS)
-#pragma unroll 1
-            for (unsigned i = group; i < min(group + o.count, o.n_tiles); i++) {
-                const tile_place at = place_of(a, o.tile(pass, i));
-                barrier_wait(&to.barriers->empty[to.slot], to.parity ^ 1);
-                copy_piece<K>(a.w[at.part], at.row, step, min(steps - step, (unsigned)SLOT_STEPS),
-                              shared_address(to.slots + to.slot * step_shape<K>::SLOT));
-                barrier_arrive_copied(&to.barriers->full[to.slot]);
-                to.skip(1);
-            }
+    const tile_place at = place_of(a, tile);
+    const unsigned step = piece * a.piece_steps, steps = steps_of<K>(a, at.part);
+    copy_piece<K>(a.w[at.part], at.row, step, min(steps - step, a.piece_steps),
+                  shared_address(to.wait_empty()));
+    barrier_arrive_copied(&to.barriers->full[to.slot]);
+    to.skip(1);
 }
 
 /* All weights of a layer, as often as its rows of activations are multiplied. */
 template <kind K>
-static __device__ __forceinline__ void copy_weights(const cuda_linear_args &a, ring<K> &to)
+static __device__ __forceinline__ void copy_weights(const cuda_linear_args &a, ring &to)
 {
-    const tile_order o = order_of(a);
+    const unsigned n_tiles = tiles_of_block(a), abreast = tiles_abreast(a, n_tiles);
+#pragma unroll 1
     for (unsigned first = 0; first < (unsigned)a.n_rows; first += a.rows_at_once)
-        for (unsigned pass = 0; pass < o.n_passes; pass++) copy_pass(a, o, pass, to);
+#pragma unroll 1
+        for (unsigned tile = 0; tile < n_tiles;) {
+            const unsigned pieces = pieces_of(a, tile), n = tile < abreast ? STEP_WARPS : 1;
+#pragma unroll 1
+            for (unsigned i = 0; i < pieces; i++)
+#pragma unroll 1
+                for (unsigned k = 0; k < n; k++) copy_next<K>(a, tile + k, i, to);
+            tile += n;
+        }
 }
 
 #endif

@@ -45,20 +45,6 @@ static __device__ __forceinline__ void multiply(T sum[4], uint32_t a0, uint32_t 
         mma_half(sum, a, b);
 }
 
-/* ---- a warp's way through the block's tiles -------------------------------------------------- */
-
-/* The block's warps in teams of 2^shift, which take its tiles in turn; a team's warps take a tile's
- * steps in turn. */
-struct warp_team {
-    unsigned member, shift, number;
-};
-
-static __device__ __forceinline__ warp_team warp_team_of(const cuda_linear_args &a)
-{
-    const unsigned warp = threadIdx.x / WARP, shift = a.k_shift;
-    return {warp & ((1u << shift) - 1), shift, warp >> shift};
-}
-
 /* ---- a step ---------------------------------------------------------------------------------- */
 
 /* Where a lane finds its column of activations: high halves, or low ones; or codes. Lanes whose
@@ -160,8 +146,8 @@ template <kind K, bool PACKED> struct warp_tile {
 #pragma unroll
         for (int block = 0; block < 2; block++) {
             const unsigned piece = block * 2 + t / 2;
-            w0[block] = *(const uint2 *)(slot + piece_place<K>(g, piece) + t % 2 * 8);
-            w8[block] = *(const uint2 *)(slot + piece_place<K>(g + 8, piece) + t % 2 * 8);
+            w0[block] = *(const uint2 *)(slot + place_in_step<K>(g, piece) + t % 2 * 8);
+            w8[block] = *(const uint2 *)(slot + place_in_step<K>(g + 8, piece) + t % 2 * 8);
         }
         scales_of(slot, step, lane, tables, s0, s8);
 #pragma unroll
