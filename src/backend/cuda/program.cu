@@ -1,24 +1,12 @@
 /* Which nodes a program takes - all that a decoding step has - and how it runs them. */
 #include "backend/cuda/program_kernel.cuh"
 
-#include <cstdlib>
 #include <cstring>
 
 /* Shared memory beside what a node needs: tables, and the ring. */
 template <kind K> static constexpr size_t fixed_bytes(unsigned piece_steps)
 {
     return tile_shape<K>::TABLES + LEAST_SLOTS * piece_steps * (size_t)step_shape<K>::PITCH;
-}
-
-/* Where one row is multiplied by 16-bit weights, kernels that start while the last ones end are
- * faster than a program, unless there is much to read. */
-#define LARGE_WEIGHTS 80e6
-
-static bool is_large(const cuda_linear_args &a)
-{
-    double bytes = 0;
-    for (int i = 0; i < a.n_parts; i++) bytes += (double)a.w[i].rows * (double)a.w[i].cols * 2;
-    return bytes >= LARGE_WEIGHTS;
 }
 
 /* Steps of a piece, so that all warps have one where a block has few steps. */
@@ -60,8 +48,6 @@ static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, cuda_program_ro
     if (paired) a.first_tile[0] = 0;
     const size_t most = (tiles + units - 1) / units * (paired ? 2 : 1);
     if (a.norm.weight && a.norm_half != (K == KIND_INT8)) return false;
-    if (shape::BITS == 16 && a.n_rows == 1 && !added && !is_large(a) && !getenv("BITGAUGE_P16"))
-        return false;
     for (size_t rows = MOST_ROWS; rows > 0; rows /= 2) {
         const size_t at_once = a.n_rows < rows ? a.n_rows : rows;
         /* One row's outlier columns are every row's. */

@@ -195,7 +195,9 @@ static __device__ __forceinline__ float4 read_weights(const float *p, unsigned q
 static __device__ __forceinline__ void get_norm_ready(const cuda_norm &norm, unsigned cols,
                                                       const team &t, ready_norm &r)
 {
-    r.inverse = norm.weight ? 1.0 / (double)cols : 0;
+    /* The reciprocal's 24 bits, doubled by one of Newton's steps. */
+    const double n = (double)cols, y = (double)__frcp_rn((float)cols);
+    r.inverse = y * (2 - n * y);
 #pragma unroll
     for (unsigned i = 0; i < READY_QUADS; i++) {
         const unsigned q = t.lane + i * t.threads;
@@ -296,38 +298,28 @@ static __device__ __forceinline__ float half_reciprocal(const float *table, floa
     return table[bits >> 13 & 1023] * __uint_as_float((254 - (bits >> 23)) << 23);
 }
 
-/* The list of the columns that are outliers in one row or more: they are of all rows. By the whole
- * block. Values before they were rounded are in memory, or, of a norm, which is rounded by itself,
- * in the quads. */
-static __device__ __noinline__ void list_outliers(const float *in, unsigned cols, unsigned rows,
-                                                  float threshold, const staged_input &s,
-                                                  input_rooms &rooms)
+/* The numbers of the set bits of `words` words, ascending, to `list`, by the first warp: a lane has
+ * consecutive words. Returns how many there are. */
+static __device__ __forceinline__ int list_bits(const uint32_t *bits, unsigned words,
+                                                uint16_t *list)
 {
-    const unsigned words = (cols + 31) / 32;
-    for (unsigned i = threadIdx.x / WARP; i < words; i += STEP_WARPS) {
-        const unsigned c = i * 32 + threadIdx.x % WARP;
-        bool is = false;
-        for (unsigned m = 0; m < rows && c < cols; m++) {
-            const float *quads = (const float *)(s.quads + m * s.pitch);
-            const float x =
-                in ? load_fresh(in + (size_t)m * cols + c) : quads[quad_place(c / 4) * 4 + c % 4];
-            is |= fabsf(x) >= threshold;
-        }
-        const uint32_t marks = __ballot_sync(0xFFFFFFFF, is);
-        if (threadIdx.x % WARP == 0) s.marks[i] = marks;
-    }
-    step_sync();
-    if (threadIdx.x >= WARP) return;
+    const unsigned each = (words + WARP - 1) / WARP, first = threadIdx.x * each;
+    const unsigned end = min(first + each, words);
     int n = 0;
 #pragma unroll 1
-    for (unsigned i = 0; i < words; i++) {
-        const uint32_t all = s.marks[i];
-        if (all >> threadIdx.x & 1)
-            s.outliers[n + __popc(all & ((1u << threadIdx.x) - 1))] =
-                (uint16_t)(i * 32 + threadIdx.x);
-        n += __popc(all);
+    for (unsigned i = first; i < end; i++) n += __popc(bits[i]);
+    int at = n; /* with all lanes before this one */
+    for (int i = 1; i < WARP; i *= 2) {
+        const int before = __shfl_up_sync(0xFFFFFFFF, at, i);
+        if ((int)threadIdx.x >= i) at += before;
     }
-    if (threadIdx.x == 0) rooms.n_outliers = n;
+    const int all = __shfl_sync(0xFFFFFFFF, at, WARP - 1);
+    at -= n;
+#pragma unroll 1
+    for (unsigned i = first; i < end; i++)
+        for (uint32_t left = bits[i]; left; left &= left - 1)
+            list[at++] = (uint16_t)(i * 32 + (unsigned)__ffs((int)left) - 1);
+    return all;
 }
 
 /* Four numbers between -127 and 127 to codes: rounded by a number so large that its last place is
@@ -357,41 +349,45 @@ static __device__ __forceinline__ float4 coded(const float4 &x, float threshold,
     return make_float4(one(x.x, 0), one(x.y, 1), one(x.z, 2), one(x.w, 3));
 }
 
-/* The rest of quantize_row where there may be outliers. */
-static __device__ __noinline__ float
-quantize_with_outliers(const float *in, unsigned cols, unsigned rows, float threshold,
-                       const team &t, unsigned m, const input_row &row, const staged_input &s,
-                       const float *reciprocals, input_rooms &rooms)
+/* Which of four values are outliers. */
+static __device__ __forceinline__ uint32_t marks_of(const float4 &x, float threshold)
 {
-    list_outliers(in, cols, rows, threshold, s, rooms);
-    float most = 0;
-    row.each([&](const float4 &x, unsigned)
-                 INLINE { most = fmaxf(most, largest(coded(x, threshold, 0))); });
-    most = team_max(t, most, (float *)rooms.sums);
-    const float factor = most > 0 ? 127 * half_reciprocal(reciprocals, most) : 0;
-    row.each([&](const float4 &x, unsigned q) INLINE {
-        const uint32_t marks = s.marks[q / 8] >> 4 * q % 32;
-        *(uint32_t *)(s.codes + m * s.code_pitch + 4 * q) =
-            pack_codes(coded(x, threshold, marks), factor);
-    });
-    return most;
+    return (uint32_t)(fabsf(x.x) >= threshold) | (uint32_t)(fabsf(x.y) >= threshold) << 1 |
+           (uint32_t)(fabsf(x.z) >= threshold) << 2 | (uint32_t)(fabsf(x.w) >= threshold) << 3;
 }
 
-/* The codes of a row whose values, rounded to fp16, are in its quads; `most` is the thread's
- * largest. Returns the row's absmax but for outliers. */
-static __device__ __forceinline__ float quantize_row(const float *in, unsigned cols, unsigned rows,
-                                                     float threshold, float most, const team &t,
-                                                     unsigned m, const input_row &row,
-                                                     const staged_input &s,
+/* The codes of a row whose values are in its quads; `most` is the thread's largest, rounded to fp16
+ * as all that is coded. A value is an outlier before it is rounded, and one in one row makes its
+ * column one of all rows. Returns the row's absmax but for outliers. */
+static __device__ __forceinline__ float quantize_row(unsigned cols, float threshold, float most,
+                                                     const team &t, unsigned m,
+                                                     const input_row &row, const staged_input &s,
                                                      const float *reciprocals, input_rooms &rooms)
 {
+    const unsigned words = (cols + 31) / 32;
     if (most >= threshold) rooms.has_outliers = 1;
     most = team_max(t, most, rooms.most);
-    if (rooms.has_outliers)
-        return quantize_with_outliers(in, cols, rows, threshold, t, m, row, s, reciprocals, rooms);
+    const bool any = rooms.has_outliers != 0;
+    if (any) {
+        for (unsigned i = threadIdx.x; i < words; i += STEP_THREADS) s.marks[i] = 0;
+        step_sync();
+        most = 0;
+        row.each([&](const float4 &x, unsigned q) INLINE {
+            const uint32_t marks = marks_of(x, threshold);
+            if (marks) atomicOr(&s.marks[q / 8], marks << 4 * q % 32);
+            most = fmaxf(most, largest(coded(round_four(x), threshold, marks)));
+        });
+        most = team_max(t, most, (float *)rooms.sums);
+        if (threadIdx.x < WARP) {
+            const int n = list_bits(s.marks, words, s.outliers);
+            if (threadIdx.x == 0) rooms.n_outliers = n;
+        }
+    }
     const float factor = most > 0 ? 127 * half_reciprocal(reciprocals, most) : 0;
     row.each([&](const float4 &x, unsigned q) INLINE {
-        *(uint32_t *)(s.codes + m * s.code_pitch + 4 * q) = pack_codes(x, factor);
+        float4 y = round_four(x);
+        if (any) y = coded(y, threshold, s.marks[q / 8] >> 4 * q % 32);
+        *(uint32_t *)(s.codes + m * s.code_pitch + 4 * q) = pack_codes(y, factor);
     });
     return most;
 }
@@ -424,13 +420,12 @@ stage_input(const float *in, unsigned cols, const cuda_linear_args &a, const tea
             });
         } else {
             load_row(row, [&](const float4 &x) INLINE {
-                const float4 y = round_four(x);
-                most = fmaxf(most, largest(y));
-                return y;
+                most = fmaxf(most, largest(round_four(x)));
+                return x;
             });
         }
-        scale = quantize_row(has_norm ? NULL : in + (size_t)first * cols, cols, rows,
-                             a.w[0].threshold, most, t, m, row, s, (const float *)tables, rooms);
+        scale =
+            quantize_row(cols, a.w[0].threshold, most, t, m, row, s, (const float *)tables, rooms);
     } else if (has_norm) {
         const norm_state n = norm_of<HALF>(norm, cols, ready.inverse, t, row, rooms);
         each_normed(norm, HALF, n, row, ready, to,

@@ -118,9 +118,10 @@ struct outlier_list {
 
 /* Products with LLM.int8()'s outlier columns, a warp for each output; `two` is the second part's
  * input where parts have inputs of their own. */
-static __device__ __noinline__ void multiply_outliers(const cuda_linear_args &a, unsigned n_tiles,
-                                                      unsigned rows, outlier_list one,
-                                                      outlier_list two, float *others)
+static __device__ __forceinline__ void multiply_outliers(const cuda_linear_args &a,
+                                                         unsigned n_tiles, unsigned rows,
+                                                         outlier_list one, outlier_list two,
+                                                         float *others)
 {
     const unsigned lane = threadIdx.x % WARP, shift = a.row_shift, each = TILE << shift;
     for (unsigned o = threadIdx.x / WARP; o < n_tiles * each; o += STEP_WARPS) {
@@ -138,7 +139,7 @@ static __device__ __noinline__ void multiply_outliers(const cuda_linear_args &a,
             for (int i = (int)lane; i < (second ? two.n : one.n); i += WARP) {
                 const unsigned c = columns[i];
                 const float weight = (float)__ldg(codes + c) * scale * 7.874015718698502e-3f;
-                sum += x[quad_place(c / 4) * 4 + c % 4] * round_half(weight);
+                sum += round_half(x[quad_place(c / 4) * 4 + c % 4]) * round_half(weight);
             }
         }
         sum = warp_sum(sum);
@@ -220,15 +221,17 @@ multiply_piece(const cuda_linear_args &a, unsigned part, unsigned piece, const c
     weights.give_back();
 }
 
-/* The warp's pieces, as their weights come. */
+/* The warp's pieces, as their weights come. The columns are column_of's, the second that of an
+ * added part's own input. */
 template <kind K, bool PACKED>
-static __device__ __forceinline__ void
-multiply_pieces(const cuda_linear_args &a, unsigned rows, unsigned n_tiles, ring &weights,
-                const char *tables, const staged_input &one, const staged_input &two, float *sums)
+static __device__ __forceinline__ void multiply_pieces(const cuda_linear_args &a, unsigned rows,
+                                                       unsigned n_tiles, ring &weights,
+                                                       const char *tables, const char *first_column,
+                                                       const char *second_column, float *sums)
 {
     const unsigned abreast = tiles_abreast(a, n_tiles), warp = threadIdx.x / WARP;
     const unsigned mine = (warp - weights.turn) % STEP_WARPS;
-    const char *in = column_of<K>(one, rows, PACKED);
+    const char *in = first_column;
     warp_tile<K, PACKED> now;
 #pragma unroll 1
     for (unsigned tile = mine; tile < abreast; tile += STEP_WARPS) {
@@ -252,7 +255,7 @@ multiply_pieces(const cuda_linear_args &a, unsigned rows, unsigned n_tiles, ring
         const tile_place at = place_of(a, tile);
         const tile_sums to = sums_of(a, tile, abreast);
         const unsigned number = pieces < STEP_WARPS ? piece : warp;
-        if (a.paired == CUDA_ADDED) in = column_of<K>(at.part ? two : one, rows, PACKED);
+        in = a.paired == CUDA_ADDED && at.part ? second_column : first_column;
         now.begin(a, at);
 #pragma unroll 1
         for (; piece < pieces; piece += STEP_WARPS)
@@ -283,19 +286,22 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     float *sums = (float *)room;
     float *others = sums + sums_of(a, n_tiles, tiles_abreast(a, n_tiles)).first;
     room += a.sums_bytes;
-    const staged_input one = staged_at(room, shape::PARTS, rows, (unsigned)a.cols);
-    room += staged_bytes(shape::PARTS, rows, (unsigned)a.cols);
-    const staged_input two = staged_at(room, shape::PARTS, rows, (unsigned)a.w[1].cols);
+    char *second_room = room + staged_bytes(shape::PARTS, rows, (unsigned)a.cols);
+    const bool added = a.paired == CUDA_ADDED;
     const output_ends ends = load_ends<K>(a, p, first);
 #pragma unroll 1
-    for (int i = 0; i < (a.paired == CUDA_ADDED ? 2 : 1); i++)
-        stage_input<shape::PARTS>(i ? a.second_in : a.in, (unsigned)(i ? a.w[1].cols : a.cols), a,
-                                  t, m, ready, first, rows, i ? two : one, rooms[i], tables);
-
-    multiply_pieces<K, PACKED>(a, rows, n_tiles, weights, tables, one, two, sums);
+    for (int i = 0; i <= (int)added; i++) {
+        const unsigned cols = (unsigned)(i ? a.w[1].cols : a.cols);
+        stage_input<shape::PARTS>(i ? a.second_in : a.in, cols, a, t, m, ready, first, rows,
+                                  staged_at(i ? second_room : room, shape::PARTS, rows, cols),
+                                  rooms[i], tables);
+    }
+    const staged_input one = staged_at(room, shape::PARTS, rows, (unsigned)a.cols);
+    const staged_input two = staged_at(second_room, shape::PARTS, rows, (unsigned)a.w[1].cols);
+    multiply_pieces<K, PACKED>(a, rows, n_tiles, weights, tables, column_of<K>(one, rows, PACKED),
+                               column_of<K>(two, rows, PACKED), sums);
     step_sync();
-    if (K == KIND_INT8 &&
-        (rooms[0].n_outliers > 0 || (a.paired == CUDA_ADDED && rooms[1].n_outliers > 0))) {
+    if (K == KIND_INT8 && (rooms[0].n_outliers > 0 || (added && rooms[1].n_outliers > 0))) {
         const outlier_list ones = {one.outliers, one.quads, one.pitch, rooms[0].n_outliers};
         const outlier_list twos = {two.outliers, two.quads, two.pitch, rooms[1].n_outliers};
         multiply_outliers(a, n_tiles, rows, ones, twos, others);
