@@ -390,7 +390,10 @@ bool bg_cuda_program_plan(cuda_node *node, const cuda_launch *l, cuda_program_ro
 /* Makes *room do for both; false, and nothing changed, where there is not so much. */
 bool bg_cuda_program_shares(cuda_program_room *room, const cuda_program_room *other,
                             const cuda_launch *l);
-/* Whether a planned node can be of the program that a planned linear layer is of. */
+/* Whether a linear layer says what kind of program it and another (NULL: none yet) are of: spared
+ * ones of 16 bits are of any. */
+bool bg_cuda_program_leads(const cuda_node *linear, const cuda_node *other);
+/* Whether a planned node can be of the program that a planned linear layer leads. */
 bool bg_cuda_program_joins(const cuda_node *linear, const cuda_node *other);
 /* Runs n planned nodes that join; they lie in host and in device memory. `counters`: two zeros on
  * the device, which are zeros again when it is done; `room` does for all. */

@@ -86,14 +86,14 @@ typedef bool (*plan_function)(cuda_linear_args &a, const cuda_launch *l, cuda_pr
 /* What a format's values are multiplied by before they are rounded to fp16: fp4's are then exact
  * (twelfths), and of nf4's none is further off than 1.8e-4 of itself (3.3e-4 without). */
 static const struct {
-    const char *name; /* of what runs one row; NULL where a program seldom does */
+    const char *name; /* of what runs one row */
     plan_function plan;
     program_launch packed, launch;
     float code_scale;
 } formats[BG_FORMAT_COUNT] = {
     /* fp32 */ {},
-    {NULL, plan_kind<KIND_F16>, program_f16_packed, program_f16, 1},
-    {NULL, plan_kind<KIND_BF16>, program_bf16_packed, program_bf16, 1},
+    {"program_fp16_cuda", plan_kind<KIND_F16>, program_f16_packed, program_f16, 1},
+    {"program_bf16_cuda", plan_kind<KIND_BF16>, program_bf16_packed, program_bf16, 1},
     {"program_int8_cuda", plan_kind<KIND_INT8>, program_int8_packed, program_int8, 1},
     {"program_4bit_cuda", plan_kind<KIND_4BIT>, program_4bit_packed, program_4bit, 1.3662f},
     {"program_4bit_cuda", plan_kind<KIND_4BIT_DQ>, program_4bit_dq_packed, program_4bit_dq,
@@ -174,13 +174,31 @@ const char *bg_cuda_program_name(bg_format_id format, const cuda_launch *l)
     return bg_cuda_program_plan(&node, l, &room) ? formats[format].name : NULL;
 }
 
-/* The function that runs a linear layer; others any program runs. */
-static program_launch runs(const cuda_node *node)
+static bool is_packed(const cuda_node *linear)
 {
-    const cuda_linear_args &a = node->args.linear;
-    if (node->kind != NODE_LINEAR) return NULL;
-    return a.rows_at_once <= PACKED_ROWS ? formats[a.w[0].format].packed
-                                         : formats[a.w[0].format].launch;
+    return linear->args.linear.rows_at_once <= PACKED_ROWS;
+}
+
+static bg_format_id format_of(const cuda_node *linear)
+{
+    return linear->args.linear.w[0].format;
+}
+
+static bool is_16bit(const cuda_node *linear)
+{
+    return bg_formats[format_of(linear)].bits == 16;
+}
+
+/* The function that runs a program that a linear layer leads. */
+static program_launch runs(const cuda_node *linear)
+{
+    return is_packed(linear) ? formats[format_of(linear)].packed
+                             : formats[format_of(linear)].launch;
+}
+
+bool bg_cuda_program_leads(const cuda_node *linear, const cuda_node *other)
+{
+    return !other || (is_16bit(other) && !is_16bit(linear));
 }
 
 /* Attention in a 16-bit model is only in programs of int8 weights, and no other is. */
@@ -193,6 +211,8 @@ static bool fits(const cuda_node *linear, const cuda_node *other)
 bool bg_cuda_program_joins(const cuda_node *linear, const cuda_node *other)
 {
     if (other->kind != NODE_LINEAR) return fits(linear, other);
+    if (is_packed(linear) != is_packed(other)) return false;
+    if (is_16bit(other) && !is_16bit(linear)) return true;
     return runs(linear) == runs(other) &&
            linear->args.linear.w[0].code == other->args.linear.w[0].code;
 }
@@ -200,15 +220,20 @@ bool bg_cuda_program_joins(const cuda_node *linear, const cuda_node *other)
 cudaError_t bg_cuda_program(const cuda_node *host, const cuda_node *nodes, size_t n,
                             unsigned *counters, cuda_program_room room, const cuda_launch *l)
 {
-    program_args args = {nodes, (int)n, counters, NULL, 1, NULL, NULL, 0, room.piece_steps};
-    program_launch launch = program_f16_packed;
-    for (size_t i = 0; i < n; i++) {
-        if (!runs(&host[i])) continue;
-        launch = runs(&host[i]);
-        args.code = host[i].args.linear.w[0].code;
-        args.reciprocals = host[i].args.linear.reciprocals;
-        args.scale_map = host[i].args.linear.w[0].scale_map;
-        args.code_scale = formats[host[i].args.linear.w[0].format].code_scale;
-    }
-    return launch(args, room.bytes, l);
+    const cuda_node *leader = NULL;
+    for (size_t i = 0; i < n; i++)
+        if (host[i].kind == NODE_LINEAR && bg_cuda_program_leads(&host[i], leader))
+            leader = &host[i];
+    if (!leader) return cudaErrorInvalidValue;
+    const cuda_linear_args &a = leader->args.linear;
+    const program_args args = {nodes,
+                               (int)n,
+                               counters,
+                               a.w[0].code,
+                               formats[format_of(leader)].code_scale,
+                               a.w[0].scale_map,
+                               a.reciprocals,
+                               0,
+                               room.piece_steps};
+    return runs(leader)(args, room.bytes, l);
 }

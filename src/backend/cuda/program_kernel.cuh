@@ -1,6 +1,6 @@
-/* The kernel that runs a program. Its linear layers have weights of one family of formats, and all
- * of up to four rows of activations or all of more: a kernel for every family would need too many
- * registers. Included by one file for each family. */
+/* The kernel that runs a program. Its linear layers have weights of one family of formats, beside
+ * 16-bit ones, and all of up to four rows of activations or all of more: a kernel for every family
+ * would need too many registers. Included by one file for each family. */
 #ifndef BG_BACKEND_CUDA_PROGRAM_KERNEL_CUH
 #define BG_BACKEND_CUDA_PROGRAM_KERNEL_CUH
 
@@ -93,6 +93,22 @@ static __device__ __forceinline__ void fill_tables(const program_args &p, char *
         }
 }
 
+/* Beside layers of weights of K, a program of quantized weights runs those that are spared, with
+ * 16-bit weights: f(kind) with the layer's as a constant. */
+template <kind K> struct kind_constant {
+    static constexpr kind value = K;
+};
+
+template <kind K, typename F>
+static __device__ __forceinline__ void with_kind(const cuda_linear_args &a, F f)
+{
+    if constexpr (K != KIND_F16 && K != KIND_BF16) {
+        if (a.w[0].format == BG_FORMAT_F16) return f(kind_constant<KIND_F16>{});
+        if (a.w[0].format == BG_FORMAT_BF16) return f(kind_constant<KIND_BF16>{});
+    }
+    f(kind_constant<K>{});
+}
+
 /* What the copying warps do. The next node comes while they copy this one's weights. */
 template <kind K>
 static __device__ __forceinline__ void copy_all(const program_args &p, uint32_t *node, ring weights)
@@ -106,7 +122,10 @@ static __device__ __forceinline__ void copy_all(const program_args &p, uint32_t 
         copy_sync();
         if (i + 1 < p.n_nodes) next.ask(p.nodes + i + 1, thread);
         const cuda_node &now = *(const cuda_node *)node;
-        if (now.kind == NODE_LINEAR) copy_weights<K>(now.args.linear, weights);
+        if (now.kind != NODE_LINEAR) continue;
+        with_kind<K>(now.args.linear, [&](auto k) INLINE {
+            copy_weights<decltype(k)::value>(now.args.linear, weights);
+        });
     }
 }
 
@@ -157,8 +176,10 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
             run_argmax(node.args.head, blocks, rooms.keys);
             break;
         default:
-            run_linear<K, PACKED>(node.args.linear, blocks, weights, tables, 1 / p.code_scale, room,
-                                  rooms.inputs);
+            with_kind<K>(node.args.linear, [&](auto k) INLINE {
+                run_linear<decltype(k)::value, PACKED>(node.args.linear, blocks, weights, tables,
+                                                       1 / p.code_scale, room, rooms.inputs);
+            });
         }
         if (i + 1 == p.n_nodes) break;
         next.put(nodes[(i + 1) & 1], threadIdx.x);

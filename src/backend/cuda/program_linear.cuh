@@ -90,14 +90,14 @@ static __device__ __forceinline__ float product_of(const tile_sums &t, unsigned 
 {
     typedef typename sum_of<K>::type T;
     const T *all = (const T *)sums + t.first + at;
-    T sum = 0;
-#pragma unroll 1
-    for (unsigned k = 0; k < t.count; k += 4) {
-        T v[4];
+    T v[STEP_WARPS];
 #pragma unroll
-        for (unsigned i = 0; i < 4; i++) v[i] = k + i < t.count ? all[(k + i) * t.each] : 0;
-        sum += (v[0] + v[1]) + (v[2] + v[3]);
-    }
+    for (unsigned k = 0; k < STEP_WARPS; k++) v[k] = k < t.count ? all[k * t.each] : 0;
+#pragma unroll
+    for (unsigned n = STEP_WARPS / 2; n > 0; n /= 2)
+#pragma unroll
+        for (unsigned k = 0; k < n; k++) v[k] += v[k + n];
+    const T sum = v[0];
     if constexpr (K == KIND_INT8) {
         float y = (float)sum * input_scale * e.scale;
         y = e.biased ? __fmaf_rn(y, INT8_SCALE, e.bias) : y * INT8_SCALE;

@@ -76,28 +76,34 @@ typedef struct {
     bool program;
 } stretch;
 
-/* The stretch that begins with a node. Plans are written to cuda->planned. A program has a linear
- * layer, or it is not worth its start. */
+/* A program takes longer to start than a few kernels one after the other. */
+enum { PROGRAM_NODES = 8 };
+
+/* The stretch that begins with a node. Plans are written to cuda->planned. */
 static stretch next_stretch(cuda_backend *cuda, size_t first)
 {
     stretch s = {0};
     const cuda_node *linear = NULL;
+    bool needed = false; /* some layers only a program can run */
     for (size_t i = first; i < cuda->n_nodes && (s.n == 0 || !cuda->check_each); i++) {
         cuda_node *n = &cuda->planned[i];
         cuda_program_room room;
         *n = cuda->nodes[i];
         if (!bg_cuda_program_plan(n, &cuda->launch, &room)) break;
-        if (linear && !bg_cuda_program_joins(linear, n)) break;
-        if (!linear && n->kind == NODE_LINEAR) {
-            /* The nodes before it may be of another kind's programs. */
+        if (n->kind == NODE_LINEAR && bg_cuda_program_leads(n, linear)) {
+            bool all = true; /* the nodes before it may be of another kind's programs */
+            for (size_t k = first; k < i; k++) all &= bg_cuda_program_joins(n, &cuda->planned[k]);
+            if (!all && !linear) return (stretch){.n = 1};
+            if (!all) break;
             linear = n;
-            for (size_t k = first; k < i; k++)
-                if (!bg_cuda_program_joins(linear, &cuda->planned[k])) return (stretch){.n = 1};
+        } else if (linear && !bg_cuda_program_joins(linear, n)) {
+            break;
         }
         if (!bg_cuda_program_shares(&s.room, &room, &cuda->launch)) break;
+        needed |= n->kind == NODE_LINEAR && bg_cuda_linear_needs_program(&n->args.linear);
         s.n++;
     }
-    if (!linear) return (stretch){.n = 1};
+    if (!linear || (s.n < PROGRAM_NODES && !needed && !cuda->check_each)) return (stretch){.n = 1};
     s.program = true;
     return s;
 }
