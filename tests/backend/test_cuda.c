@@ -144,11 +144,11 @@ typedef struct {
     bool normed, bias, causal, half;
 } attention_case;
 
-/* Three sequences of different lengths, all at once, then 40 steps of one token, the second of
- * which is in another slot's place; results are compared after each call. */
+/* Three sequences of different lengths, all at once, some more tokens of each, then 40 steps of
+ * one; results are compared after each call. */
 static void run_attention(attention_case c)
 {
-    enum { LENGTH = 300, SLOTS = 4 };
+    enum { LENGTH = 300, SLOTS = 4, MORE = 17 };
     static const size_t lengths[] = {70, 1, 33};
     const size_t cols = (c.heads + 2 * c.kv_heads) * c.dim, rows = 70 + 1 + 33;
     act qkv = act_new(rows, cols, c.half, 2), out = act_new(rows, c.heads * c.dim, c.half, 1);
@@ -163,7 +163,8 @@ static void run_attention(attention_case c)
         row += lengths[i];
     }
     double worst = 0;
-    for (int step = 0; step < 40; step++) {
+    size_t n_rows = rows;
+    for (int step = 0; step < 42; step++) {
         float *x = draw_many(rows * cols, 2);
         for (int d = 0; d < BOTH; d++) {
             const bg_norm n = {c.half ? BG_NORM_RMS_OFFSET : BG_NORM_RMS,
@@ -190,13 +191,15 @@ static void run_attention(attention_case c)
             OK(backends[d]->ops->attention(backends[d], &args, &err));
         }
         bg_free(x);
-        worst = fmax(worst, difference(out, step ? 3 : rows));
+        worst = fmax(worst, difference(out, n_rows));
+        const size_t next = step == 0 ? MORE : 1;
+        n_rows = 3 * next;
         for (size_t i = 0; i < 3; i++) {
             bg_sequence *s = &sequences[i];
             s->past = s->keys;
-            s->keys++;
-            s->first_row = i;
-            s->rows = 1;
+            s->keys += next;
+            s->first_row = i * next;
+            s->rows = next;
         }
     }
     CHECK(worst <= (c.half ? 1e-3 : 1e-5), "%zu/%zu heads of %zu, rope %zu, window %zu%s%s: %g",
@@ -214,6 +217,9 @@ static void test_attention(void)
 {
     static const attention_case cases[] = {
         {.heads = 4, .kv_heads = 4, .dim = 64, .causal = true},
+        {.heads = 16, .kv_heads = 16, .dim = 80}, /* 16 to 64 queries in a block */
+        {.heads = 48, .kv_heads = 12, .dim = 64, .causal = true},
+        {.heads = 16, .kv_heads = 16, .dim = 64, .rope = 32, .causal = true, .window = 50},
         {.heads = 8, .kv_heads = 2, .dim = 64, .rope = 64, .causal = true},
         {.heads = 6, .kv_heads = 3, .dim = 80, .rope = 32, .causal = true},
         {.heads = 4, .kv_heads = 1, .dim = 256, .rope = 256, .causal = true, .prefix = 20},

@@ -300,6 +300,84 @@ static void test_panels(void)
     check_panels(BG_FORMAT_INT8, true);
 }
 
+/* Two of an encoder's layers of a sentence or two, with the norms after the residuals: query, key
+ * and value side by side, the output of some attention, and an MLP. */
+static void run_encoder(bg_format_id id, size_t n_rows, bool half, size_t hidden, size_t inner)
+{
+    weight q = weight_new(id, hidden, hidden, 0.1f), k = weight_new(id, hidden, hidden, 0.1f);
+    weight v = weight_new(id, hidden, hidden, 0.1f), o = weight_new(id, hidden, hidden, 0.1f);
+    weight up = weight_new(id, inner, hidden, 0.1f), down = weight_new(id, hidden, inner, 0.1f);
+    weight bias = weight_new(BG_FORMAT_F32, 1, hidden, 1),
+           wide = weight_new(BG_FORMAT_F32, 1, inner, 1);
+    weight norm = weight_new(BG_FORMAT_F32, 1, hidden, 1);
+    act x = act_new(n_rows, hidden, half, 1), qkv = act_new(n_rows, 3 * hidden, half, 1);
+    act attended = act_new(n_rows, hidden, half, 1), middle = act_new(n_rows, inner, half, 1);
+    for (int d = 0; d < BOTH; d++) {
+        const bg_backend_ops *ops = backends[d]->ops;
+        const bg_norm n = {BG_NORM_LAYER, norm.on[d], bias.on[d], 1e-12f};
+        const weight parts[] = {q, k, v};
+        for (int layer = 0; layer < 2; layer++) {
+            for (size_t i = 0; i < 3; i++) {
+                const bg_linear args = {.weight = parts[i].on[d],
+                                        .bias = i == 1 ? NULL : bias.on[d],
+                                        .in = x.on[d],
+                                        .n_rows = n_rows,
+                                        .out = qkv.on[d],
+                                        .out_col = i * hidden};
+                OK(ops->linear(backends[d], &args, &err));
+            }
+            const bg_linear rest[] = {{.weight = o.on[d],
+                                       .bias = bias.on[d],
+                                       .in = attended.on[d],
+                                       .n_rows = n_rows,
+                                       .residual = x.on[d],
+                                       .out = x.on[d]},
+                                      {.weight = up.on[d],
+                                       .bias = wide.on[d],
+                                       .in = x.on[d],
+                                       .n_rows = n_rows,
+                                       .activation = BG_ACTIVATION_GELU,
+                                       .out = middle.on[d]},
+                                      {.weight = down.on[d],
+                                       .bias = bias.on[d],
+                                       .in = middle.on[d],
+                                       .n_rows = n_rows,
+                                       .residual = x.on[d],
+                                       .out = x.on[d]}};
+            for (size_t i = 0; i < 3; i++) {
+                OK(ops->linear(backends[d], &rest[i], &err));
+                if (i != 1) OK(ops->norm(backends[d], &n, x.on[d], n_rows, x.on[d], &err));
+            }
+        }
+    }
+    const double most = bg_format_is_int8(id)  ? 2e-2
+                        : id == BG_FORMAT_BF16 ? 1.5e-2
+                        : half                 ? 4e-3
+                        : id == BG_FORMAT_F32  ? 2e-5
+                                               : 2e-3;
+    const act results[] = {qkv, middle, x};
+    for (size_t i = 0; i < 3; i++) {
+        double gap = difference(results[i], n_rows);
+        CHECK(gap <= most, "%s, %zu rows%s of %zu and %zu, result %zu: %g", bg_formats[id].name,
+              n_rows, half ? " in 16 bits" : "", hidden, inner, i, gap);
+    }
+    const weight weights[] = {q, k, v, o, up, down, bias, wide, norm};
+    for (size_t i = 0; i < sizeof weights / sizeof *weights; i++) weight_drop(weights[i]);
+    act_drop(x);
+    act_drop(qkv);
+    act_drop(attended);
+    act_drop(middle);
+}
+
+static void test_encoder(void)
+{
+    for (int id = 0; id < BG_FORMAT_COUNT; id++)
+        for (int half = 0; half < 2; half++) {
+            run_encoder((bg_format_id)id, 130, half, 768, 3072);
+            run_encoder((bg_format_id)id, 257, half, 520, 1160); /* ends within tiles and steps */
+        }
+}
+
 static void test_merged(void)
 {
     for (int id = 0; id < BG_FORMAT_COUNT; id++)
@@ -317,6 +395,7 @@ int main(void)
     if (!open_both()) return test_finish();
     RUN(test_linear);
     RUN(test_merged);
+    RUN(test_encoder);
     RUN(test_sums);
     RUN(test_wide_pairs);
     RUN(test_panels);

@@ -105,7 +105,8 @@ bg_status cuda_attention_op(bg_backend *backend, const bg_attention *args, bg_er
         memcpy(&cuda_push(cuda, NODE_ATTEND_ONE)->args, &node.args, sizeof node.args);
         return BG_OK;
     }
-    memcpy(&cuda_push(cuda, NODE_PLACE)->args, &node.args, sizeof node.args);
+    bg_cuda_attend_plan(a, &cuda->launch);
+    if (!a->fresh) memcpy(&cuda_push(cuda, NODE_PLACE)->args, &node.args, sizeof node.args);
     memcpy(&cuda_push(cuda, NODE_ATTEND)->args, &node.args, sizeof node.args);
     return BG_OK;
 }

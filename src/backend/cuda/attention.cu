@@ -20,13 +20,14 @@ static __global__ void place_rows(cuda_attention_args a)
     if ((int)blockIdx.x >= s.rows) return;
     float *row = a.qkv + (size_t)(s.first_row + (int)blockIdx.x) * a.qkv_stride;
     const size_t position = (size_t)s.past + blockIdx.x;
-    const size_t queries = a.store_only ? 0 : a.n_heads, stored = a.stored ? 0 : a.n_kv_heads;
+    const bool untouched = !a.query_norm.weight && !a.rope;
+    const size_t queries = a.store_only || a.turn || untouched ? 0 : a.n_heads;
+    const size_t stored = a.stored ? 0 : a.n_kv_heads;
     const size_t warps = blockDim.x / WARP, first = blockIdx.z * warps + warp;
     for (size_t head = first; head < queries + stored; head += warps * gridDim.z) {
         if (head < queries) {
             float *q = row + a.query_col + head * d;
-            if (a.query_norm.weight || a.rope)
-                place_head(a.query_norm, a.rope, a.rope_dim, a.half, position, q, q, d);
+            place_head(a.query_norm, a.rope, a.rope_dim, a.half, position, q, q, d);
             continue;
         }
         const size_t kv = head - queries, at = plane(a, s.slot, kv) + position * d;
@@ -38,8 +39,9 @@ static __global__ void place_rows(cuda_attention_args a)
 
 cudaError_t bg_cuda_place(const cuda_attention_args *a, const cuda_launch *l)
 {
-    if (a->stored && !a->query_norm.weight && !a->rope) return cudaSuccess;
-    const size_t heads = (a->store_only ? 0 : a->n_heads) + (a->stored ? 0 : a->n_kv_heads);
+    const bool queries = !a->store_only && !a->turn && (a->query_norm.weight || a->rope);
+    if (a->stored && !queries) return cudaSuccess;
+    const size_t heads = (queries ? a->n_heads : 0) + (a->stored ? 0 : a->n_kv_heads);
     const dim3 grid((unsigned)a->max_rows, (unsigned)a->n_sequences,
                     blocks_for(heads, PLACE_HEADS));
     return launch(place_rows, grid, PLACE_HEADS * WARP, 0, *a, l);

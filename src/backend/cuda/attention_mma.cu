@@ -1,71 +1,48 @@
-/* Attention of many queries on tensor cores, scores never in memory. A block has 64 queries of one
- * head, each warp 16 of them, and goes over the keys it sees in tiles.
+/* Attention of many queries on tensor cores, scores never in memory. A block has some 16s of
+ * queries of one head, and goes over the keys it sees in tiles, of which several warps for each 16
+ * queries have a share each; what they find comes together at the end. With few warps for the same
+ * queries less is read, with many there are more blocks and shorter ways: that is chosen by how
+ * much of the GPU the queries fill.
  *
  * Where activations are fp32, each factor is two binary16 numbers: x = high + low / 2048, which is
  * 22 bits of it whatever its size, and low times low is left out. The largest score so far and the
  * sums that belong to it are carried along (FlashAttention, https://arxiv.org/abs/2205.14135).
  *
  * Where they are binary16, one number is all there is, and the keys are gone over twice, first for
- * each query's largest score: a weight is rounded after that was taken off. */
-#include "backend/cuda/attention.cuh"
+ * each query's largest score: a weight is rounded after that was taken off.
+ *
+ * Where new keys and values are the cache's as they are, they are read from the activations, and
+ * blocks write those of their own rows to the cache. */
+#include "backend/cuda/attention_stage.cuh"
 #include "backend/cuda/mma.cuh"
 #include "backend/cuda/operand.cuh"
 
-enum { QUERIES = 64, GROUPS = QUERIES / 16, GAP = 8 };
+enum { GAP = 8 };
 
-#define LOW_SCALE 2048.0f
-
-/* DIM: columns of a head, rounded up. SPLIT: warps that share the columns of 16 queries' results.
- */
-template <int DIM_, int KEYS_, int SPLIT_, bool HALF_> struct attend_shape {
-    static constexpr int DIM = DIM_, KEYS = KEYS_, SPLIT = SPLIT_;
+/* DIM: columns of a head, rounded up. GROUPS of 16 queries; SPLIT warps for each of them, with KEYS
+ * keys each of a tile. */
+template <int DIM_, int GROUPS_, int SPLIT_, int KEYS_, bool HALF_> struct attend_shape {
+    static constexpr int DIM = DIM_, GROUPS = GROUPS_, SPLIT = SPLIT_, KEYS = KEYS_;
     static constexpr bool HALF = HALF_;
-    static constexpr int PITCH = DIM + GAP, THREADS = GROUPS * SPLIT * WARP;
+    static constexpr int QUERIES = 16 * GROUPS, TILE = SPLIT * KEYS;
+    static constexpr int PITCH = DIM + GAP, WARPS = GROUPS * SPLIT, THREADS = WARPS * WARP;
     static constexpr int PARTS = HALF ? 1 : 2; /* of a number */
-    static constexpr int QUERY_SIZE = QUERIES * PITCH, KEY_SIZE = KEYS * PITCH;
-    static constexpr int BLOCKS = DIM == 64 ? 3 : 1; /* of a multiprocessor */
-    static constexpr int COLUMNS = DIM / SPLIT / 8;  /* eights of columns of a warp's results */
-    static constexpr size_t SHARED = (QUERY_SIZE + 2 * KEY_SIZE) * PARTS * sizeof(__half);
+    static constexpr int QUERY_SIZE = QUERIES * PITCH, KEY_SIZE = TILE * PITCH;
+    static constexpr int FOURS = DIM / 4, COLUMNS = DIM / 8;
+    /* Rows that the threads bring at once, a four each. */
+    static constexpr int BROUGHT = THREADS / FOURS;
+    /* How many times they do so for the queries, and how many of them with the first keys. */
+    static constexpr int OWN = (QUERIES + BROUGHT - 1) / BROUGHT, EARLY = OWN < 4 ? OWN : 4;
+    static constexpr int STAGED = (QUERY_SIZE + 2 * KEY_SIZE) * PARTS * (int)sizeof(__half);
+    /* What the warps found: largest scores, sums, results. */
+    static constexpr int FOUND = WARPS * 16 * (PITCH + 2) * (int)sizeof(float);
+    static constexpr int MOST_AT = STAGED; /* of binary16, between the passes */
+    static constexpr int BOTH = STAGED + (HALF ? WARPS * 16 * (int)sizeof(float) : 0);
+    static constexpr size_t SHARED = BOTH > FOUND ? BOTH : FOUND;
+    /* Of a multiprocessor: with wide heads it is registers that are short. */
+    static constexpr bool TWICE = 2 * (SHARED + 1024) <= 228 << 10;
+    static constexpr int BLOCKS = TWICE && (DIM <= 80 || THREADS <= 128) ? 2 : 1;
 };
-
-template <typename S>
-static __device__ __forceinline__ void put_parts(__half *high, int size, int at, float x)
-{
-    const __half h = __float2half_rn(x);
-    high[at] = h;
-    if (!S::HALF) high[size + at] = __float2half_rn((x - __half2float(h)) * LOW_SCALE);
-}
-
-/* n rows of d values, `stride` apart, as (rows, DIM) with zeros around. */
-template <typename S>
-static __device__ __forceinline__ void stage(__half *to, int size, int rows, const float *from,
-                                             size_t stride, int n, int d)
-{
-    constexpr int FOURS = S::DIM / 4;
-    if (d % 4 == 0 && stride % 4 == 0) {
-#pragma unroll 8
-        for (int i = (int)threadIdx.x; i < rows * FOURS; i += S::THREADS) {
-            const int r = i / FOURS, c = i % FOURS * 4;
-            float4 x = make_float4(0, 0, 0, 0);
-            if (r < n && c < d) x = *(const float4 *)(from + (size_t)r * stride + c);
-            const float v[4] = {x.x, x.y, x.z, x.w};
-            float low[4];
-#pragma unroll
-            for (int k = 0; k < 4; k++) low[k] = (v[k] - round_half(v[k])) * LOW_SCALE;
-            const int at = r * S::PITCH + c;
-            *(uint2 *)(to + at) =
-                make_uint2(pack_pair(CUDA_F16, v[0], v[1]), pack_pair(CUDA_F16, v[2], v[3]));
-            if (!S::HALF)
-                *(uint2 *)(to + size + at) = make_uint2(pack_pair(CUDA_F16, low[0], low[1]),
-                                                        pack_pair(CUDA_F16, low[2], low[3]));
-        }
-        return;
-    }
-    for (int i = (int)threadIdx.x; i < rows * S::DIM; i += S::THREADS) {
-        const int r = i / S::DIM, c = i % S::DIM;
-        put_parts<S>(to, size, r * S::PITCH + c, r < n && c < d ? from[(size_t)r * stride + c] : 0);
-    }
-}
 
 /* Products of a warp's 16 queries with a tile's keys. */
 template <typename S>
@@ -114,10 +91,9 @@ static __device__ __forceinline__ void multiply_values(const float weight[S::KEY
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const float *p = &weight[2 * t + i / 2][i % 2 * 2];
-            high[t][i] = pack_pair(CUDA_F16, p[0], p[1]);
+            high[t][i] = half_pair(p[0], p[1]);
             /* At most 1, so that what is lost below binary16's smallest number does not matter. */
-            if (!S::HALF)
-                low[t][i] = pack_pair(CUDA_F16, p[0] - round_half(p[0]), p[1] - round_half(p[1]));
+            if (!S::HALF) low[t][i] = half_pair(p[0] - round_half(p[0]), p[1] - round_half(p[1]));
         }
 #pragma unroll
     for (int j = 0; j < S::COLUMNS; j += 2) {
@@ -170,14 +146,26 @@ static __device__ __forceinline__ void score_tile(const cuda_attention_args &a, 
                                                   const query_pair &q, int tile,
                                                   float score[S::KEYS / 8][4])
 {
+    const int first = tile + (int)threadIdx.x % 4 * 2;
+    if (a.position_bias) {
+#pragma unroll
+        for (int j = 0; j < S::KEYS / 8; j++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                score[j][i] = a.scale * score[j][i] +
+                              bias_of(a, head, first + j * 8 + i % 2 - q.position[i / 2]);
+    } else {
+#pragma unroll
+        for (int j = 0; j < S::KEYS / 8; j++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) score[j][i] *= a.scale;
+    }
 #pragma unroll
     for (int j = 0; j < S::KEYS / 8; j++)
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const int r = i / 2, key = tile + j * 8 + (int)threadIdx.x % 4 * 2 + i % 2;
-            float x = a.scale * score[j][i];
-            if (a.position_bias) x += bias_of(a, head, key - q.position[r]);
-            score[j][i] = key < q.sees[r].first || key >= q.sees[r].end ? -INFINITY : x;
+            const int key = first + j * 8 + i % 2;
+            if (key < q.sees[i / 2].first || key >= q.sees[i / 2].end) score[j][i] = -INFINITY;
         }
 }
 
@@ -204,77 +192,125 @@ static __device__ __forceinline__ void weigh_tile(query_pair &q, float score[S::
                 y[j][r * 2 + 1] *= rescale;
             }
         }
+        const float most = q.max[r] == -INFINITY ? 0 : q.max[r]; /* then there is nothing to see */
 #pragma unroll
         for (int j = 0; j < S::KEYS / 8; j++)
 #pragma unroll
             for (int i = r * 2; i < r * 2 + 2; i++) {
-                const float w = score[j][i] == -INFINITY ? 0 : expf(score[j][i] - q.max[r]);
+                const float w = expf(score[j][i] - most);
                 q.sum[r] += w;
                 score[j][i] = S::HALF ? round_half(w) : w;
             }
     }
 }
 
-/* A pair of a row's results, columns c and c + 1. */
-static __device__ __forceinline__ void write_pair(const cuda_attention_args &a, size_t at, int c,
-                                                  float u, float v)
-{
-    const int d = (int)a.head_dim;
-    if (c + 1 < d && at % 2 == 0) {
-        *(float2 *)(a.out + at) = make_float2(u, v);
-        if (a.operand.out) ((uint32_t *)a.operand.out)[at / 2] = pack_pair(a.operand.type, u, v);
-        return;
+/* ---- what the warps found -------------------------------------------------------------------- */
+
+/* For each 16 queries and each of their warps: results (16, PITCH), and behind them all the largest
+ * scores and the sums (16 each). */
+template <typename S> struct findings {
+    float *results, *most, *sums;
+
+    __device__ __forceinline__ explicit findings(void *room)
+        : results((float *)room), most(results + S::WARPS * 16 * S::PITCH),
+          sums(most + S::WARPS * 16)
+    {
     }
-    if (c < d) {
-        a.out[at] = u;
-        if (a.operand.out) put(a.operand.type, a.operand.out, at, u);
-    }
-    if (c + 1 < d) {
-        a.out[at + 1] = v;
-        if (a.operand.out) put(a.operand.type, a.operand.out, at + 1, v);
-    }
-}
+};
 
 template <typename S>
-static __device__ __forceinline__ void write_results(const cuda_attention_args &a, size_t at,
-                                                     const key_range &sees, float sum, int begin,
-                                                     int r, const float y[S::COLUMNS][4])
+static __device__ __forceinline__ void
+put_findings(const findings<S> &f, int warp, const query_pair &q, const float y[S::COLUMNS][4])
 {
+    const int lane = (int)threadIdx.x % WARP;
 #pragma unroll
-    for (int j = 0; j < S::COLUMNS; j++) {
-        const int c = begin + j * 8 + (int)threadIdx.x % 4 * 2;
-        float u = 0, v = 0;
-        if (sees.end > sees.first) {
-            u = S::HALF ? round_half(y[j][r * 2] / sum) : y[j][r * 2] * (1.0f / sum);
-            v = S::HALF ? round_half(y[j][r * 2 + 1] / sum) : y[j][r * 2 + 1] * (1.0f / sum);
+    for (int r = 0; r < 2; r++) {
+        const int row = warp * 16 + lane / 4 + r * 8;
+        const float sum = quad_sum(q.sum[r]);
+        if (lane % 4 == 0) {
+            f.most[row] = q.max[r];
+            f.sums[row] = sum;
         }
-        write_pair(a, at + (size_t)c, c, u, v);
+#pragma unroll
+        for (int j = 0; j < S::COLUMNS; j++)
+            *(float2 *)(f.results + row * S::PITCH + j * 8 + lane % 4 * 2) =
+                make_float2(y[j][r * 2], y[j][r * 2 + 1]);
     }
 }
 
+/* The largest score of a query, row `row` of its group, in all of the group's warps. */
 template <typename S>
-static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) attend_mma(cuda_attention_args a)
+static __device__ __forceinline__ float most_of(const float *most, int group, int row)
+{
+    float x = most[group * S::SPLIT * 16 + row];
+#pragma unroll
+    for (int i = 1; i < S::SPLIT; i++) x = fmaxf(x, most[(group * S::SPLIT + i) * 16 + row]);
+    return x;
+}
+
+/* A query's largest score in all keys, for each of its warps. */
+template <typename S>
+static __device__ __forceinline__ void share_most(query_pair &q, int warp, float *most)
+{
+    const int lane = (int)threadIdx.x % WARP;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const float x = quad_max(q.max[r]);
+        if (lane % 4 == 0) most[warp * 16 + lane / 4 + r * 8] = x;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int r = 0; r < 2; r++) q.max[r] = most_of<S>(most, warp / S::SPLIT, lane / 4 + r * 8);
+}
+
+/* Four columns of a query's result. */
+template <typename S>
+static __device__ __forceinline__ float4 gather(const findings<S> &f, int query, int c)
+{
+    const int group = query / 16, row = query % 16;
+    const float most = most_of<S>(f.most, group, row);
+    float4 y = make_float4(0, 0, 0, 0);
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < S::SPLIT; i++) {
+        const int at = (group * S::SPLIT + i) * 16 + row;
+        const float4 x = *(const float4 *)(f.results + at * S::PITCH + c);
+        float share = 1; /* all weights were made with the same largest score */
+        if (!S::HALF) share = f.most[at] == -INFINITY ? 0 : expf(f.most[at] - most);
+        sum = __fmaf_rn(share, f.sums[at], sum);
+        y.x = __fmaf_rn(share, x.x, y.x);
+        y.y = __fmaf_rn(share, x.y, y.y);
+        y.z = __fmaf_rn(share, x.z, y.z);
+        y.w = __fmaf_rn(share, x.w, y.w);
+    }
+    if (S::HALF)
+        return make_float4(round_half(y.x / sum), round_half(y.y / sum), round_half(y.z / sum),
+                           round_half(y.w / sum));
+    const float inverse = 1.0f / sum;
+    return make_float4(y.x * inverse, y.y * inverse, y.z * inverse, y.w * inverse);
+}
+
+template <typename S>
+static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
+    attend_mma(const __grid_constant__ cuda_attention_args a)
 {
     if (!MMA) return; /* bg_cuda_attend does not come here then */
     extern __shared__ __align__(16) __half room[];
     __half *queries = room, *keys = queries + S::QUERY_SIZE * S::PARTS;
     __half *values = keys + S::KEY_SIZE * S::PARTS;
-    wait_for_earlier();
-    let_next_start();
+    const findings<S> found(room);
+    /* The step's data are older than the kernel before. */
     const cuda_sequence s = a.sequences[blockIdx.z];
     /* The last queries see the most keys: they begin first. */
-    const int first = (int)(gridDim.x - 1 - blockIdx.x) * QUERIES, d = (int)a.head_dim;
-    if (first >= s.rows) return;
-    const size_t head = blockIdx.y, kv = head / (a.n_heads / a.n_kv_heads);
-    const size_t at = plane(a, s.slot, kv);
-    const int last = min(first + QUERIES, s.rows) - 1;
-    const int warp = (int)threadIdx.x / WARP, group = warp % GROUPS, lane = (int)threadIdx.x % WARP;
-    const int begin_column = warp / GROUPS * (S::DIM / S::SPLIT);
+    const int first = (int)(gridDim.x - 1 - blockIdx.x) * S::QUERIES, d = (int)a.head_dim;
+    const size_t head = blockIdx.y, sharing = a.n_heads / a.n_kv_heads;
+    const int last = min(first + S::QUERIES, s.rows) - 1;
+    const int warp = (int)threadIdx.x / WARP, group = warp / S::SPLIT,
+              lane = (int)threadIdx.x % WARP;
+    const int share = warp % S::SPLIT * S::KEYS; /* where in a tile the warp's keys are */
     const int own = first + group * 16 + lane / 4;
-
-    stage<S>(queries, S::QUERY_SIZE, QUERIES,
-             a.qkv + (size_t)(s.first_row + first) * a.qkv_stride + a.query_col + head * a.head_dim,
-             a.qkv_stride, last - first + 1, d);
+    const int column = (int)threadIdx.x % S::FOURS * 4, brought = (int)threadIdx.x / S::FOURS;
+    const key_rows rows = rows_of(a, s, head / sharing, column);
     query_pair q;
     for (int r = 0; r < 2; r++) {
         q.position[r] = s.past + min(own + r * 8, last);
@@ -285,21 +321,49 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) attend_mma(cuda_
     const int begin = visible_to(a, s, s.past + first).first;
     const int end = visible_to(a, s, s.past + last).end;
     const int group_end = visible_to(a, s, s.past + min(first + group * 16 + 15, last)).end;
-    float y[S::COLUMNS][4] = {};
+    wait_for_earlier();
+    let_next_start();
+    if (first >= s.rows) return;
 
+    const float *query =
+        a.qkv + (size_t)(s.first_row + first) * a.qkv_stride + a.query_col + head * a.head_dim;
+    const int n_own = brought < S::BROUGHT && column < d ? last - first + 1 : 0;
+    float4 early[S::EARLY];
+#pragma unroll
+    for (int i = 0; i < S::EARLY; i++) {
+        const int row = brought + i * S::BROUGHT;
+        early[i] =
+            row < n_own ? query_at(a, query, s.past + first, row, column) : make_float4(0, 0, 0, 0);
+    }
+#pragma unroll 1
+    for (int row = brought + S::EARLY * S::BROUGHT; row < S::QUERIES && brought < S::BROUGHT;
+         row += S::BROUGHT)
+        put_values<S>(queries + row * S::PITCH + column, S::QUERY_SIZE,
+                      row < n_own ? query_at(a, query, s.past + first, row, column)
+                                  : make_float4(0, 0, 0, 0));
+    float y[S::COLUMNS][4] = {};
+    const bool once = end - begin <= S::TILE; /* then a tile stays for both passes */
     for (int pass = S::HALF ? 0 : 1; pass < 2; pass++) {
-        for (int tile = begin; tile < end; tile += S::KEYS) {
-            const int n = min(S::KEYS, end - tile);
-            const size_t from = at + (size_t)tile * a.head_dim;
-            __syncthreads();
-            stage<S>(keys, S::KEY_SIZE, S::KEYS, a.keys + from, a.head_dim, n, d);
-            if (pass == 1)
-                stage<S>(values, S::KEY_SIZE, S::KEYS, a.values + from, a.head_dim, n, d);
-            __syncthreads();
-            if (tile >= group_end) continue;
+        for (int tile = begin; tile < end; tile += S::TILE) {
+            if (pass == (S::HALF ? 0 : 1) || !once) {
+                __syncthreads();
+                stage_tile<S>(keys, values, rows, tile, min(S::TILE, end - tile),
+                              pass == 1 || once);
+                if (tile == begin && pass == (S::HALF ? 0 : 1) && brought < S::BROUGHT) {
+#pragma unroll
+                    for (int i = 0; i < S::EARLY; i++) {
+                        const int row = brought + i * S::BROUGHT;
+                        if (row < S::QUERIES)
+                            put_values<S>(queries + row * S::PITCH + column, S::QUERY_SIZE,
+                                          early[i]);
+                    }
+                }
+                __syncthreads();
+            }
+            if (tile + share >= group_end) continue;
             float score[S::KEYS / 8][4];
-            multiply_keys<S>(queries + group * 16 * S::PITCH, keys, score);
-            score_tile<S>(a, head, q, tile, score);
+            multiply_keys<S>(queries + group * 16 * S::PITCH, keys + share * S::PITCH, score);
+            score_tile<S>(a, head, q, tile + share, score);
             if (pass == 0) {
 #pragma unroll
                 for (int j = 0; j < S::KEYS / 8; j++)
@@ -308,17 +372,23 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) attend_mma(cuda_
                 continue;
             }
             weigh_tile<S>(q, score, y);
-            multiply_values<S>(score, values + begin_column, y);
+            multiply_values<S>(score, values + share * S::PITCH, y);
         }
-        if (pass == 0)
-            for (int r = 0; r < 2; r++) q.max[r] = quad_max(q.max[r]);
+        if (pass == 0) share_most<S>(q, warp, (float *)((char *)room + S::MOST_AT));
     }
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-        q.sum[r] = quad_sum(q.sum[r]);
-        if (own + r * 8 > last) continue;
-        const size_t row = (size_t)(s.first_row + own + r * 8) * a.out_stride + head * a.head_dim;
-        write_results<S>(a, row, q.sees[r], q.sum[r], begin_column, r, y);
+    if (a.fresh && head % sharing == 0) keep_rows<S>(rows, s.past + first, last - first + 1);
+    __syncthreads();
+    put_findings<S>(found, warp, q, y);
+    __syncthreads();
+#pragma unroll 1
+    for (int row = brought; row < n_own; row += S::BROUGHT) {
+        const key_range sees = visible_to(a, s, s.past + first + row);
+        const size_t to =
+            (size_t)(s.first_row + first + row) * a.out_stride + head * a.head_dim + (size_t)column;
+        float4 x = make_float4(0, 0, 0, 0);
+        if (sees.end > sees.first) x = gather<S>(found, row, column);
+        *(float4 *)(a.out + to) = x;
+        if (a.operand.out) put_four(a.operand.type, a.operand.out, to, x);
     }
 }
 
@@ -330,34 +400,73 @@ template <typename S> static bool fits(const cuda_launch *l)
 template <typename S>
 static cudaError_t launch_shape(const cuda_attention_args *a, const cuda_launch *l)
 {
-    const dim3 grid(blocks_for(a->max_rows, QUERIES), (unsigned)a->n_heads,
+    const dim3 grid(blocks_for(a->max_rows, S::QUERIES), (unsigned)a->n_heads,
                     (unsigned)a->n_sequences);
     return launch(attend_mma<S>, grid, S::THREADS, S::SHARED, *a, l);
 }
 
-/* The shapes by the largest head they take, for fp32 and for binary16. */
-#define SHAPE(dim, keys, split)                                                                    \
+/* The shapes by the largest head they take and the queries of a block, for fp32 and for binary16.
+ */
+#define SHAPE(dim, groups, split, keys)                                                            \
     {                                                                                              \
-        dim,                                                                                       \
-            {fits<attend_shape<dim, keys, split, false>>,                                          \
-             fits<attend_shape<dim, keys, split, true>>},                                          \
+        dim, groups * 16,                                                                          \
+            {fits<attend_shape<dim, groups, split, keys, false>>,                                  \
+             fits<attend_shape<dim, groups, split, keys, true>>},                                  \
         {                                                                                          \
-            launch_shape<attend_shape<dim, keys, split, false>>,                                   \
-                launch_shape<attend_shape<dim, keys, split, true>>                                 \
+            launch_shape<attend_shape<dim, groups, split, keys, false>>,                           \
+                launch_shape<attend_shape<dim, groups, split, keys, true>>                         \
         }                                                                                          \
     }
 
 static const struct {
-    size_t head_dim;
+    size_t head_dim, queries;
     bool (*fits[2])(const cuda_launch *l);
     cudaError_t (*launch[2])(const cuda_attention_args *a, const cuda_launch *l);
-} shapes[] = {SHAPE(64, 64, 1), SHAPE(80, 64, 1), SHAPE(128, 64, 1), SHAPE(256, 32, 2)};
+} shapes[] = {
+    SHAPE(64, 4, 2, 32),  SHAPE(64, 2, 4, 32),  SHAPE(64, 1, 8, 16),  SHAPE(80, 4, 2, 32),
+    SHAPE(80, 2, 4, 32),  SHAPE(80, 1, 8, 16),  SHAPE(128, 4, 2, 32), SHAPE(128, 2, 4, 16),
+    SHAPE(128, 1, 4, 16), SHAPE(256, 4, 2, 16), SHAPE(256, 2, 4, 16), SHAPE(256, 1, 4, 16),
+};
+
+enum { SHAPES = sizeof shapes / sizeof *shapes };
+
+/* Whether rows and columns begin at multiples of four. */
+static bool in_line(const cuda_attention_args *a)
+{
+    const size_t all =
+        a->head_dim | a->qkv_stride | a->query_col | a->key_col | a->value_col | a->out_stride;
+    const uintptr_t pointers =
+        (uintptr_t)a->qkv | (uintptr_t)a->keys | (uintptr_t)a->values | (uintptr_t)a->out;
+    return all % 4 == 0 && pointers % sizeof(float4) == 0;
+}
+
+/* Of those that the head's size and the GPU allow, the one with the most queries that fills it, or
+ * the one with the fewest; -1: none. */
+static int choose(const cuda_attention_args *a, const cuda_launch *l)
+{
+    int best = -1;
+    if (!l->tensor_cores || !in_line(a)) return best;
+    for (int i = 0; i < SHAPES; i++) {
+        if (shapes[i].head_dim < a->head_dim || !shapes[i].fits[a->out_half](l)) continue;
+        if (best >= 0 && shapes[best].head_dim != shapes[i].head_dim) break;
+        best = i;
+        const size_t blocks =
+            blocks_for(a->max_rows, shapes[i].queries) * a->n_heads * a->n_sequences;
+        if (blocks >= (size_t)l->multiprocessors) break;
+    }
+    return best;
+}
+
+void bg_cuda_attend_plan(cuda_attention_args *a, const cuda_launch *l)
+{
+    if (choose(a, l) < 0) return;
+    a->fresh = !a->stored && !a->rope && !a->query_norm.weight && !a->key_norm.weight;
+    a->turn = a->rope && !a->query_norm.weight && a->rope_dim % 8 == 0 &&
+              (uintptr_t)a->rope % sizeof(float4) == 0;
+}
 
 cudaError_t bg_cuda_attend(const cuda_attention_args *a, const cuda_launch *l)
 {
-    size_t i = 0;
-    while (i < sizeof shapes / sizeof *shapes && shapes[i].head_dim < a->head_dim) i++;
-    if (!l->tensor_cores || i == sizeof shapes / sizeof *shapes || !shapes[i].fits[a->out_half](l))
-        return bg_cuda_attend_exact(a, l);
-    return shapes[i].launch[a->out_half](a, l);
+    const int shape = choose(a, l);
+    return shape < 0 ? bg_cuda_attend_exact(a, l) : shapes[shape].launch[a->out_half](a, l);
 }

@@ -44,4 +44,73 @@ static __device__ __forceinline__ float finished(const cuda_epilogue &e, const e
     return y;
 }
 
+/* The same of four results in a row, where all of it is in line. */
+struct four_inputs {
+    float4 bias, multiplier, addend, residual;
+};
+
+static __device__ __forceinline__ four_inputs load_four(const cuda_epilogue &e, size_t m,
+                                                        size_t col)
+{
+    four_inputs in;
+    if (e.bias) in.bias = *(const float4 *)(e.bias + col);
+    if (e.multiplier)
+        in.multiplier = *(const float4 *)(e.multiplier + m * e.multiplier_stride + col);
+    if (e.addend) in.addend = *(const float4 *)(e.addend + m * e.addend_stride + col);
+    if (e.residual) in.residual = *(const float4 *)(e.residual + m * e.residual_stride + col);
+    return in;
+}
+
+static __device__ __forceinline__ float4 round_four(float4 y)
+{
+    return make_float4(round_half(y.x), round_half(y.y), round_half(y.z), round_half(y.w));
+}
+
+/* Not inlined: kernels that are short have many places for it. */
+static __device__ __noinline__ float4 activate_four(bg_activation activation, bool half, float4 y)
+{
+    y.x = round_if(half, activate(activation, half, y.x));
+    y.y = round_if(half, activate(activation, half, y.y));
+    y.z = round_if(half, activate(activation, half, y.z));
+    y.w = round_if(half, activate(activation, half, y.w));
+    return y;
+}
+
+static __device__ __forceinline__ float4 finish_four(const cuda_epilogue &e, const four_inputs &in,
+                                                     float4 y)
+{
+    if (e.bias) y = make_float4(y.x + in.bias.x, y.y + in.bias.y, y.z + in.bias.z, y.w + in.bias.w);
+    if (e.half) y = round_four(y);
+    if (e.activation != BG_ACTIVATION_NONE) y = activate_four(e.activation, e.half, y);
+    if (e.multiplier) {
+        const float4 &m = in.multiplier;
+        y = make_float4(y.x * m.x, y.y * m.y, y.z * m.z, y.w * m.w);
+        if (e.half) y = round_four(y);
+    }
+    if (e.addend) {
+        const float4 &m = in.addend;
+        y = make_float4(y.x + m.x, y.y + m.y, y.z + m.z, y.w + m.w);
+        if (e.half) y = round_four(y);
+    }
+    if (e.residual) {
+        const float4 &m = in.residual;
+        y = make_float4(y.x + m.x, y.y + m.y, y.z + m.z, y.w + m.w);
+        if (e.half) y = round_four(y);
+    }
+    return y;
+}
+
+/* Whether n results from column `first` on are. */
+static inline bool in_line(const float *p, size_t stride)
+{
+    return (uintptr_t)p % sizeof(float4) == 0 && stride % 4 == 0;
+}
+
+static inline bool fours_in_line(const cuda_epilogue *e, size_t first, size_t n)
+{
+    return n % 4 == 0 && first % 4 == 0 && in_line(e->bias, 0) && in_line(e->out, e->out_stride) &&
+           in_line(e->multiplier, e->multiplier_stride) && in_line(e->addend, e->addend_stride) &&
+           in_line(e->residual, e->residual_stride);
+}
+
 #endif

@@ -196,6 +196,17 @@ typedef struct {
     cuda_quantized quantized;
 } cuda_tile_args;
 
+/* Layers of 16 or 4 bits of a hundred rows or two, all in one: up to four of one input. */
+typedef struct {
+    cuda_matrix w[CUDA_MAX_PARTS];
+    cuda_epilogue epilogue[CUDA_MAX_PARTS];
+    int n_parts;
+    const void *x;   /* (n_rows, cols) of bfloat16 where weights are, of binary16 elsewhere */
+    const float *in; /* what it was made from */
+    size_t n_rows, cols;
+    cuda_operand operand; /* of the epilogue's out; one part only */
+} cuda_mma_args;
+
 /* ---- attention ------------------------------------------------------------------------------- */
 
 /* A bg_sequence, in the step's data. */
@@ -226,6 +237,9 @@ typedef struct {
     float *out;
     size_t out_stride;
     cuda_operand operand; /* bg_cuda_attend alone */
+    /* bg_cuda_attend_plan's: new keys and values are in qkv alone, and bg_cuda_attend writes them
+     * to the cache; it turns the queries. */
+    bool fresh, turn;
     /* Programs: heads that share keys, and inverses for program.cuh's divide. */
     uint32_t group, head_inverse, group_inverse, column_inverse;
     /* bg_backend_ops.store: keys and values go to the cache as they are, and nothing else is done.
@@ -300,6 +314,7 @@ typedef enum {
     NODE_GEMM,
     NODE_FINISH,
     NODE_TILE,
+    NODE_MMA,
     NODE_PLACE,
     NODE_ATTEND,
     NODE_ATTEND_ONE,
@@ -324,6 +339,7 @@ typedef struct {
         cuda_gemm_args gemm;
         cuda_finish_args finish;
         cuda_tile_args tile;
+        cuda_mma_args mma;
         cuda_attention_args attention;
         cuda_head_args head;
         cuda_score_args score;
@@ -355,14 +371,20 @@ cudaError_t bg_cuda_finish(const cuda_finish_args *a, const cuda_launch *l);
 /* Whether a layer is one for bg_cuda_product_tile. */
 bool bg_cuda_product_tiles(const cuda_matrix *w, size_t n_rows, const cuda_launch *l);
 cudaError_t bg_cuda_product_tile(const cuda_tile_args *a, const cuda_launch *l);
+/* Whether a layer of this input's type is one for bg_cuda_product_mma. */
+bool bg_cuda_product_mma_fits(const cuda_matrix *w, size_t n_rows, cuda_type type,
+                              const cuda_launch *l);
+cudaError_t bg_cuda_product_mma(const cuda_mma_args *a, const cuda_launch *l);
 /* Fills outlier_in and outlier_weights, these for matrices one below the other. */
 cudaError_t bg_cuda_gather_outliers(const float *in, size_t n_rows, const cuda_matrix *w,
                                     int n_matrices, const cuda_quantized *q, const cuda_launch *l);
 cudaError_t bg_cuda_finish_int8(const cuda_finish_args *a, const cuda_launch *l);
 /* Writes new keys and values to the cache, and turns the queries. */
 cudaError_t bg_cuda_place(const cuda_attention_args *a, const cuda_launch *l);
-/* Attention after bg_cuda_place, any number of rows. */
+/* Attention after bg_cuda_place, which is left out where `fresh`; any number of rows. */
 cudaError_t bg_cuda_attend(const cuda_attention_args *a, const cuda_launch *l);
+/* Fills in what bg_cuda_attend does itself of what bg_cuda_place would do. */
+void bg_cuda_attend_plan(cuda_attention_args *a, const cuda_launch *l);
 /* The same without tensor cores: for GPUs and heads that they do not do for. */
 cudaError_t bg_cuda_attend_exact(const cuda_attention_args *a, const cuda_launch *l);
 /* Both in one, where each sequence has one row and max_keys fits (bg_cuda_attends_one). */

@@ -1,10 +1,10 @@
 /* Norms of many rows: a block for each, which reads its row once and keeps it in registers. */
 #include "backend/cuda/operand.cuh"
 
-enum { KEPT = 8 }; /* fours of values that a thread keeps */
+enum { MOST_KEPT = 8 }; /* fours of values that a thread keeps */
 
 /* Sums are of type T: in a 16-bit model of double precision, so that they round as on the CPU. */
-template <typename T>
+template <typename T, int KEPT>
 static __device__ __forceinline__ norm_state kept_norm(const cuda_norm_args &a,
                                                        const float4 x[KEPT], double *room)
 {
@@ -35,32 +35,50 @@ static __device__ __forceinline__ norm_state kept_norm(const cuda_norm_args &a,
     return s;
 }
 
-template <typename T>
+/* One value, as `norm_apply` of device.cuh has it; `weight` with its offset. */
+static __device__ __forceinline__ float normed_value(const norm_state &s, bool inner, bool half,
+                                                     bool biased, float x, float weight, float bias)
+{
+    const float y = round_if(inner, (x - s.mean) * s.scale);
+    return round_if(half, biased ? __fmaf_rn(y, weight, bias) : y * weight);
+}
+
+template <typename T, int KEPT>
 static __global__ void __launch_bounds__(NORM_THREADS) norm_kept(cuda_norm_args a)
 {
     __shared__ double room[2 * NORM_THREADS / WARP];
+    const unsigned fours = (unsigned)a.cols / 4;
+    const size_t first = blockIdx.x * (size_t)fours;
+    const float offset = a.norm.kind == BG_NORM_RMS_OFFSET ? 1 : 0;
+    const bool biased = a.norm.kind == BG_NORM_LAYER && a.norm.bias;
+    const bool inner = a.half && a.norm.kind == BG_NORM_RMS;
+    float4 x[KEPT], w[KEPT], b[KEPT];
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
+        const unsigned q = threadIdx.x + i * NORM_THREADS;
+        w[i] = b[i] = make_float4(0, 0, 0, 0);
+        if (q >= fours) continue;
+        w[i] = ((const float4 *)a.norm.weight)[q];
+        w[i] = make_float4(w[i].x + offset, w[i].y + offset, w[i].z + offset, w[i].w + offset);
+        if (biased) b[i] = ((const float4 *)a.norm.bias)[q];
+    }
     wait_for_earlier();
     let_next_start();
-    const size_t fours = a.cols / 4, first = blockIdx.x * fours;
-    float4 x[KEPT];
 #pragma unroll
     for (int i = 0; i < KEPT; i++) {
-        const size_t q = threadIdx.x + i * NORM_THREADS;
+        const unsigned q = threadIdx.x + i * NORM_THREADS;
         x[i] = q < fours ? ((const float4 *)a.in)[first + q] : make_float4(0, 0, 0, 0);
     }
-    const norm_state s = kept_norm<T>(a, x, room);
+    const norm_state s = kept_norm<T, KEPT>(a, x, room);
 #pragma unroll
     for (int i = 0; i < KEPT; i++) {
-        const size_t q = threadIdx.x + i * NORM_THREADS;
-        if (q >= fours) break;
-        const float4 w = ((const float4 *)a.norm.weight)[q];
-        const bool biased = a.norm.bias;
-        float4 b = make_float4(0, 0, 0, 0), y;
-        if (biased) b = ((const float4 *)a.norm.bias)[q];
-        y.x = norm_apply(a.norm.kind, biased, s, a.half, x[i].x, w.x, b.x);
-        y.y = norm_apply(a.norm.kind, biased, s, a.half, x[i].y, w.y, b.y);
-        y.z = norm_apply(a.norm.kind, biased, s, a.half, x[i].z, w.z, b.z);
-        y.w = norm_apply(a.norm.kind, biased, s, a.half, x[i].w, w.w, b.w);
+        const unsigned q = threadIdx.x + i * NORM_THREADS;
+        if (q >= fours) continue;
+        float4 y;
+        y.x = normed_value(s, inner, a.half, biased, x[i].x, w[i].x, b[i].x);
+        y.y = normed_value(s, inner, a.half, biased, x[i].y, w[i].y, b[i].y);
+        y.z = normed_value(s, inner, a.half, biased, x[i].z, w[i].z, b[i].z);
+        y.w = normed_value(s, inner, a.half, biased, x[i].w, w[i].w, b[i].w);
         ((float4 *)a.out)[first + q] = y;
         if (a.operand.out) put_four(a.operand.type, a.operand.out, (first + q) * 4, y);
     }
@@ -81,11 +99,17 @@ static __global__ void __launch_bounds__(NORM_THREADS) norm_any(cuda_norm_args a
     }
 }
 
-cudaError_t bg_cuda_norm_many(const cuda_norm_args *a, const cuda_launch *l)
+template <int KEPT> static cudaError_t launch_kept(const cuda_norm_args *a, const cuda_launch *l)
 {
     const dim3 grid((unsigned)a->n_rows);
-    if (a->cols % 4 != 0 || a->cols > KEPT * NORM_THREADS * 4)
-        return launch(norm_any, grid, NORM_THREADS, 0, *a, l);
-    return a->half ? launch(norm_kept<double>, grid, NORM_THREADS, 0, *a, l)
-                   : launch(norm_kept<float>, grid, NORM_THREADS, 0, *a, l);
+    return a->half ? launch(norm_kept<double, KEPT>, grid, NORM_THREADS, 0, *a, l)
+                   : launch(norm_kept<float, KEPT>, grid, NORM_THREADS, 0, *a, l);
+}
+
+cudaError_t bg_cuda_norm_many(const cuda_norm_args *a, const cuda_launch *l)
+{
+    if (a->cols % 4 != 0 || a->cols > MOST_KEPT * NORM_THREADS * 4)
+        return launch(norm_any, dim3((unsigned)a->n_rows), NORM_THREADS, 0, *a, l);
+    if (a->cols <= NORM_THREADS * 4) return launch_kept<1>(a, l);
+    return a->cols <= 2 * NORM_THREADS * 4 ? launch_kept<2>(a, l) : launch_kept<MOST_KEPT>(a, l);
 }

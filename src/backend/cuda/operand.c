@@ -78,6 +78,19 @@ static writing written_by(cuda_node *n)
             if (a->epilogue[i].out < out) out = a->epilogue[i].out;
         return (writing){true, out, a->n_rows, 0, a->w[0].rows, a->epilogue[0].out_stride, NULL};
     }
+    case NODE_MMA: {
+        cuda_mma_args *a = &n->args.mma;
+        const float *out = a->epilogue[0].out;
+        for (int i = 1; i < a->n_parts; i++)
+            if (a->epilogue[i].out < out) out = a->epilogue[i].out;
+        return (writing){true,
+                         out,
+                         a->n_rows,
+                         0,
+                         a->w[0].rows,
+                         a->epilogue[0].out_stride,
+                         a->n_parts > 1 ? NULL : &a->operand};
+    }
     case NODE_ATTEND: {
         cuda_attention_args *a = &n->args.attention;
         return (writing){true,          a->out,     a->max_rows * a->n_sequences, 0, a->out_stride,
@@ -192,6 +205,7 @@ static const void *queued_operand(cuda_backend *cuda, const float *in, size_t n_
             taken[room] = lost[room] = true;
         }
         if (n->kind == NODE_GEMM) taken[room_of(cuda, n->args.gemm.x)] = true;
+        if (n->kind == NODE_MMA) taken[room_of(cuda, n->args.mma.x)] = true;
         if (overlaps(&w, in, n_rows * cols) && !superseded(&w, in, cols, left)) {
             if (w.out != in || w.stride != cols || !w.operand || w.first + w.cols != left)
                 return NULL;

@@ -18,9 +18,9 @@ static int cuda_threads(const bg_backend *backend)
 static const char *cuda_kernel(const bg_backend *backend, bg_format_id format, bool several_rows)
 {
     static const char *const several[BG_FORMAT_COUNT] = {
-        "matmul_fp32_cublaslt",       "matmul_fp16_cublaslt", "matmul_bf16_cublaslt",
-        "matmul_int8_tiles_cublaslt", "matmul_4bit_cublaslt", "matmul_4bit_cublaslt",
-        "matmul_4bit_cublaslt",       "matmul_4bit_cublaslt", "matmul_int8_tiles_cublaslt"};
+        "matmul_fp32_cublaslt",       "matmul_fp16_tiles_cublaslt", "matmul_bf16_tiles_cublaslt",
+        "matmul_int8_tiles_cublaslt", "matmul_4bit_tiles_cublaslt", "matmul_4bit_tiles_cublaslt",
+        "matmul_4bit_tiles_cublaslt", "matmul_4bit_tiles_cublaslt", "matmul_int8_tiles_cublaslt"};
     const cuda_backend *cuda = (const cuda_backend *)(const void *)backend;
     const char *program = bg_cuda_program_name(format, &cuda->launch);
     if (several_rows && cuda_matmul_exists()) return several[format];

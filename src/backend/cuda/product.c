@@ -1,7 +1,7 @@
-/* Linear layers of many rows to nodes. Of int8 where they are not that many, one kernel of our own
- * does it all; else it is a product of cuBLASLt. Biases and residuals of numbers that
- * are not rounded it adds itself; anything else is done to the product in memory, which comes in
- * panels that stay in the GPU's cache. */
+/* Linear layers of many rows to nodes. Where they are not that many, one kernel of our own does it
+ * all, product_tile.cu for int8 and product_mma.cuh for 16 and 4 bits; else it is a product of
+ * cuBLASLt. Biases and residuals of numbers that are not rounded it adds itself; anything else is
+ * done to the product in memory, which comes in panels that stay in the GPU's cache. */
 #include "backend/cuda/cuda.h"
 
 #include "core/checked.h"
@@ -223,6 +223,41 @@ static bg_status multiply_tiles(cuda_backend *cuda, const bg_linear *l, const cu
     return BG_OK;
 }
 
+/* The same of 16 or 4 bits: layers of the operand that the last node reads, too. */
+static bool merge_mma(cuda_backend *cuda, const cuda_mma_args *wanted)
+{
+    cuda_node *node = cuda->n_nodes > 0 ? &cuda->nodes[cuda->n_nodes - 1] : NULL;
+    if (!node || node->kind != NODE_MMA) return false;
+    cuda_mma_args *t = &node->args.mma;
+    if (t->x != wanted->x || t->in != wanted->in || t->n_rows != wanted->n_rows ||
+        t->w[0].format != wanted->w[0].format || t->cols != wanted->cols || t->operand.out ||
+        t->n_parts == CUDA_MAX_PARTS || !plain(&wanted->epilogue[0]))
+        return false;
+    for (int i = 0; i < t->n_parts; i++)
+        if (!plain(&t->epilogue[i])) return false;
+    t->w[t->n_parts] = wanted->w[0];
+    t->epilogue[t->n_parts++] = wanted->epilogue[0];
+    return true;
+}
+
+static bg_status multiply_mma(cuda_backend *cuda, const bg_linear *l, const cuda_epilogue *e,
+                              cuda_type type, bg_error *err)
+{
+    cuda_mma_args a;
+    memset(&a, 0, sizeof a);
+    a.w[0] = *cuda_matrix_of(l->weight);
+    a.epilogue[0] = *e;
+    a.n_parts = 1;
+    a.in = cuda_values(l->in);
+    a.n_rows = l->n_rows;
+    a.cols = l->in->cols;
+    BG_TRY(cuda_operand_rooms(cuda, a.n_rows * a.cols, type, err));
+    BG_TRY(cuda_begin(cuda, 0, 2, err));
+    a.x = cuda_convert_input(cuda, l, type);
+    if (!merge_mma(cuda, &a)) memcpy(&cuda_push(cuda, NODE_MMA)->args.mma, &a, sizeof a);
+    return BG_OK;
+}
+
 bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err)
 {
     cuda_product_layer p;
@@ -231,6 +266,8 @@ bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err)
     p.type = choose_type(l);
     if (bg_cuda_product_tiles(cuda_matrix_of(l->weight), l->n_rows, &cuda->launch))
         return multiply_tiles(cuda, l, &p.epilogue, err);
+    if (bg_cuda_product_mma_fits(cuda_matrix_of(l->weight), l->n_rows, p.type, &cuda->launch))
+        return multiply_mma(cuda, l, &p.epilogue, p.type, err);
     p.w = *cuda_matrix_of(l->weight);
     p.in = cuda_values(l->in);
     p.n_rows = l->n_rows;

@@ -1,5 +1,6 @@
 /* Around the library's matrix product of many rows: its operands, and what becomes of the result.
  */
+#include "backend/cuda/epilogue.cuh"
 #include "backend/cuda/operand.cuh"
 
 enum { THREADS = 256, MOST_BLOCKS = 1 << 16 };
@@ -80,34 +81,6 @@ cudaError_t bg_cuda_decode(const cuda_decode_args *a, const cuda_launch *l)
     return launch(decode, dim3(some_blocks(n)), THREADS, 0, *a, l);
 }
 
-static __device__ __forceinline__ float4 four_at(const float *p, size_t i)
-{
-    return ((const float4 *)p)[i / 4];
-}
-
-/* One after the other, each of four values as in `add_bias` and `finish` of device.cuh. */
-static __device__ __forceinline__ float4 finish_four(const cuda_epilogue &e, size_t m, size_t col,
-                                                     float4 y)
-{
-    float v[4] = {y.x, y.y, y.z, y.w};
-    float4 bias, multiplier, addend, residual;
-    if (e.bias) bias = four_at(e.bias, col);
-    if (e.multiplier) multiplier = four_at(e.multiplier, m * e.multiplier_stride + col);
-    if (e.addend) addend = four_at(e.addend, m * e.addend_stride + col);
-    if (e.residual) residual = four_at(e.residual, m * e.residual_stride + col);
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        if (e.bias) v[i] += (&bias.x)[i];
-        v[i] = round_if(e.half, v[i]);
-        v[i] = activate(e.activation, e.half, v[i]);
-        if (e.activation != BG_ACTIVATION_NONE) v[i] = round_if(e.half, v[i]);
-        if (e.multiplier) v[i] = round_if(e.half, v[i] * (&multiplier.x)[i]);
-        if (e.addend) v[i] = round_if(e.half, v[i] + (&addend.x)[i]);
-        if (e.residual) v[i] = round_if(e.half, v[i] + (&residual.x)[i]);
-    }
-    return make_float4(v[0], v[1], v[2], v[3]);
-}
-
 static __global__ void finish_fours(cuda_finish_args a)
 {
     wait_for_earlier();
@@ -116,7 +89,8 @@ static __global__ void finish_fours(cuda_finish_args a)
     const size_t m = row_of_grid(), i = (blockIdx.x * (size_t)THREADS + threadIdx.x) * 4;
     if (i >= a.n || m >= a.n_rows) return;
     const size_t col = a.first + i, at = m * e.out_stride + col;
-    const float4 y = finish_four(e, m, col, four_at((const float *)a.product, m * a.n + i));
+    const four_inputs in = load_four(e, m, col);
+    const float4 y = finish_four(e, in, *(const float4 *)((const float *)a.product + m * a.n + i));
     *(float4 *)(e.out + at) = y;
     if (a.operand.out) put_four(a.operand.type, a.operand.out, at, y);
 }
@@ -133,20 +107,12 @@ static __global__ void finish_any(cuda_finish_args a)
     if (a.operand.out) put(a.operand.type, a.operand.out, at, e.out[at]);
 }
 
-static bool fours(const float *p, size_t stride)
-{
-    return (uintptr_t)p % sizeof(float4) == 0 && stride % 4 == 0;
-}
-
 cudaError_t bg_cuda_finish(const cuda_finish_args *a, const cuda_launch *l)
 {
     const cuda_epilogue *e = &a->epilogue;
     if (a->w.threshold > 0) return bg_cuda_finish_int8(a, l);
     const dim3 by_four = grid_of_rows(blocks_for(a->n, THREADS * 4), a->n_rows);
-    if (a->n % 4 == 0 && a->first % 4 == 0 && fours(e->bias, 0) && fours(e->out, e->out_stride) &&
-        fours(e->multiplier, e->multiplier_stride) && fours(e->addend, e->addend_stride) &&
-        fours(e->residual, e->residual_stride))
-        return launch(finish_fours, by_four, THREADS, 0, *a, l);
+    if (fours_in_line(e, a->first, a->n)) return launch(finish_fours, by_four, THREADS, 0, *a, l);
     const dim3 one_by_one = grid_of_rows(blocks_for(a->n, THREADS), a->n_rows);
     return launch(finish_any, one_by_one, THREADS, 0, *a, l);
 }

@@ -30,6 +30,7 @@ RUNS(run_convert, bg_cuda_convert, convert)
 RUNS(run_decode, bg_cuda_decode, decode)
 RUNS(run_finish, bg_cuda_finish, finish)
 RUNS(run_tile, bg_cuda_product_tile, tile)
+RUNS(run_mma, bg_cuda_product_mma, mma)
 RUNS(run_place, bg_cuda_place, attention)
 RUNS(run_attend, bg_cuda_attend, attention)
 RUNS(run_attend_one, bg_cuda_attend_one, attention)
@@ -58,6 +59,7 @@ static const struct {
     [NODE_GEMM] = {"a matrix product (cuBLASLt)", run_gemm},
     [NODE_FINISH] = {"a linear layer's end", run_finish},
     [NODE_TILE] = {"a linear layer in tiles", run_tile},
+    [NODE_MMA] = {"a linear layer of some rows", run_mma},
     [NODE_PLACE] = {"writing keys and values", run_place},
     [NODE_ATTEND] = {"attention", run_attend},
     [NODE_ATTEND_ONE] = {"attention of one query", run_attend_one},

@@ -1,0 +1,113 @@
+/* Which tiles a layer of product_mma.cuh gets. */
+#include "backend/cuda/product_mma.cuh"
+
+/* Beyond so many products and sums, the library's larger tiles matter more than its launches. */
+#define MOST_OPERATIONS 0x1p30
+
+enum { MOST_ROWS = 512 };
+
+static weight_kind kind_of(bg_format_id format)
+{
+    return format == BG_FORMAT_F16    ? WEIGHTS_F16
+           : format == BG_FORMAT_BF16 ? WEIGHTS_BF16
+                                      : WEIGHTS_4BIT;
+}
+
+/* Of the scales of a tile's codes. */
+static size_t scale_bytes(weight_kind kind, size_t outputs, size_t cols)
+{
+    return kind == WEIGHTS_4BIT ? outputs * (cols / STEP) * sizeof(float) : 0;
+}
+
+template <typename S> static cudaError_t launch_shape(const product_args *p, const cuda_launch *l)
+{
+    unsigned tiles = 0;
+    for (int i = 0; i < p->a.n_parts; i++) tiles += blocks_for(p->a.w[i].rows, S::OUTPUTS);
+    return launch(product_mma<S>, dim3(tiles * p->row_tiles), THREADS,
+                  S::SHARED + scale_bytes(S::W, S::OUTPUTS, p->a.cols), *p, l);
+}
+
+#define SHAPE(m, n, kind)                                                                          \
+    {                                                                                              \
+        m * 16, n * 8, mma_shape<m, n, kind>::SHARED, launch_shape<mma_shape<m, n, kind>>          \
+    }
+
+enum { SHAPES = 2 };
+
+/* By kind of weights. Codes are decoded once for all rows of a tile: the more, the better. */
+static const struct {
+    size_t outputs, rows, shared;
+    cudaError_t (*launch)(const product_args *p, const cuda_launch *l);
+} shapes[][SHAPES] = {
+    {SHAPE(2, 4, WEIGHTS_F16), SHAPE(2, 8, WEIGHTS_F16)},
+    {SHAPE(2, 4, WEIGHTS_BF16), SHAPE(2, 8, WEIGHTS_BF16)},
+    {SHAPE(1, 8, WEIGHTS_4BIT), SHAPE(2, 8, WEIGHTS_4BIT)},
+};
+
+/* How much there is to do besides its results, before and behind them, for a tile: as many of them.
+ * Where tiles are alike otherwise, the larger ones are over sooner. */
+enum { TILE_START = 256, TILES_AT_ONCE = 2 };
+
+/* The shape that is over first when each multiprocessor has two tiles at once; -1: none fits. */
+static int choose(const cuda_mma_args *a, weight_kind kind, const cuda_launch *l)
+{
+    size_t least = SIZE_MAX;
+    int best = -1;
+    for (int i = 0; i < SHAPES; i++) {
+        const size_t outputs = shapes[kind][i].outputs, rows = shapes[kind][i].rows;
+        const size_t shared = shapes[kind][i].shared + scale_bytes(kind, outputs, a->cols);
+        if (shared > (size_t)l->max_shared) continue;
+        size_t tiles = 0;
+        for (int k = 0; k < a->n_parts; k++) tiles += blocks_for(a->w[k].rows, outputs);
+        tiles *= blocks_for(a->n_rows, rows);
+        const size_t rounds = blocks_for(tiles, TILES_AT_ONCE * (size_t)l->multiprocessors);
+        const size_t work = rounds * (rows * outputs + TILE_START);
+        if (work >= least) continue;
+        least = work;
+        best = i;
+    }
+    return best;
+}
+
+/* What values of codes are multiplied by before they are rounded to binary16: so none of nf4 is
+ * further off than 1.8e-4 of itself, and all of fp4 are exact. */
+static float code_scale(bg_format_id format)
+{
+    return format == BG_FORMAT_NF4 || format == BG_FORMAT_NF4_DQ ? 1.3662f : 12;
+}
+
+cudaError_t bg_cuda_product_mma(const cuda_mma_args *a, const cuda_launch *l)
+{
+    product_args p = {*a};
+    const bg_format_id format = a->w[0].format;
+    const weight_kind kind = kind_of(format);
+    const int shape = choose(a, kind, l);
+    if (shape < 0) return cudaErrorInvalidConfiguration;
+    if (kind == WEIGHTS_4BIT) {
+        p.unit = 1 / code_scale(format);
+        for (int i = 0; i < 16; i++) {
+            const float value = bg_formats[format].code[i] * code_scale(format);
+            const uint32_t half = __half_as_ushort(__float2half_rn(value));
+            p.low[i / 4] |= (half & 255) << i % 4 * 8;
+            p.high[i / 4] |= (half >> 8) << i % 4 * 8;
+        }
+    }
+    p.row_tiles = blocks_for(a->n_rows, shapes[kind][shape].rows);
+    for (int i = 0; i < a->n_parts; i++)
+        p.fours |= (unsigned)fours_in_line(&a->epilogue[i], 0, a->w[i].rows) << i;
+    return shapes[kind][shape].launch(&p, l);
+}
+
+bool bg_cuda_product_mma_fits(const cuda_matrix *w, size_t n_rows, cuda_type type,
+                              const cuda_launch *l)
+{
+    const double operations = (double)n_rows * (double)w->rows * (double)w->cols;
+    const weight_kind kind = kind_of(w->format);
+    const bool typed = type == (kind == WEIGHTS_BF16 ? CUDA_BF16 : CUDA_F16);
+    const size_t shared =
+        shapes[kind][0].shared + scale_bytes(kind, shapes[kind][0].outputs, w->cols);
+    return l->tensor_cores && typed && n_rows <= MOST_ROWS && operations <= MOST_OPERATIONS &&
+           w->format != BG_FORMAT_F32 && w->threshold <= 0 &&
+           w->cols % (kind == WEIGHTS_4BIT ? BG_BLOCK : 8) == 0 && w->cols <= INT32_MAX / 2 &&
+           shared <= (size_t)l->max_shared;
+}

@@ -1,0 +1,436 @@
+/* Linear layers of a hundred rows or two, where a matrix product of the library is over before it
+ * has begun and what is done to its result costs as much again: up to four layers of one input in
+ * one launch, weights of 16 bits as they lie in memory or of 4 bits decoded in registers, the
+ * epilogue at once.
+ *
+ * A block has a tile of results, and its four warps share the columns that are summed over: each
+ * takes every fourth step of 64 of them, for the whole tile, from a ring in shared memory of its
+ * own that nobody else waits for. So a number is read from shared memory once, and 4-bit codes are
+ * decoded once. Weights are asked for before the input is there, those that the rings have no room
+ * for into the GPU's cache, and scales are computed. The warps' sums meet at the end.
+ *
+ * Weights are the left factor of an instruction (16 outputs), the input is the right one (8 rows).
+ * Which columns it calls its first, second, ... does not matter as long as both factors are taken
+ * in the same order: beside codes, lane t of the four that share a row has columns 16 t to 16 t +
+ * 15 of a step, two pieces of 16 bytes, or 8 bytes of codes. Codes are looked up as bytes in
+ * registers; the sum of a block of 64 is multiplied by the block's scale in fp32.
+ *
+ * The kernel is over in microseconds, of which fetching its instructions is part: loops are left as
+ * loops where they are not the innermost one. */
+#ifndef BG_BACKEND_CUDA_PRODUCT_MMA_CUH
+#define BG_BACKEND_CUDA_PRODUCT_MMA_CUH
+
+#include "backend/cuda/epilogue.cuh"
+#include "backend/cuda/mma.cuh"
+#include "backend/cuda/operand.cuh"
+
+enum {
+    STEP = 64, /* columns; a block of codes */
+    WARPS = 4,
+    THREADS = WARPS * WARP,
+    ROW_BYTES = STEP * 2,    /* of a row of 16-bit numbers in a slot of the ring */
+    PIECES = ROW_BYTES / 16, /* in it */
+    CODE_BYTES = STEP / 2,
+    ROWS_AT_ONCE = WARP / PIECES, /* that a warp asks for with one instruction */
+    MOST_SHARED = 112 << 10,      /* so that a multiprocessor has two blocks, maybe of two layers */
+    MOST_SLOTS = 4,
+};
+
+enum weight_kind { WEIGHTS_F16, WEIGHTS_BF16, WEIGHTS_4BIT };
+
+/* Tiles of 16 M outputs for 8 N rows. */
+template <int M_, int N_, weight_kind W_> struct mma_shape {
+    static constexpr int M = M_, N = N_, OUTPUTS = 16 * M, ROWS = 8 * N;
+    static constexpr weight_kind W = W_;
+    static constexpr bool CODES = W == WEIGHTS_4BIT;
+    static constexpr int WEIGHTS_AT = ROWS * ROW_BYTES;
+    static constexpr int SLOT = WEIGHTS_AT + OUTPUTS * (CODES ? CODE_BYTES : ROW_BYTES);
+    static constexpr int FIT = MOST_SHARED / (WARPS * SLOT);
+    static constexpr int SLOTS = FIT < MOST_SLOTS ? FIT : MOST_SLOTS;
+    /* Of a row of the sums as they meet: lanes that write at once do so to different banks. */
+    static constexpr int PITCH = OUTPUTS + 4;
+    static constexpr int SUMS = WARPS * ROWS * PITCH * (int)sizeof(float);
+    static constexpr size_t SHARED = WARPS * SLOTS * SLOT > SUMS ? WARPS *SLOTS *SLOT : SUMS;
+};
+
+/* What the kernel gets: bytes of the codes' values in binary16, the low ones and then the high
+ * ones, and what these values are to be multiplied by. */
+struct product_args {
+    cuda_mma_args a;
+    uint32_t low[4], high[4];
+    float unit;
+    unsigned row_tiles;
+    unsigned fours; /* parts whose results can be written four by four, as bits */
+};
+
+/* 16 bytes on their way to shared memory, or zeros. */
+static __device__ __forceinline__ void copy_16(char *to, const void *from, bool there)
+{
+#if __CUDA_ARCH__ >= 800
+    const uint32_t at = (uint32_t)__cvta_generic_to_shared(to);
+    const int bytes = there ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(bytes)
+                 : "memory");
+#endif
+}
+
+static __device__ __forceinline__ void end_of_slot()
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+/* All but the last N slots are there, for the whole warp. */
+template <int N> static __device__ __forceinline__ void wait_for_slot()
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+#endif
+    __syncwarp();
+}
+
+/* ---- a warp's ring --------------------------------------------------------------------------- */
+
+/* What a lane asks for of a matrix's rows `first` and behind: one piece of every ROWS_AT_ONCE'th,
+ * or half of the codes of every sixteenth. Rows behind the last are zeros, and so are columns. */
+struct source {
+    const char *at; /* its first piece of the step at column 0 */
+    size_t next;    /* bytes to its next row */
+    int rows;       /* how far behind `first` the last is, counted from the lane's first */
+    int columns;    /* from its first on */
+};
+
+template <bool CODES>
+static __device__ __forceinline__ source source_of(const void *matrix, size_t first, size_t n_rows,
+                                                   size_t cols)
+{
+    const int lane = (int)threadIdx.x % WARP, pieces = CODES ? 2 : PIECES;
+    const int row = lane / pieces, piece = lane % pieces, bits = CODES ? 4 : 16;
+    const size_t row_bytes = cols * (size_t)bits / 8;
+    return {(const char *)matrix + (first + (size_t)row) * row_bytes + piece * 16,
+            row_bytes * (size_t)(WARP / pieces), (int)(n_rows - first) - row,
+            (int)cols - piece * 128 / bits};
+}
+
+/* Pieces of a row lie in an order of the row's own: those that are read at once, of different rows,
+ * are in different banks. */
+static __device__ __forceinline__ int place_of(int row, int piece)
+{
+    return row * ROW_BYTES + ((piece ^ row) & (PIECES - 1)) * 16;
+}
+
+template <int ROWS>
+static __device__ __forceinline__ void ask_numbers(char *to, const source &s, int k)
+{
+    const int lane = (int)threadIdx.x % WARP, row = lane / PIECES, piece = lane % PIECES;
+    const char *from = s.at + (size_t)k * 2;
+#pragma unroll
+    for (int i = 0; i < ROWS; i += ROWS_AT_ONCE, from += s.next) {
+        const bool there = i < s.rows && k < s.columns;
+        copy_16(to + place_of(row + i, piece), there ? from : s.at, there);
+    }
+}
+
+template <int ROWS>
+static __device__ __forceinline__ void ask_codes(char *to, const source &s, int k)
+{
+    const int lane = (int)threadIdx.x % WARP;
+    const char *from = s.at + k / 2;
+#pragma unroll
+    for (int i = 0; i < ROWS; i += WARP / 2, from += s.next)
+        copy_16(to + i * CODE_BYTES + lane * 16, i < s.rows ? from : s.at, i < s.rows);
+}
+
+template <typename S>
+static __device__ __forceinline__ void ask_weights(char *slot, const source &s, int k)
+{
+    if (S::CODES)
+        ask_codes<S::OUTPUTS>(slot + S::WEIGHTS_AT, s, k);
+    else
+        ask_numbers<S::OUTPUTS>(slot + S::WEIGHTS_AT, s, k);
+}
+
+/* What of the tile's weights the rings have no room for yet, into the GPU's cache. */
+template <typename S>
+static __device__ __forceinline__ void announce(const cuda_matrix &w, size_t output)
+{
+    enum { LINE = 128 };
+    const unsigned row_bytes = (unsigned)w.cols * (S::CODES ? 4 : 16) / 8;
+    constexpr unsigned ASKED = S::SLOTS * WARPS * (S::CODES ? CODE_BYTES : ROW_BYTES);
+#pragma unroll 1
+    for (unsigned at = ASKED + threadIdx.x / S::OUTPUTS * LINE; at < row_bytes;
+         at += THREADS / S::OUTPUTS * LINE) {
+        const size_t row = output + threadIdx.x % S::OUTPUTS;
+        if (row >= w.rows) return;
+#if __CUDA_ARCH__ >= 800
+        asm volatile(
+            "prefetch.global.L2 [%0];" ::"l"((const char *)w.codes + row * row_bytes + at));
+#endif
+    }
+}
+
+/* The scales of all of the tile's blocks (steps, OUTPUTS). */
+template <typename S>
+static __device__ __forceinline__ void put_scales(float *to, const product_args &p,
+                                                  const cuda_matrix &w, size_t output)
+{
+    const int steps = (int)w.cols / STEP;
+#pragma unroll 4
+    for (int i = (int)threadIdx.x; i < steps * S::OUTPUTS; i += THREADS) {
+        const size_t row = min(output + (size_t)(i % S::OUTPUTS), w.rows - 1);
+        to[i] = block_scale(w, row * (size_t)steps + (size_t)(i / S::OUTPUTS)) * p.unit;
+    }
+}
+
+/* ---- multiplying ----------------------------------------------------------------------------- */
+
+template <weight_kind W>
+static __device__ __forceinline__ void multiply(float sum[4], const uint32_t a[4],
+                                                const uint32_t b[2])
+{
+    if (W == WEIGHTS_BF16)
+        mma_bfloat(sum, a, b);
+    else
+        mma_half(sum, a, b);
+}
+
+/* A step of 16-bit weights. */
+template <typename S>
+static __device__ __forceinline__ void multiply_numbers(const char *slot, float sum[S::M][S::N][4])
+{
+    const int lane = (int)threadIdx.x % WARP;
+    const char *weights = slot + S::WEIGHTS_AT;
+#pragma unroll
+    for (int k = 0; k < PIECES; k += 2) {
+        uint32_t a[S::M][4];
+#pragma unroll
+        for (int m = 0; m < S::M; m++)
+            load_tiles(
+                a[m],
+                (const __half *)(weights + m * 16 * ROW_BYTES + place_of(lane % 16, k + lane / 16)),
+                false);
+#pragma unroll
+        for (int n = 0; n < S::N; n += 2) {
+            uint32_t b[4];
+            load_tiles(b,
+                       (const __half *)(slot + n * 8 * ROW_BYTES +
+                                        place_of(lane % 8 + lane / 16 * 8, k + lane / 8 % 2)),
+                       false);
+#pragma unroll
+            for (int m = 0; m < S::M; m++) {
+                multiply<S::W>(sum[m][n], a[m], b);
+                multiply<S::W>(sum[m][n + 1], a[m], b + 2);
+            }
+        }
+    }
+}
+
+/* Four bytes, each one of sixteen that four bits of `which` and a byte of `beyond` choose. */
+static __device__ __forceinline__ uint32_t look_up(const uint32_t table[4], uint32_t which,
+                                                   uint32_t beyond)
+{
+    const uint32_t first = __byte_perm(table[0], table[1], which);
+    const uint32_t last = __byte_perm(table[2], table[3], which);
+    return (first & ~beyond) | (last & beyond);
+}
+
+/* Eight codes to four pairs of binary16 numbers: of each byte the high four bits come first. */
+static __device__ __forceinline__ void decode_eight(const uint32_t low[4], const uint32_t high[4],
+                                                    uint32_t codes, uint32_t out[4])
+{
+    const uint32_t low_bits = codes & 0x77777777, high_bit = codes >> 3 & 0x11111111;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const uint32_t which = low_bits >> i * 16;
+        const uint32_t beyond = __byte_perm(0xFF00, 0, high_bit >> i * 16);
+        const uint32_t x = look_up(low, which, beyond), y = look_up(high, which, beyond);
+        out[2 * i] = __byte_perm(x, y, 0x4051);
+        out[2 * i + 1] = __byte_perm(x, y, 0x6273);
+    }
+}
+
+/* A step of codes, a block of each row of weights. */
+template <typename S>
+static __device__ __forceinline__ void multiply_codes(const product_args &p, const char *slot,
+                                                      const float *scales, float sum[S::M][S::N][4])
+{
+    const int lane = (int)threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    const char *weights = slot + S::WEIGHTS_AT + g * CODE_BYTES + t * 8;
+    uint4 x[S::N][2];
+#pragma unroll
+    for (int n = 0; n < S::N; n++)
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            x[n][i] = *(const uint4 *)(slot + n * 8 * ROW_BYTES + place_of(g, t * 2 + i));
+#pragma unroll
+    for (int m = 0; m < S::M; m++) {
+        const uint2 one = *(const uint2 *)(weights + m * 16 * CODE_BYTES);
+        const uint2 other = *(const uint2 *)(weights + (m * 16 + 8) * CODE_BYTES);
+        float block[S::N][4] = {};
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            uint32_t u[4], v[4]; /* of rows g and g + 8 */
+            decode_eight(p.low, p.high, i ? one.y : one.x, u);
+            decode_eight(p.low, p.high, i ? other.y : other.x, v);
+            const uint32_t first[4] = {u[0], v[0], u[1], v[1]}, last[4] = {u[2], v[2], u[3], v[3]};
+#pragma unroll
+            for (int n = 0; n < S::N; n++) mma_half(block[n], first, &x[n][i].x);
+#pragma unroll
+            for (int n = 0; n < S::N; n++) mma_half(block[n], last, &x[n][i].z);
+        }
+        const float low = scales[m * 16 + g], high = scales[m * 16 + g + 8];
+#pragma unroll
+        for (int n = 0; n < S::N; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                sum[m][n][i] = __fmaf_rn(block[n][i], i < 2 ? low : high, sum[m][n][i]);
+    }
+}
+
+/* ---- the end --------------------------------------------------------------------------------- */
+
+/* The warps' sums (ROWS, OUTPUTS), one behind the other in the rings' memory, which is done with.
+ */
+template <typename S>
+static __device__ __forceinline__ void put_sums(char *room, const float sum[S::M][S::N][4])
+{
+    const int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
+    float *own = (float *)room + (warp * S::ROWS + lane % 4 * 2) * S::PITCH + lane / 4;
+    __syncthreads();
+#pragma unroll
+    for (int n = 0; n < S::N; n++)
+#pragma unroll
+        for (int m = 0; m < S::M; m++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                own[(n * 8 + i % 2) * S::PITCH + m * 16 + i / 2 * 8] = sum[m][n][i];
+    __syncthreads();
+}
+
+template <typename S>
+static __device__ __forceinline__ float4 total(const char *room, int row, int output)
+{
+    const float *at = (const float *)room + row * S::PITCH + output;
+    float4 y = *(const float4 *)at;
+#pragma unroll
+    for (int i = 1; i < WARPS; i++) {
+        const float4 x = *(const float4 *)(at + i * S::ROWS * S::PITCH);
+        y.x += x.x;
+        y.y += x.y;
+        y.z += x.z;
+        y.w += x.w;
+    }
+    return y;
+}
+
+/* Results four by four; what the next ones want besides their sums is on its way. */
+template <typename S>
+static __device__ __forceinline__ void write_fours(const cuda_mma_args &a, const cuda_epilogue &e,
+                                                   size_t outputs, size_t row, size_t output,
+                                                   char *room, const float sum[S::M][S::N][4])
+{
+    constexpr int FOURS = S::OUTPUTS / 4;
+    const int n = (int)min((size_t)S::ROWS, a.n_rows - row) * FOURS;
+    int at = (int)threadIdx.x, x = at / FOURS, y = at % FOURS * 4;
+    four_inputs next;
+    if (at < n && output + (size_t)y < outputs)
+        next = load_four(e, row + (size_t)x, output + (size_t)y);
+    put_sums<S>(room, sum);
+#pragma unroll 1
+    while (at < n) {
+        const four_inputs in = next;
+        const float4 product = total<S>(room, x, y);
+        const size_t r = row + (size_t)x, c = output + (size_t)y;
+        at += THREADS;
+        x = at / FOURS;
+        y = at % FOURS * 4;
+        if (at < n && output + (size_t)y < outputs)
+            next = load_four(e, row + (size_t)x, output + (size_t)y);
+        if (c >= outputs) continue;
+        const float4 v = finish_four(e, in, product);
+        *(float4 *)(e.out + r * e.out_stride + c) = v;
+        if (a.operand.out) put_four(a.operand.type, a.operand.out, r * e.out_stride + c, v);
+    }
+}
+
+/* The same one by one, where four are not in line. */
+template <typename S>
+static __device__ __noinline__ void write_ones(const cuda_mma_args &a, const cuda_epilogue &e,
+                                               size_t outputs, size_t row, size_t output,
+                                               const float *sums)
+{
+#pragma unroll 1
+    for (int at = (int)threadIdx.x; at < S::ROWS * S::OUTPUTS; at += THREADS) {
+        const int x = at / S::OUTPUTS, y = at % S::OUTPUTS;
+        const size_t r = row + (size_t)x, c = output + (size_t)y, to = r * e.out_stride + c;
+        if (r >= a.n_rows || c >= outputs) continue;
+        float v = 0;
+        for (int i = 0; i < WARPS; i++) v += sums[(i * S::ROWS + x) * S::PITCH + y];
+        finish(e, r, c, add_bias(e, false, c, v));
+        if (a.operand.out) put(a.operand.type, a.operand.out, to, e.out[to]);
+    }
+}
+
+template <typename S>
+static __global__ void __launch_bounds__(THREADS, 2)
+    product_mma(const __grid_constant__ product_args p)
+{
+    if (!MMA) return; /* bg_cuda_product_mma_fits says no then */
+    extern __shared__ __align__(16) char room[];
+    const cuda_mma_args &a = p.a;
+    const unsigned row_tile = blockIdx.x % p.row_tiles;
+    unsigned tile = blockIdx.x / p.row_tiles;
+    int part = 0;
+    while (part + 1 < a.n_parts && tile >= ((unsigned)a.w[part].rows + S::OUTPUTS - 1) / S::OUTPUTS)
+        tile -= ((unsigned)a.w[part++].rows + S::OUTPUTS - 1) / S::OUTPUTS;
+    const cuda_matrix &w = a.w[part];
+    const size_t row = row_tile * (size_t)S::ROWS, output = tile * (size_t)S::OUTPUTS;
+    const int warp = (int)threadIdx.x / WARP, cols = (int)a.cols;
+    char *const ring = room + warp * (S::SLOTS * S::SLOT), *const end = ring + S::SLOTS * S::SLOT;
+    const source weights = source_of<S::CODES>(w.codes, output, w.rows, a.cols);
+    const source input = source_of<false>(a.x, row, a.n_rows, a.cols);
+    int ask = warp * STEP; /* the column that is asked for next */
+    float *const scales = (float *)(room + S::SHARED);
+
+#pragma unroll 1
+    for (char *slot = ring; slot < end; slot += S::SLOT, ask += WARPS * STEP)
+        if (ask < cols) ask_weights<S>(slot, weights, ask);
+    ask = warp * STEP;
+    if (row_tile == 0) announce<S>(w, output);
+    if (S::CODES) put_scales<S>(scales, p, w, output);
+    wait_for_earlier();
+    let_next_start();
+#pragma unroll 1
+    for (char *slot = ring; slot < end; slot += S::SLOT, ask += WARPS * STEP) {
+        if (ask < cols) ask_numbers<S::ROWS>(slot, input, ask);
+        end_of_slot();
+    }
+    if (S::CODES) __syncthreads();
+    float sum[S::M][S::N][4] = {};
+    char *slot = ring;
+#pragma unroll 1
+    for (int k = warp * STEP; k < cols; k += WARPS * STEP, ask += WARPS * STEP) {
+        wait_for_slot<S::SLOTS - 1>();
+        if (S::CODES)
+            multiply_codes<S>(p, slot, scales + k / STEP * S::OUTPUTS, sum);
+        else
+            multiply_numbers<S>(slot, sum);
+        __syncwarp();
+        if (ask < cols) {
+            ask_weights<S>(slot, weights, ask);
+            ask_numbers<S::ROWS>(slot, input, ask);
+        }
+        end_of_slot();
+        slot = slot + S::SLOT == end ? ring : slot + S::SLOT;
+    }
+    const cuda_epilogue &e = a.epilogue[part];
+    if (p.fours >> part & 1) {
+        write_fours<S>(a, e, w.rows, row, output, room, sum);
+    } else {
+        put_sums<S>(room, sum);
+        write_ones<S>(a, e, w.rows, row, output, (const float *)room);
+    }
+}
+
+#endif
