@@ -80,16 +80,18 @@ static writing written_by(cuda_node *n)
     }
     case NODE_MMA: {
         cuda_mma_args *a = &n->args.mma;
+        const bool alone = a->n_parts == 1;
         const float *out = a->epilogue[0].out;
         for (int i = 1; i < a->n_parts; i++)
             if (a->epilogue[i].out < out) out = a->epilogue[i].out;
+        const size_t stride = a->epilogue[0].out_stride;
         return (writing){true,
                          out,
                          a->n_rows,
                          0,
-                         a->w[0].rows,
-                         a->epilogue[0].out_stride,
-                         a->n_parts > 1 ? NULL : &a->operand};
+                         alone ? a->w[0].rows : stride,
+                         stride,
+                         alone ? &a->operand : NULL};
     }
     case NODE_ATTEND: {
         cuda_attention_args *a = &n->args.attention;

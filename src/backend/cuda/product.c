@@ -223,7 +223,16 @@ static bg_status multiply_tiles(cuda_backend *cuda, const bg_linear *l, const cu
     return BG_OK;
 }
 
-/* The same of 16 or 4 bits: layers of the operand that the last node reads, too. */
+/* Whether two results are columns of the same rows. */
+static bool side_by_side(const cuda_epilogue *a, const cuda_epilogue *b)
+{
+    const float *first = a->out < b->out ? a->out : b->out,
+                *last = a->out < b->out ? b->out : a->out;
+    return a->out_stride == b->out_stride && (size_t)(last - first) < a->out_stride;
+}
+
+/* The same of 16 or 4 bits: layers of the operand that the last node reads, too. What looks for who
+ * wrote an activation takes a node's results for those of one. */
 static bool merge_mma(cuda_backend *cuda, const cuda_mma_args *wanted)
 {
     cuda_node *node = cuda->n_nodes > 0 ? &cuda->nodes[cuda->n_nodes - 1] : NULL;
@@ -234,7 +243,8 @@ static bool merge_mma(cuda_backend *cuda, const cuda_mma_args *wanted)
         t->n_parts == CUDA_MAX_PARTS || !plain(&wanted->epilogue[0]))
         return false;
     for (int i = 0; i < t->n_parts; i++)
-        if (!plain(&t->epilogue[i])) return false;
+        if (!plain(&t->epilogue[i]) || !side_by_side(&t->epilogue[i], &wanted->epilogue[0]))
+            return false;
     t->w[t->n_parts] = wanted->w[0];
     t->epilogue[t->n_parts++] = wanted->epilogue[0];
     return true;
