@@ -1,5 +1,8 @@
 /* Norms of many rows: a block for each, which reads its row once and keeps it in registers. */
 #include "backend/cuda/operand.cuh"
+#include "backend/cuda/quantize.cuh"
+
+static_assert((int)NORM_THREADS == (int)QUANTIZE_THREADS, "a row in the same registers");
 
 enum { KEPT = 8 }; /* fours of values that a thread keeps */
 
@@ -35,7 +38,7 @@ static __device__ __forceinline__ norm_state kept_norm(const cuda_norm_args &a,
     return s;
 }
 
-template <typename T>
+template <typename T, bool QUANTIZED>
 static __global__ void __launch_bounds__(NORM_THREADS) norm_kept(cuda_norm_args a)
 {
     __shared__ double room[2 * NORM_THREADS / WARP];
@@ -52,7 +55,7 @@ static __global__ void __launch_bounds__(NORM_THREADS) norm_kept(cuda_norm_args 
 #pragma unroll
     for (int i = 0; i < KEPT; i++) {
         const size_t q = threadIdx.x + i * NORM_THREADS;
-        if (q >= fours) break;
+        if (q >= fours) continue; /* what it has of x are zeros */
         const float4 w = ((const float4 *)a.norm.weight)[q];
         const bool biased = a.norm.bias;
         float4 b = make_float4(0, 0, 0, 0), y;
@@ -63,7 +66,9 @@ static __global__ void __launch_bounds__(NORM_THREADS) norm_kept(cuda_norm_args 
         y.w = norm_apply(a.norm.kind, biased, s, a.half, x[i].w, w.w, b.w);
         ((float4 *)a.out)[first + q] = y;
         if (a.operand.out) put_four(a.operand.type, a.operand.out, (first + q) * 4, y);
+        x[i] = y;
     }
+    if (QUANTIZED) quantize_kept<KEPT>(a.quantize, blockIdx.x, x);
 }
 
 /* Rows of any length. */
@@ -81,11 +86,19 @@ static __global__ void __launch_bounds__(NORM_THREADS) norm_any(cuda_norm_args a
     }
 }
 
+bool bg_cuda_norm_quantizes(size_t cols)
+{
+    return cols % 4 == 0 && cols <= KEPT * NORM_THREADS * 4;
+}
+
 cudaError_t bg_cuda_norm_many(const cuda_norm_args *a, const cuda_launch *l)
 {
     const dim3 grid((unsigned)a->n_rows);
-    if (a->cols % 4 != 0 || a->cols > KEPT * NORM_THREADS * 4)
-        return launch(norm_any, grid, NORM_THREADS, 0, *a, l);
-    return a->half ? launch(norm_kept<double>, grid, NORM_THREADS, 0, *a, l)
-                   : launch(norm_kept<float>, grid, NORM_THREADS, 0, *a, l);
+    if (!bg_cuda_norm_quantizes(a->cols)) return launch(norm_any, grid, NORM_THREADS, 0, *a, l);
+    void (*kernel)(cuda_norm_args);
+    if (a->quantize.out.codes)
+        kernel = a->half ? norm_kept<double, true> : norm_kept<float, true>;
+    else
+        kernel = a->half ? norm_kept<double, false> : norm_kept<float, false>;
+    return launch(kernel, grid, NORM_THREADS, 0, *a, l);
 }

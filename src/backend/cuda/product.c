@@ -78,7 +78,8 @@ static bool is_direct(const cuda_epilogue *e, cuda_type type)
 }
 
 /* Room for the layer's parts, and how much of it is a panel. */
-static bg_status prepare(cuda_backend *cuda, cuda_product_layer *p, bg_error *err)
+static bg_status prepare(cuda_backend *cuda, const bg_linear *l, cuda_product_layer *p,
+                         bg_error *err)
 {
     const size_t k = p->w.cols, m = p->n_rows, n = p->w.rows, weight_bytes = k * type_size(p->type);
     size_t rows = n;
@@ -88,12 +89,13 @@ static bg_status prepare(cuda_backend *cuda, cuda_product_layer *p, bg_error *er
     p->panel = rows;
     if (!p->ready) BG_TRY(cuda_reserve(cuda, &cuda->panel, rows * weight_bytes, err));
     if (!p->direct) BG_TRY(cuda_reserve(cuda, &cuda->product, m * rows * 4, err));
-    if (p->type == CUDA_I8)
-        BG_TRY(cuda_many_quantized_room(cuda, m, n, &p->w, &p->quantized, err));
-    else if (p->type != CUDA_F32)
+    if (p->type == CUDA_I8) {
+        BG_TRY(cuda_sequences_room(cuda, l, &p->quantized, err));
+        BG_TRY(cuda_outliers_room(cuda, l, &p->quantized, err));
+    } else if (p->type != CUDA_F32)
         BG_TRY(cuda_operand_rooms(cuda, m * k, p->type, err));
     /* Of two layers whose panels take turns, too. */
-    return cuda_begin(cuda, 0, 1 + 6 * ((n + rows - 1) / rows), err);
+    return cuda_begin(cuda, cuda_starts_bytes(l), 2 + 6 * ((n + rows - 1) / rows), err);
 }
 
 static void multiply_panel(cuda_backend *cuda, const cuda_product_layer *p, size_t first, size_t n)
@@ -146,7 +148,7 @@ static bool gates_last(const cuda_backend *cuda, const cuda_product_layer *p)
     return up->end > 0 && cuda->n_nodes == up->end && p->epilogue.multiplier == up->epilogue.out &&
            p->epilogue.out == up->epilogue.out && up->x == p->x && up->type == p->type &&
            up->n_rows == p->n_rows && up->w.rows == p->w.rows && up->w.cols == p->w.cols &&
-           up->ready == p->ready && p->panel < p->w.rows && !p->quantized.outlier_in;
+           up->ready == p->ready && p->panel < p->w.rows && p->type != CUDA_I8;
 }
 
 /* The layers' panels in turn: the second one finds what the first one wrote in the GPU's cache. */
@@ -215,9 +217,9 @@ static bg_status multiply_tiles(cuda_backend *cuda, const bg_linear *l, const cu
     t.in = cuda_values(l->in);
     t.n_rows = l->n_rows;
     t.cols = l->in->cols;
-    BG_TRY(cuda_many_quantized_room(cuda, l->n_rows, CUDA_MAX_PARTS * t.w[0].rows, &t.w[0],
-                                    &t.quantized, err));
-    BG_TRY(cuda_begin(cuda, 0, 2, err));
+    BG_TRY(cuda_sequences_room(cuda, l, &t.quantized, err));
+    BG_TRY(cuda_begin(cuda, cuda_starts_bytes(l), 2, err));
+    BG_TRY(cuda_put_starts(cuda, l, &t.quantized, err));
     cuda_quantize_input(cuda, l, &t.quantized);
     if (!merge_tile(cuda, &t)) memcpy(&cuda_push(cuda, NODE_TILE)->args.tile, &t, sizeof t);
     return BG_OK;
@@ -236,9 +238,11 @@ bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err)
     p.n_rows = l->n_rows;
     p.ready = lies_ready(l->weight->format, p.type);
     p.direct = is_direct(&p.epilogue, p.type);
-    BG_TRY(prepare(cuda, &p, err));
+    BG_TRY(prepare(cuda, l, &p, err));
     if (p.type == CUDA_I8) {
+        BG_TRY(cuda_put_starts(cuda, l, &p.quantized, err));
         cuda_quantize_input(cuda, l, &p.quantized);
+        cuda_gather_outliers(cuda, l, &p.quantized);
         p.x = p.quantized.codes;
     } else {
         p.x = cuda_convert_input(cuda, l, p.type);

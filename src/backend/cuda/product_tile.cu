@@ -67,26 +67,69 @@ static __device__ __forceinline__ void copy_tile(char *to, const void *from, siz
     }
 }
 
-/* Outlier columns, added to a warp's sums. `room` has the pipeline's memory, which is done with;
- * `before` is how many rows of weights other parts have gathered before. */
-static __device__ __forceinline__ void add_outliers(const cuda_tile_args &a, size_t before,
-                                                    size_t n_out, int n, size_t row, size_t col,
-                                                    __half *room, float sum[2][4])
+/* The outlier columns of a sequence: multiplied in 16 bits by the warps of the first half; those of
+ * the second take what their codes have come to out of the sums again. `room` has the pipeline's
+ * memory, which is done with. */
+static __device__ __forceinline__ void add_sequence(const cuda_tile_args &a, const cuda_matrix &w,
+                                                    int sequence, size_t row, size_t col,
+                                                    __half *room, int32_t sum[2][4],
+                                                    float more[2][4])
 {
     typedef outlier_tile<TILE, THREADS> T;
+    constexpr int CODE_PITCH = T::CHUNK + 16;
+    static_assert(T::LOADS == 1, "a thread has eight numbers of either factor");
     const int warp = (int)threadIdx.x / WARP, half = warp / WARPS;
+    const int above = warp / 2 % 2 * 16, beside = warp % 2 * 16;
+    const cuda_quantized &q = a.quantized;
+    const outlier_columns o = columns_of(q, sequence, a.cols);
+    const row_range rows = rows_of(q, sequence, a.n_rows);
+    char *codes = (char *)(room + 2 * T::SIZE), *other = codes + TILE * CODE_PITCH;
+    uint2 left = make_uint2(0, 0), right = left;
     each_outlier_chunk<T>(
-        a.quantized.outlier_in, row, a.n_rows,
-        (const __half *)a.quantized.outlier_weights + before * a.cols, col, n_out, a.cols, n, room,
+        o.n, room,
+        [&](int i, int k) {
+            const size_t m = row + (size_t)i;
+            left = make_uint2(0, 0);
+            if (m < rows.begin || m >= rows.end) return make_uint4(0, 0, 0, 0);
+            left = outlier_codes(q.codes + m * a.cols, o, k);
+            return outlier_inputs(a.in + m * a.cols, o, k);
+        },
+        [&](int i, int k) {
+            const size_t c = col + (size_t)i;
+            right = make_uint2(0, 0);
+            if (c >= w.rows) return make_uint4(0, 0, 0, 0);
+            right = outlier_codes((const int8_t *)w.codes + c * a.cols, o, k);
+            return outlier_weights(right, w.scales[c]);
+        },
         [&] {
+            const int at =
+                (int)threadIdx.x / T::EIGHTS * CODE_PITCH + (int)threadIdx.x % T::EIGHTS * 8;
+            *(uint2 *)(codes + at) = left;
+            *(uint2 *)(other + at) = right;
+        },
+        [&] {
+            uint32_t x[4], y[4];
+            if (half == 0) {
 #pragma unroll
-            for (int step = half * T::CHUNK / 2; step < (half + 1) * T::CHUNK / 2; step += 16) {
-                uint32_t left[4], right[4];
-                load_a(left, room + warp / 2 % 2 * 16 * T::PITCH + step, T::PITCH);
-                load_b_pair(right, room + T::SIZE + warp % 2 * 16 * T::PITCH + step, T::PITCH);
-                mma_half(sum[0], left, right);
-                mma_half(sum[1], left, right + 2);
+                for (int step = 0; step < T::CHUNK; step += 16) {
+                    load_a(x, room + above * T::PITCH + step, T::PITCH);
+                    load_b_pair(y, room + T::SIZE + beside * T::PITCH + step, T::PITCH);
+                    mma_half(more[0], x, y);
+                    mma_half(more[1], x, y + 2);
+                }
+                return;
             }
+            int32_t taken[2][4] = {};
+#pragma unroll
+            for (int step = 0; step < T::CHUNK; step += 32) {
+                load_a(x, (const __half *)(codes + above * CODE_PITCH + step), CODE_PITCH / 2);
+                load_b_pair(y, (const __half *)(other + beside * CODE_PITCH + step),
+                            CODE_PITCH / 2);
+                mma_codes(taken[0], x, y);
+                mma_codes(taken[1], x, y + 2);
+            }
+#pragma unroll
+            for (int i = 0; i < 8; i++) sum[i / 4][i % 4] -= taken[i / 4][i % 4];
         });
 }
 
@@ -125,10 +168,9 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) product_tile(cuda_tile
     if (!MMA) return; /* bg_cuda_product_tiles says no then */
     extern __shared__ __align__(16) char room[];
     char *xs = room, *ws = room + STAGES * STAGE;
-    size_t tile = blockIdx.x, before = 0; /* rows of other parts */
+    size_t tile = blockIdx.x;
     int part = 0;
     while (part + 1 < a.n_parts && tile >= (a.w[part].rows + TILE - 1) / TILE) {
-        before += a.w[part].rows;
         tile -= (a.w[part++].rows + TILE - 1) / TILE;
     }
     const cuda_matrix &w = a.w[part];
@@ -185,9 +227,13 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) product_tile(cuda_tile
         }
     }
     wait_for_all(); /* the last stages were zeros, but what follows uses their memory */
-    const int n = a.quantized.outlier_in ? *a.quantized.n_outliers : 0;
     float more[2][4] = {};
-    if (n > 0) add_outliers(a, before, w.rows, n, row, col, (__half *)room, more);
+    const size_t last = (row + TILE < a.n_rows ? row + TILE : a.n_rows) - 1;
+    for (int q = sequence_of(a.quantized, row), end = sequence_of(a.quantized, last); q <= end; q++)
+        if (a.quantized.n_outliers[q] > 0)
+            add_sequence(a, w, q, row, col, (__half *)room, sum, more);
+    const bool some =
+        own_row < a.n_rows && a.quantized.n_outliers[sequence_of(a.quantized, own_row)] > 0;
     exchange(room, half, warp % WARPS * WARP + lane, sum, other, more);
 #pragma unroll
     for (int j = 0; j < 2; j++)
@@ -198,16 +244,13 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) product_tile(cuda_tile
             /* Not an index that is known only when it runs: the sums stay in registers. */
             const int32_t product = half ? sum[j][2 + i] : sum[j][i];
             float y = biased(e, true, in[j][i], (float)product * absmax * scales[j][i]);
-            if (n > 0) y = round_if(e.half, y + (half ? more[j][2 + i] : more[j][i]));
+            if (some) y = round_if(e.half, y + (half ? more[j][2 + i] : more[j][i]));
             e.out[own_row * e.out_stride + c] = finished(e, in[j][i], y);
         }
 }
 
 cudaError_t bg_cuda_product_tile(const cuda_tile_args *a, const cuda_launch *l)
 {
-    const cudaError_t e =
-        bg_cuda_gather_outliers(a->in, a->n_rows, a->w, a->n_parts, &a->quantized, l);
-    if (e != cudaSuccess) return e;
     size_t tiles = 0;
     for (int i = 0; i < a->n_parts; i++) tiles += blocks_for(a->w[i].rows, TILE);
     const dim3 grid((unsigned)tiles, blocks_for(a->n_rows, TILE));
