@@ -233,7 +233,8 @@ bg_status cuda_quantized_room(cuda_backend *cuda, size_t n_rows, size_t cols, cu
                               bg_error *err);
 bg_status cuda_sequences_room(cuda_backend *cuda, const bg_linear *l, cuda_quantized *q,
                               bg_error *err);
-/* The same for its outlier columns, gathered. */
+/* The same for its outlier columns, gathered; those of a layer with a multiplier may be used
+ * together with those of what it is multiplied by, if that is the layer before it. */
 bg_status cuda_outliers_room(cuda_backend *cuda, const bg_linear *l, cuda_quantized *q,
                              bg_error *err);
 /* Where its sequences begin, in the step's data, which has room for so many bytes. */
@@ -241,6 +242,8 @@ size_t cuda_starts_bytes(const bg_linear *l);
 bg_status cuda_put_starts(cuda_backend *cuda, const bg_linear *l, cuda_quantized *q, bg_error *err);
 /* Queues what fills the codes, unless the last nodes do so for this very input. */
 void cuda_quantize_input(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q);
+/* The same for a product of many rows, which leaves out what codes are in outlier columns. */
+void cuda_quantize_product(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q);
 /* Queues what gathers outlier columns, of the input unless that has been done. */
 void cuda_gather_outliers(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q);
 /* Whether a node may write to `count` values of an activation. */

@@ -194,6 +194,15 @@ typedef struct {
     cuda_type type;
 } cuda_gemm_args;
 
+/* What multiplies an int8 layer's results: the product of a layer of the same input, whose own
+ * results are not wanted. */
+typedef struct {
+    const void *product; /* as the layer's; NULL: none */
+    cuda_matrix w;
+    const float *bias;
+    const void *outlier_weights;
+} cuda_other_product;
+
 /* The end of a linear layer whose product lies in memory: columns [first, first + n). */
 typedef struct {
     const void *product; /* (n_rows, n) fp32, or int32 for int8 */
@@ -203,7 +212,8 @@ typedef struct {
     size_t in_stride;
     size_t n_rows, first, n;
     cuda_quantized quantized;
-    cuda_operand operand; /* of the epilogue's out; not for int8 */
+    cuda_other_product other; /* int8 alone; the epilogue has a multiplier then */
+    cuda_operand operand;     /* of the epilogue's out; not for int8 */
 } cuda_finish_args;
 
 /* int8 layers of a hundred rows or two, all in one: up to three of one input. */

@@ -39,7 +39,8 @@ static __device__ __forceinline__ norm_state kept_norm(const cuda_norm_args &a,
 }
 
 template <typename T, bool QUANTIZED>
-static __global__ void __launch_bounds__(NORM_THREADS) norm_kept(cuda_norm_args a)
+static __global__ void __launch_bounds__(NORM_THREADS)
+    norm_kept(const __grid_constant__ cuda_norm_args a)
 {
     __shared__ double room[2 * NORM_THREADS / WARP];
     wait_for_earlier();

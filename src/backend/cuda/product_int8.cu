@@ -9,6 +9,7 @@ enum {
     THREADS = 128,
     COLUMNS = TILE / 8,   /* eights of columns of a warp, which has 16 rows */
     SUM_PITCH = TILE + 4, /* of the outliers' sums */
+    BLOCKS = 5,           /* of a multiprocessor */
     GATHER_THREADS = 256,
 };
 
@@ -78,14 +79,21 @@ cudaError_t bg_cuda_gather(const cuda_gather_args *a, const cuda_launch *l)
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
+/* Weights, and their outlier columns as they were gathered. */
+struct factor {
+    const cuda_matrix *w;
+    const void *gathered;
+};
+
 /* The outliers of a sequence that has rows in the tile, added to a warp's sums. */
-static __device__ __forceinline__ void add_sequence(const cuda_finish_args &a, int sequence,
-                                                    size_t row, size_t col, __half *room,
-                                                    float sum[COLUMNS][4])
+static __device__ __forceinline__ void add_sequence(const cuda_finish_args &a, factor f,
+                                                    int sequence, size_t row, size_t col,
+                                                    __half *room, float sum[COLUMNS][4])
 {
     typedef tile_of_outliers T;
     const cuda_quantized &q = a.quantized;
-    const outlier_columns o = columns_of(q, sequence, a.w.cols);
+    const size_t cols = f.w->cols;
+    const outlier_columns o = columns_of(q, sequence, cols);
     const row_range rows = rows_of(q, sequence, a.n_rows);
     const bool direct = (size_t)o.n > q.room;
     const uint4 zeros = make_uint4(0, 0, 0, 0);
@@ -94,17 +102,17 @@ static __device__ __forceinline__ void add_sequence(const cuda_finish_args &a, i
         [&](int i, int k) {
             const size_t m = row + (size_t)i;
             if (m < rows.begin || m >= rows.end) return zeros;
-            if (direct) return outlier_inputs(a.in + m * a.w.cols, o, k);
+            if (direct) return outlier_inputs(a.in + m * cols, o, k);
             return *(const uint4 *)((const __half *)q.outlier_in + m * q.room + (size_t)k);
         },
         [&](int i, int k) {
             const size_t c = col + (size_t)i;
-            if (c >= a.w.rows) return zeros;
+            if (c >= f.w->rows) return zeros;
             if (direct)
-                return outlier_weights(
-                    outlier_codes((const int8_t *)a.w.codes + c * a.w.cols, o, k), a.w.scales[c]);
-            return *(const uint4 *)((const __half *)q.outlier_weights +
-                                    ((size_t)sequence * a.w.rows + c) * q.room + (size_t)k);
+                return outlier_weights(outlier_codes((const int8_t *)f.w->codes + c * cols, o, k),
+                                       f.w->scales[c]);
+            return *(const uint4 *)((const __half *)f.gathered +
+                                    ((size_t)sequence * f.w->rows + c) * q.room + (size_t)k);
         },
         [] {},
         [&] {
@@ -124,18 +132,27 @@ static __device__ __forceinline__ void add_sequence(const cuda_finish_args &a, i
         });
 }
 
-/* The tile's sums over outlier columns, to shared memory; false where there are none. */
-static __device__ __forceinline__ bool sum_tile(const cuda_finish_args &a, size_t row, size_t col,
-                                                __half *room, float *sums)
+/* Whether a row of the tile that begins with `row` has outliers. */
+static __device__ __forceinline__ bool tile_has_outliers(const cuda_finish_args &a, size_t row)
 {
     const cuda_quantized &q = a.quantized;
     const size_t last = (row + TILE < a.n_rows ? row + TILE : a.n_rows) - 1;
-    const int first = sequence_of(q, row), end = sequence_of(q, last) + 1;
     bool some = false;
-    for (int s = first; s < end; s++) some |= q.n_outliers[s] > 0;
-    if (!some) return false;
+    for (int s = sequence_of(q, row), end = sequence_of(q, last); s <= end; s++)
+        some |= q.n_outliers[s] > 0;
+    return some;
+}
+
+/* The tile's sums over outlier columns, to shared memory; `sums` may be `room`. Not inlined: most
+ * tiles have none, and more blocks fit without its registers. */
+static __device__ __noinline__ void sum_tile(const cuda_finish_args &a, factor f, size_t row,
+                                             size_t col, __half *room, float *sums)
+{
+    const cuda_quantized &q = a.quantized;
+    const size_t last = (row + TILE < a.n_rows ? row + TILE : a.n_rows) - 1;
     float sum[COLUMNS][4] = {};
-    for (int s = first; s < end; s++) add_sequence(a, s, row, col, room, sum);
+    for (int s = sequence_of(q, row), end = sequence_of(q, last); s <= end; s++)
+        if (q.n_outliers[s] > 0) add_sequence(a, f, s, row, col, room, sum);
     __syncthreads();
     const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
 #pragma unroll
@@ -150,7 +167,6 @@ static __device__ __forceinline__ bool sum_tile(const cuda_finish_args &a, size_
             for (int i = 0; i < 2; i++) to[j * 8 + i] = has ? sum[j][half * 2 + i] : NOTHING;
     }
     __syncthreads();
-    return true;
 }
 
 template <int WIDTH> struct vector;
@@ -163,63 +179,90 @@ template <> struct vector<4> {
     typedef int4 ints;
 };
 
-/* WIDTH results side by side, and what they are made of. */
-template <int WIDTH> struct results {
+/* WIDTH results side by side, and what they are made of. GATED: another layer's multiply them. */
+template <int WIDTH, bool GATED> struct results {
     typedef typename vector<WIDTH>::floats floats;
     typedef typename vector<WIDTH>::ints ints;
-    ints product;
-    floats scale, bias, multiplier, addend, residual;
+    ints product, other;
+    floats scale, other_scale, bias, other_bias, multiplier, addend, residual;
     float absmax;
+
+    static __device__ __forceinline__ int32_t &part(ints &v, int i) { return ((int32_t *)&v)[i]; }
+    static __device__ __forceinline__ float &part(floats &v, int i) { return ((float *)&v)[i]; }
 
     __device__ __forceinline__ void load(const cuda_finish_args &a, size_t m, size_t col)
     {
         const cuda_epilogue &e = a.epilogue;
-        product = *(const ints *)((const int32_t *)a.product + m * a.n + (col - a.first));
+        const size_t at = m * a.n + (col - a.first);
+        product = *(const ints *)((const int32_t *)a.product + at);
         scale = *(const floats *)(a.w.scales + col);
         absmax = a.quantized.absmax[m];
         if (e.bias) bias = *(const floats *)(e.bias + col);
-        if (e.multiplier)
+        if (GATED) {
+            other = *(const ints *)((const int32_t *)a.other.product + at);
+            other_scale = *(const floats *)(a.other.w.scales + col);
+            if (a.other.bias) other_bias = *(const floats *)(a.other.bias + col);
+        } else if (e.multiplier) {
             multiplier = *(const floats *)(e.multiplier + m * e.multiplier_stride + col);
+        }
         if (e.addend) addend = *(const floats *)(e.addend + m * e.addend_stride + col);
         if (e.residual) residual = *(const floats *)(e.residual + m * e.residual_stride + col);
     }
 
-    /* `sums`: of the outliers, NULL: none. */
+    /* A sum of codes, and of outliers, as the layer's result before its activation. */
+    static __device__ __forceinline__ float dequantize(bool half, int32_t sum, float absmax,
+                                                       float scale, bool biased, float bias,
+                                                       bool some, float outliers)
+    {
+        float y = (float)sum * absmax * scale;
+        y = round_if(half, biased ? __fmaf_rn(y, INT8_SCALE, bias) : y * INT8_SCALE);
+        return some ? round_if(half, y + outliers) : y;
+    }
+
+    /* Sums over outliers, if there are some. */
     __device__ __forceinline__ void finish(const cuda_finish_args &a, size_t m, size_t col,
-                                           const float *sums)
+                                           bool some, const float *outliers,
+                                           const float *other_outliers)
     {
         const cuda_epilogue &e = a.epilogue;
         floats out;
 #pragma unroll
         for (int i = 0; i < WIDTH; i++) {
-            const epilogue_inputs in = {
-                e.bias ? ((const float *)&bias)[i] : 0,
-                e.multiplier ? ((const float *)&multiplier)[i] : 0,
-                e.addend ? ((const float *)&addend)[i] : 0,
-                e.residual ? ((const float *)&residual)[i] : 0,
-            };
-            float y = (float)((const int32_t *)&product)[i] * absmax * ((const float *)&scale)[i];
-            y = biased(e, true, in, y);
-            if (sums) y = round_if(e.half, y + sums[i]);
-            ((float *)&out)[i] = finished(e, in, y);
+            epilogue_inputs in = {};
+            if (GATED)
+                in.multiplier =
+                    dequantize(e.half, part(other, i), absmax, part(other_scale, i), a.other.bias,
+                               part(other_bias, i), some, some ? other_outliers[i] : 0);
+            else
+                in.multiplier = part(multiplier, i);
+            in.addend = part(addend, i);
+            in.residual = part(residual, i);
+            const float y = dequantize(e.half, part(product, i), absmax, part(scale, i), e.bias,
+                                       part(bias, i), some, some ? outliers[i] : 0);
+            part(out, i) = finished(e, in, y);
         }
         *(floats *)(e.out + m * e.out_stride + col) = out;
     }
 };
 
-template <int WIDTH>
-static __global__ void __launch_bounds__(THREADS) finish_int8(cuda_finish_args a)
+template <int WIDTH, bool GATED>
+static __global__ void __launch_bounds__(THREADS, BLOCKS)
+    finish_int8(const __grid_constant__ cuda_finish_args a)
 {
     constexpr int EACH = TILE * TILE / WIDTH / THREADS, ACROSS = TILE / WIDTH, TOGETHER = 2;
     __shared__ __align__(16) __half room[2 * tile_of_outliers::SIZE];
+    __shared__ float other_sums[GATED ? TILE * SUM_PITCH : 1];
     float *sums = (float *)room;
     static_assert(sizeof room >= TILE * SUM_PITCH * sizeof *sums, "sums lie where factors were");
     wait_for_earlier();
     let_next_start();
     const size_t row = blockIdx.y * (size_t)TILE, col = a.first + blockIdx.x * (size_t)TILE;
-    const bool some = sum_tile(a, row, col, room, sums);
+    const bool some = tile_has_outliers(a, row);
+    if (some && GATED)
+        sum_tile(a, {&a.other.w, a.other.outlier_weights}, row, col, room, other_sums);
+    if (some) sum_tile(a, {&a.w, a.quantized.outlier_weights}, row, col, room, sums);
     for (int i = 0; i < EACH; i += TOGETHER) {
-        results<WIDTH> r[TOGETHER];
+        results<WIDTH, GATED> r[TOGETHER];
 #pragma unroll
         for (int k = 0; k < TOGETHER; k++) {
             const int at = (i + k) * THREADS + (int)threadIdx.x;
@@ -231,8 +274,9 @@ static __global__ void __launch_bounds__(THREADS) finish_int8(cuda_finish_args a
             const int at = (i + k) * THREADS + (int)threadIdx.x;
             const int own_row = at / ACROSS, own_col = at % ACROSS * WIDTH;
             const size_t m = row + own_row, c = col + own_col;
+            const int place = own_row * SUM_PITCH + own_col;
             if (m < a.n_rows && c < a.first + a.n)
-                r[k].finish(a, m, c, some ? sums + own_row * SUM_PITCH + own_col : NULL);
+                r[k].finish(a, m, c, some, sums + place, GATED ? other_sums + place : sums);
         }
     }
 }
@@ -246,9 +290,16 @@ cudaError_t bg_cuda_finish_int8(const cuda_finish_args *a, const cuda_launch *l)
 {
     const cuda_epilogue *e = &a->epilogue;
     const dim3 grid(blocks_for(a->n, TILE), blocks_for(a->n_rows, TILE));
-    const bool wide = a->n % 4 == 0 && a->first % 4 == 0 && fours(e->bias, 0) &&
-                      fours(e->out, e->out_stride) && fours(e->multiplier, e->multiplier_stride) &&
-                      fours(e->addend, e->addend_stride) &&
-                      fours(e->residual, e->residual_stride) && fours(a->w.scales, 0);
-    return launch(wide ? finish_int8<4> : finish_int8<1>, grid, THREADS, 0, *a, l);
+    const bool gated = a->other.product;
+    const bool wide = a->n % 4 == 0 && a->first % 4 == 0 && fours(a->w.scales, 0) &&
+                      fours(e->bias, 0) && fours(e->out, e->out_stride) &&
+                      fours(a->other.w.scales, 0) && fours(a->other.bias, 0) &&
+                      fours(e->multiplier, e->multiplier_stride) &&
+                      fours(e->addend, e->addend_stride) && fours(e->residual, e->residual_stride);
+    void (*kernel)(cuda_finish_args);
+    if (gated)
+        kernel = wide ? finish_int8<4, true> : finish_int8<1, true>;
+    else
+        kernel = wide ? finish_int8<4, false> : finish_int8<1, false>;
+    return launch(kernel, grid, THREADS, 0, *a, l);
 }

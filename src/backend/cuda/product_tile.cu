@@ -9,17 +9,23 @@ enum {
     BYTES = 256, /* codes of a row in a stage */
     PITCH = BYTES + 16,
     STAGES = 4,
-    WARPS = 4, /* with 16 x 16 results each, twice: for either half of a stage */
-    THREADS = 2 * WARPS * WARP,
+    WARPS = BYTES / 32, /* each with all of the tile's results and 32 codes of a stage */
+    THREADS = WARPS * WARP,
     BLOCKS = 3, /* of a multiprocessor */
+    CHUNKS = BYTES / 16,
+    COPIES = TILE * CHUNKS / THREADS, /* of 16 codes by a thread, of either factor in a stage */
+    SUM_PITCH = TILE + 8,
+    EACH = TILE * TILE / THREADS, /* results of a thread, side by side */
     MOST_ROWS = 256,
 };
+
+static_assert(EACH == 4, "a thread's results are read and written at once");
 
 /* Beyond so many products and sums, larger tiles and fewer bytes matter more than launches. */
 #define MOST_OPERATIONS 0x1p29
 
-/* A stage of either factor, and all of the pipeline. */
-enum { STAGE = TILE * PITCH, PIPELINE = 2 * STAGES * STAGE };
+/* A stage of either factor, all of the pipeline, and the warps' sums, which take its place. */
+enum { STAGE = TILE * PITCH, PIPELINE = 2 * STAGES * STAGE, SUMS = WARPS * TILE * SUM_PITCH * 4 };
 
 /* 16 bytes on their way to shared memory, or zeros. */
 static __device__ __forceinline__ void copy_16(char *to, const void *from, bool there)
@@ -46,39 +52,53 @@ static __device__ __forceinline__ void wait_for_stage()
 #endif
 }
 
-static __device__ __forceinline__ void wait_for_all()
-{
-#if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.wait_all;" ::: "memory");
-#endif
-}
+/* What a thread copies of the codes of rows [row, row + TILE) of a matrix (rows, cols): the same
+ * place of rows THREADS / CHUNKS apart in each stage. */
+struct tile_source {
+    const char *from[COPIES];
+    bool there[COPIES];
 
-/* Rows [row, row + TILE) of a matrix of codes (rows, cols), columns [k, k + BYTES). */
-static __device__ __forceinline__ void copy_tile(char *to, const void *from, size_t row,
-                                                 size_t rows, size_t k, size_t cols)
-{
-    constexpr int CHUNKS = BYTES / 16;
+    __device__ __forceinline__ tile_source(const void *codes, size_t row, size_t rows, size_t cols)
+    {
 #pragma unroll
-    for (int i = (int)threadIdx.x; i < TILE * CHUNKS; i += THREADS) {
-        const int r = i / CHUNKS, c = i % CHUNKS * 16;
-        const bool there = row + (size_t)r < rows && k + (size_t)c < cols;
-        const size_t at = there ? (row + (size_t)r) * cols + k + (size_t)c : 0;
-        copy_16(to + r * PITCH + c, (const char *)from + at, there);
+        for (int i = 0; i < COPIES; i++) {
+            const size_t r = row + threadIdx.x / CHUNKS + (size_t)(i * (THREADS / CHUNKS));
+            there[i] = r < rows;
+            from[i] = (const char *)codes + (there[i] ? r : 0) * cols + threadIdx.x % CHUNKS * 16;
+        }
     }
-}
 
-/* The outlier columns of a sequence: multiplied in 16 bits by the warps of the first half; those of
- * the second take what their codes have come to out of the sums again. `room` has the pipeline's
- * memory, which is done with. */
+    __device__ __forceinline__ void copy(char *to, int step, int cols) const
+    {
+        const int k = step * BYTES;
+        const bool within = k + (int)threadIdx.x % CHUNKS * 16 < cols;
+        to += threadIdx.x / CHUNKS * PITCH + threadIdx.x % CHUNKS * 16;
+#pragma unroll
+        for (int i = 0; i < COPIES; i++)
+            copy_16(to + i * (THREADS / CHUNKS) * PITCH, from[i] + (within ? k : 0),
+                    within && there[i]);
+    }
+};
+
+/* What outlier columns add to a tile's results, and what their codes have added that must not be
+ * there; both in shared memory. */
+struct outlier_sums {
+    static constexpr int PITCH = TILE + 4;
+    float more[TILE * PITCH];
+    int32_t taken[TILE * PITCH];
+};
+
+/* The outlier columns of a sequence: multiplied in 16 bits by the first four warps, 16 x 16 results
+ * each, and their codes by the others. */
 static __device__ __forceinline__ void add_sequence(const cuda_tile_args &a, const cuda_matrix &w,
                                                     int sequence, size_t row, size_t col,
-                                                    __half *room, int32_t sum[2][4],
-                                                    float more[2][4])
+                                                    __half *room, float more[2][4],
+                                                    int32_t taken[2][4])
 {
     typedef outlier_tile<TILE, THREADS> T;
     constexpr int CODE_PITCH = T::CHUNK + 16;
     static_assert(T::LOADS == 1, "a thread has eight numbers of either factor");
-    const int warp = (int)threadIdx.x / WARP, half = warp / WARPS;
+    const int warp = (int)threadIdx.x / WARP;
     const int above = warp / 2 % 2 * 16, beside = warp % 2 * 16;
     const cuda_quantized &q = a.quantized;
     const outlier_columns o = columns_of(q, sequence, a.cols);
@@ -109,7 +129,7 @@ static __device__ __forceinline__ void add_sequence(const cuda_tile_args &a, con
         },
         [&] {
             uint32_t x[4], y[4];
-            if (half == 0) {
+            if (warp < 4) {
 #pragma unroll
                 for (int step = 0; step < T::CHUNK; step += 16) {
                     load_a(x, room + above * T::PITCH + step, T::PITCH);
@@ -119,7 +139,6 @@ static __device__ __forceinline__ void add_sequence(const cuda_tile_args &a, con
                 }
                 return;
             }
-            int32_t taken[2][4] = {};
 #pragma unroll
             for (int step = 0; step < T::CHUNK; step += 32) {
                 load_a(x, (const __half *)(codes + above * CODE_PITCH + step), CODE_PITCH / 2);
@@ -128,125 +147,152 @@ static __device__ __forceinline__ void add_sequence(const cuda_tile_args &a, con
                 mma_codes(taken[0], x, y);
                 mma_codes(taken[1], x, y + 2);
             }
-#pragma unroll
-            for (int i = 0; i < 8; i++) sum[i / 4][i % 4] -= taken[i / 4][i % 4];
         });
 }
 
-/* The halves of the sums come together: the first half's warps get rows lane / 4 of their tiles,
- * the others the rows 8 below. */
-static __device__ __forceinline__ void exchange(char *room, int half, int place, int32_t sum[2][4],
-                                                const int32_t other[2][4], float more[2][4])
+/* Not inlined: it is seldom that there are some, and takes registers. `room` begins with the sums;
+ * false where the tile has no outliers. */
+static __device__ __noinline__ bool sum_outliers(const cuda_tile_args &a, int part, size_t row,
+                                                 size_t col, char *room)
 {
-    int32_t *sums = (int32_t *)room;
-    float *rest = (float *)(sums + 8 * WARPS * WARP);
+    const cuda_quantized &q = a.quantized;
+    const size_t last = (row + TILE < a.n_rows ? row + TILE : a.n_rows) - 1;
+    const int begin = sequence_of(q, row), end = sequence_of(q, last) + 1;
+    bool some = false;
+    for (int s = begin; s < end; s++) some |= q.n_outliers[s] > 0;
+    if (!some) return false;
+    outlier_sums &sums = *(outlier_sums *)room;
+    float more[2][4] = {};
+    int32_t taken[2][4] = {};
     __syncthreads();
+    for (int s = begin; s < end; s++)
+        if (q.n_outliers[s] > 0)
+            add_sequence(a, a.w[part], s, row, col, (__half *)(room + sizeof sums), more, taken);
+    const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
+    const int above = warp / 2 % 2 * 16 + lane / 4, beside = warp % 2 * 16 + lane % 4 * 2;
 #pragma unroll
-    for (int j = 0; j < 2; j++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            sum[j][i] += other[j][i];
-            const int at = (i / 2 * 4 + j * 2 + i % 2) * WARPS * WARP + place;
-            if (i / 2 == half) continue;
-            sums[at] = sum[j][i];
-            rest[at] = more[j][i];
-        }
+    for (int i = 0; i < 8; i++) {
+        const int at = (above + i % 4 / 2 * 8) * sums.PITCH + beside + i / 4 * 8 + i % 2;
+        if (warp < 4)
+            sums.more[at] = more[i / 4][i % 4];
+        else
+            sums.taken[at] = taken[i / 4][i % 4];
+    }
     __syncthreads();
+    return true;
+}
+
+/* A warp's sums to shared memory. */
+static __device__ __forceinline__ void keep_sums(int32_t *to, const int32_t sum[2][4][4])
+{
+    const int lane = (int)threadIdx.x % WARP;
+    to += lane / 4 * SUM_PITCH + lane % 4 * 2;
 #pragma unroll
-    for (int j = 0; j < 2; j++)
+    for (int i = 0; i < 2; i++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int at = (i / 2 * 4 + j * 2 + i % 2) * WARPS * WARP + place;
-            if (i / 2 != half) continue;
-            sum[j][i] += sums[at];
-            more[j][i] += rest[at];
+        for (int j = 0; j < 4; j++) {
+            int32_t *at = to + i * 16 * SUM_PITCH + j * 8;
+            *(int2 *)at = make_int2(sum[i][j][0], sum[i][j][1]);
+            *(int2 *)(at + 8 * SUM_PITCH) = make_int2(sum[i][j][2], sum[i][j][3]);
         }
 }
 
-static __global__ void __launch_bounds__(THREADS, BLOCKS) product_tile(cuda_tile_args a)
+static __global__ void __launch_bounds__(THREADS, BLOCKS)
+    product_tile(const __grid_constant__ cuda_tile_args a)
 {
     if (!MMA) return; /* bg_cuda_product_tiles says no then */
     extern __shared__ __align__(16) char room[];
     char *xs = room, *ws = room + STAGES * STAGE;
     size_t tile = blockIdx.x;
     int part = 0;
-    while (part + 1 < a.n_parts && tile >= (a.w[part].rows + TILE - 1) / TILE) {
+    while (part + 1 < a.n_parts && tile >= (a.w[part].rows + TILE - 1) / TILE)
         tile -= (a.w[part++].rows + TILE - 1) / TILE;
-    }
     const cuda_matrix &w = a.w[part];
     const cuda_epilogue &e = a.epilogue[part];
     const size_t row = blockIdx.y * (size_t)TILE, col = tile * TILE;
-    const int steps = (int)((a.cols + BYTES - 1) / BYTES);
-    const int warp = (int)threadIdx.x / WARP, half = warp / WARPS, lane = (int)threadIdx.x % WARP;
+    const int cols = (int)a.cols, steps = (cols + BYTES - 1) / BYTES;
+    const int warp = (int)threadIdx.x / WARP;
 
+    const tile_source weights(w.codes, col, w.rows, a.cols);
+    const tile_source inputs(a.quantized.codes, row, a.n_rows, a.cols);
+#pragma unroll
     for (int s = 0; s < STAGES - 1; s++)
-        copy_tile(ws + s * STAGE, w.codes, col, w.rows, (size_t)(s * BYTES), a.cols);
+        if (s < steps) weights.copy(ws + s * STAGE, s, cols);
     wait_for_earlier();
     let_next_start();
+#pragma unroll
     for (int s = 0; s < STAGES - 1; s++) {
-        copy_tile(xs + s * STAGE, a.quantized.codes, row, a.n_rows, (size_t)(s * BYTES), a.cols);
+        if (s < steps) inputs.copy(xs + s * STAGE, s, cols);
         end_stage();
     }
     /* What the end reads, too, is on its way. */
-    const size_t own_row = row + (size_t)(warp / 2 % 2 * 16 + half * 8 + lane / 4);
-    const size_t own_col = col + (size_t)(warp % 2 * 16 + lane % 4 * 2);
-    const float absmax = own_row < a.n_rows ? a.quantized.absmax[own_row] : 0;
-    epilogue_inputs in[2][2] = {};
-    float scales[2][2] = {};
+    const size_t own_row = row + threadIdx.x / (TILE / EACH);
+    const size_t own_col = col + threadIdx.x % (TILE / EACH) * EACH;
+    const bool own = own_row < a.n_rows && own_col < w.rows;
+    const float absmax = own ? a.quantized.absmax[own_row] : 0;
+    epilogue_inputs in[EACH] = {};
+    float scales[EACH] = {};
 #pragma unroll
-    for (int j = 0; j < 2; j++)
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const size_t c = own_col + (size_t)(j * 8 + i);
-            if (own_row >= a.n_rows || c >= w.rows) continue;
-            in[j][i] = load_inputs(e, own_row, c);
-            scales[j][i] = w.scales[c];
-        }
-    int32_t sum[2][4] = {}, other[2][4] = {};
+    for (int i = 0; i < EACH; i++) {
+        if (!own) break;
+        in[i] = load_inputs(e, own_row, own_col + (size_t)i);
+        scales[i] = w.scales[own_col + (size_t)i];
+    }
+    int32_t sum[2][4][4] = {};
     for (int step = 0; step < steps; step++) {
-        const int stage = step % STAGES, ahead = step + STAGES - 1, to = ahead % STAGES;
+        const int stage = step % STAGES * STAGE, ahead = step + STAGES - 1;
         wait_for_stage();
         __syncthreads();
-        copy_tile(ws + to * STAGE, w.codes, col, w.rows, (size_t)ahead * BYTES, a.cols);
-        copy_tile(xs + to * STAGE, a.quantized.codes, row, a.n_rows, (size_t)ahead * BYTES, a.cols);
-        end_stage();
-        const int place = half * BYTES / 2; /* where this warp's half begins */
-        const char *x = xs + stage * STAGE + warp / 2 % 2 * 16 * PITCH + place;
-        const char *y = ws + stage * STAGE + warp % 2 * 16 * PITCH + place;
-#pragma unroll
-        for (int k = 0; k < BYTES / 2; k += 64) {
-            uint32_t left[4], both[4];
-            load_a(left, (const __half *)(x + k), PITCH / 2);
-            load_b_pair(both, (const __half *)(y + k), PITCH / 2);
-            mma_codes(sum[0], left, both);
-            mma_codes(sum[1], left, both + 2);
-            load_a(left, (const __half *)(x + k + 32), PITCH / 2);
-            load_b_pair(both, (const __half *)(y + k + 32), PITCH / 2);
-            mma_codes(other[0], left, both);
-            mma_codes(other[1], left, both + 2);
+        if (ahead < steps) {
+            weights.copy(ws + ahead % STAGES * STAGE, ahead, cols);
+            inputs.copy(xs + ahead % STAGES * STAGE, ahead, cols);
         }
-    }
-    wait_for_all(); /* the last stages were zeros, but what follows uses their memory */
-    float more[2][4] = {};
-    const size_t last = (row + TILE < a.n_rows ? row + TILE : a.n_rows) - 1;
-    for (int q = sequence_of(a.quantized, row), end = sequence_of(a.quantized, last); q <= end; q++)
-        if (a.quantized.n_outliers[q] > 0)
-            add_sequence(a, w, q, row, col, (__half *)room, sum, more);
-    const bool some =
-        own_row < a.n_rows && a.quantized.n_outliers[sequence_of(a.quantized, own_row)] > 0;
-    exchange(room, half, warp % WARPS * WARP + lane, sum, other, more);
-#pragma unroll
-    for (int j = 0; j < 2; j++)
+        end_stage();
+        uint32_t left[2][4], right[2][4];
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            const size_t c = own_col + (size_t)(j * 8 + i);
-            if (own_row >= a.n_rows || c >= w.rows) continue;
-            /* Not an index that is known only when it runs: the sums stay in registers. */
-            const int32_t product = half ? sum[j][2 + i] : sum[j][i];
-            float y = biased(e, true, in[j][i], (float)product * absmax * scales[j][i]);
-            if (some) y = round_if(e.half, y + (half ? more[j][2 + i] : more[j][i]));
-            e.out[own_row * e.out_stride + c] = finished(e, in[j][i], y);
+            const int at = stage + i * 16 * PITCH + warp * 32;
+            load_a(left[i], (const __half *)(xs + at), PITCH / 2);
+            load_b_pair(right[i], (const __half *)(ws + at), PITCH / 2);
         }
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+#pragma unroll
+            for (int j = 0; j < 4; j++) mma_codes(sum[i][j], left[i], right[j / 2] + j % 2 * 2);
+    }
+    __syncthreads();
+    keep_sums((int32_t *)room + warp * TILE * SUM_PITCH, sum);
+    const bool outliers = sum_outliers(a, part, row, col, room + SUMS);
+    __syncthreads();
+    if (!own) return;
+    const bool some = outliers && a.quantized.n_outliers[sequence_of(a.quantized, own_row)] > 0;
+    const outlier_sums &more = *(const outlier_sums *)(room + SUMS);
+    const int r = (int)(own_row - row), c = (int)(own_col - col);
+    int32_t product[EACH] = {};
+#pragma unroll
+    for (int k = 0; k < WARPS; k++) {
+        const int4 v = *(const int4 *)((const int32_t *)room + (k * TILE + r) * SUM_PITCH + c);
+        product[0] += v.x;
+        product[1] += v.y;
+        product[2] += v.z;
+        product[3] += v.w;
+    }
+    float out[EACH];
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+        const int at = r * more.PITCH + c + i;
+        if (some) product[i] -= more.taken[at];
+        float y = biased(e, true, in[i], (float)product[i] * absmax * scales[i]);
+        if (some) y = round_if(e.half, y + more.more[at]);
+        out[i] = finished(e, in[i], y);
+    }
+    float *to = e.out + own_row * e.out_stride + own_col;
+    if ((uintptr_t)to % sizeof(float4) == 0) {
+        *(float4 *)to = make_float4(out[0], out[1], out[2], out[3]);
+    } else {
+#pragma unroll
+        for (int i = 0; i < EACH; i++) to[i] = out[i];
+    }
 }
 
 cudaError_t bg_cuda_product_tile(const cuda_tile_args *a, const cuda_launch *l)

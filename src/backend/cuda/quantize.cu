@@ -3,7 +3,8 @@
 
 /* Rows of up to FOURS * QUANTIZE_THREADS fours of values. */
 template <int FOURS>
-static __global__ void __launch_bounds__(QUANTIZE_THREADS) quantize_fours(cuda_quantize_args a)
+static __global__ void __launch_bounds__(QUANTIZE_THREADS)
+    quantize_fours(const __grid_constant__ cuda_quantize_args a)
 {
     wait_for_earlier();
     let_next_start();
@@ -18,7 +19,8 @@ static __global__ void __launch_bounds__(QUANTIZE_THREADS) quantize_fours(cuda_q
 }
 
 /* Rows of any length. */
-static __global__ void __launch_bounds__(QUANTIZE_THREADS) quantize_any(cuda_quantize_args a)
+static __global__ void __launch_bounds__(QUANTIZE_THREADS)
+    quantize_any(const __grid_constant__ cuda_quantize_args a)
 {
     wait_for_earlier();
     let_next_start();

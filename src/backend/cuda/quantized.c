@@ -76,9 +76,11 @@ bg_status cuda_outliers_room(cuda_backend *cuda, const bg_linear *l, cuda_quanti
     /* All columns of one sequence; where infinities alone are outliers, hardly any. */
     q->room = isfinite(w->threshold) ? rounded((w->cols + n - 1) / n, CHUNK) : CHUNK;
     const size_t in_bytes = rounded(l->n_rows * q->room * 2, 256);
-    BG_TRY(cuda_reserve(cuda, &cuda->outliers, in_bytes + n * w->rows * q->room * 2, err));
+    const size_t weight_bytes = n * w->rows * q->room * 2;
+    const bool second = l->multiplier;
+    BG_TRY(cuda_reserve(cuda, &cuda->outliers, in_bytes + (1 + second) * weight_bytes, err));
     q->outlier_in = cuda->outliers.data;
-    q->outlier_weights = (char *)cuda->outliers.data + in_bytes;
+    q->outlier_weights = (char *)cuda->outliers.data + in_bytes + second * weight_bytes;
     return BG_OK;
 }
 
@@ -133,7 +135,7 @@ static cuda_norm_args *last_norm(cuda_backend *cuda, const cuda_quantize_args *w
     return same && bg_cuda_norm_quantizes(norm->cols) ? norm : NULL;
 }
 
-void cuda_quantize_input(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q)
+static void quantize(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q, bool clear)
 {
     cuda_quantize_args a;
     memset(&a, 0, sizeof a); /* also what lies between fields: nodes are compared as bytes */
@@ -142,7 +144,7 @@ void cuda_quantize_input(cuda_backend *cuda, const bg_linear *l, const cuda_quan
     a.cols = l->in->cols;
     a.threshold = cuda_matrix_of(l->weight)->threshold;
     a.reciprocals = cuda_reciprocals(cuda);
-    a.clear = l->n_rows <= CUDA_FEW_ROWS;
+    a.clear = clear;
     memcpy(&a.out, q, sizeof a.out);
     /* What a layer gathers is its own. */
     a.out.outlier_in = a.out.outlier_weights = NULL;
@@ -152,15 +154,26 @@ void cuda_quantize_input(cuda_backend *cuda, const bg_linear *l, const cuda_quan
     memcpy(norm ? &norm->quantize : &cuda_push(cuda, NODE_QUANTIZE)->args.quantize, &a, sizeof a);
 }
 
+void cuda_quantize_input(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q)
+{
+    quantize(cuda, l, q, true);
+}
+
+void cuda_quantize_product(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q)
+{
+    quantize(cuda, l, q, false);
+}
+
 /* Whether the input's outlier columns, as it was quantized last, have been gathered. */
 static bool gathered_already(const cuda_backend *cuda, const cuda_gather_args *wanted)
 {
     for (size_t i = cuda->n_nodes; i > 0 && cuda->n_nodes - i < LOOK_BACK; i--) {
         const cuda_node *n = &cuda->nodes[i - 1];
+        const cuda_quantized *q = &n->args.gather.quantized, *own = &wanted->quantized;
         if (n->kind == NODE_GATHER)
-            return n->args.gather.in == wanted->in &&
-                   memcmp(&n->args.gather.quantized, &wanted->quantized,
-                          sizeof wanted->quantized) == 0;
+            return n->args.gather.in == wanted->in && q->codes == own->codes &&
+                   q->starts == own->starts && q->outlier_in == own->outlier_in &&
+                   q->room == own->room;
         if (n->kind == NODE_QUANTIZE ||
             (n->kind == NODE_NORM_MANY && n->args.norm.quantize.out.codes))
             return false;
