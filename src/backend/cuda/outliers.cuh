@@ -74,14 +74,14 @@ static __device__ __forceinline__ void load_chunk(uint4 values[2][T::LOADS], int
 #pragma unroll
     for (int i = 0; i < T::LOADS; i++) {
         const int at = (int)threadIdx.x + i * T::THREADS, c = k + at % T::EIGHTS * 8;
-        values[0][i] = left(at / T::EIGHTS, c);
-        values[1][i] = right(at / T::EIGHTS, c);
+        values[0][i] = left(i, at / T::EIGHTS, c);
+        values[1][i] = right(i, at / T::EIGHTS, c);
     }
 }
 
 /* Goes over n columns: `body` is called for each chunk of them with both factors in `room`, x
  * first, as long as SIZE each. `left` and `right` load eight numbers of a row of the tile, a chunk
- * ahead; `keep` stores what else they have loaded. */
+ * ahead, for one of the thread's places; `keep` stores what else they have loaded. */
 template <typename T, typename Left, typename Right, typename Keep, typename Body>
 static __device__ __forceinline__ void each_outlier_chunk(int n, __half *room, Left left,
                                                           Right right, Keep keep, Body body)

@@ -99,13 +99,13 @@ static __device__ __forceinline__ void add_sequence(const cuda_finish_args &a, f
     const uint4 zeros = make_uint4(0, 0, 0, 0);
     each_outlier_chunk<T>(
         o.n, room,
-        [&](int i, int k) {
+        [&](int, int i, int k) {
             const size_t m = row + (size_t)i;
             if (m < rows.begin || m >= rows.end) return zeros;
             if (direct) return outlier_inputs(a.in + m * cols, o, k);
             return *(const uint4 *)((const __half *)q.outlier_in + m * q.room + (size_t)k);
         },
-        [&](int i, int k) {
+        [&](int, int i, int k) {
             const size_t c = col + (size_t)i;
             if (c >= f.w->rows) return zeros;
             if (direct)
