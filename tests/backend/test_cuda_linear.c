@@ -431,6 +431,8 @@ static void test_sequences(void)
 {
     static const sequence_case cases[] = {
         /* The library's product, and our own where a sequence is alone. */
+        {{470, 90, 100, 300, 165}, 5, 320, {192, 1040}, .exact = true},
+        /* Our own alone, of either size of tiles. */
         {{70, 90, 100, 300, 65}, 5, 320, {192, 1040}, .exact = true},
         {{300, 90, 130, 77}, 4, 1024, {512, 208}, .exact = true},
         {{300, 90, 130, 77}, 4, 1024, {512, 208}, .normed = true, .exact = true},

@@ -7,7 +7,6 @@
 #include "core/checked.h"
 
 #include <string.h>
-#include <stdlib.h>
 
 enum {
     WEIGHT_BYTES = 64 << 20,  /* of a panel of decoded weights */
@@ -193,7 +192,7 @@ static void multiply_gated(cuda_backend *cuda, const bg_linear *l, cuda_product_
     const size_t rows = p->w.rows;
     /* Both products of a panel stay in the GPU's cache. */
     const size_t half = p->panel / 2 / PANEL_ROWS * PANEL_ROWS;
-    const size_t panel = getenv("BG_WHOLE") ? p->panel : p->panel < rows ? bg_max_size(half, PANEL_ROWS) : rows;
+    const size_t panel = p->panel < rows ? bg_max_size(half, PANEL_ROWS) : rows;
     cuda->n_nodes = up.begin;
     cuda_gather_outliers(cuda, l, &p->quantized);
     for (size_t first = 0; first < rows; first += panel) {

@@ -1,7 +1,7 @@
 /* Around the library's int8 product of many rows: the outlier columns, gathered before it, and its
  * end, which is what LLM.int8() does to the sums of codes, and the outlier columns multiplied in 16
  * bits. */
-#include "backend/cuda/finish_codes.cuh"
+#include "backend/cuda/epilogue.cuh"
 #include "backend/cuda/outliers.cuh"
 
 enum {
@@ -31,53 +31,43 @@ static __device__ __forceinline__ void gather_input(const cuda_gather_args &a, s
     const cuda_quantized &q = a.quantized;
     const size_t cols = a.w.cols;
     const outlier_columns o = columns_of(q, sequence_of(q, row), cols);
-    const int lane = (int)threadIdx.x % WARP;
-    const bool gathers = (size_t)o.n <= q.room;
+    for (int i = (int)threadIdx.x; i < o.n; i += GATHER_THREADS)
+        q.codes[row * cols + (size_t)o.list[i]] = 0;
+    if ((size_t)o.n > q.room) return;
     __half *to = (__half *)q.outlier_in + row * q.room;
-#pragma unroll 4
-    for (int i = lane; i < gathered(o.n); i += WARP) {
-        float x = 0;
-        if (i < o.n) {
-            const size_t at = row * cols + (size_t)o.list[i];
-            q.codes[at] = 0;
-            x = a.in[at];
-        }
-        if (gathers) to[i] = __float2half_rn(x);
+    for (int i = (int)threadIdx.x; i < gathered(o.n); i += GATHER_THREADS)
+        to[i] = __float2half_rn(i < o.n ? a.in[row * cols + (size_t)o.list[i]] : 0);
+}
+
+static __device__ __forceinline__ void gather_weights(const cuda_gather_args &a, size_t row)
+{
+    const cuda_quantized &q = a.quantized;
+    const int8_t *codes = (const int8_t *)a.w.codes + row * a.w.cols;
+    const float scale = a.w.scales[row];
+    for (int s = 0; s < q.n_sequences; s++) {
+        const outlier_columns o = columns_of(q, s, a.w.cols);
+        if ((size_t)o.n > q.room) continue;
+        uint4 *to = (uint4 *)((__half *)q.outlier_weights + ((size_t)s * a.w.rows + row) * q.room);
+        for (int i = (int)threadIdx.x; i < gathered(o.n) / 8; i += GATHER_THREADS)
+            to[i] = outlier_weights(outlier_codes(codes, o, i * 8), scale);
     }
 }
 
-static __device__ __forceinline__ void gather_weights(const cuda_gather_args &a, int sequence,
-                                                      size_t row)
-{
-    const cuda_quantized &q = a.quantized;
-    const outlier_columns o = columns_of(q, sequence, a.w.cols);
-    if ((size_t)o.n > q.room) return;
-    const int8_t *codes = (const int8_t *)a.w.codes + row * a.w.cols;
-    const float scale = a.w.scales[row];
-    uint4 *to =
-        (uint4 *)((__half *)q.outlier_weights + ((size_t)sequence * a.w.rows + row) * q.room);
-    for (int i = (int)threadIdx.x % WARP; i < gathered(o.n) / 8; i += WARP)
-        to[i] = outlier_weights(outlier_codes(codes, o, i * 8), scale);
-}
-
-/* A row of the input, or of the weights for a sequence, by each warp in turn. */
+/* Rows of the input, then of the weights, in turn. */
 static __global__ void __launch_bounds__(GATHER_THREADS) gather_outliers(cuda_gather_args a)
 {
     wait_for_earlier();
     let_next_start();
-    const int n_sequences = a.quantized.n_sequences;
     int some = 0;
-    for (int s = (int)threadIdx.x; s < n_sequences; s += GATHER_THREADS)
+    for (int s = (int)threadIdx.x; s < a.quantized.n_sequences; s += GATHER_THREADS)
         some |= a.quantized.n_outliers[s];
     if (!__syncthreads_or(some)) return;
-    const size_t inputs = a.input ? a.n_rows : 0, warps = GATHER_THREADS / WARP;
-    const size_t end = inputs + a.w.rows * (size_t)n_sequences;
-    for (size_t i = blockIdx.x * warps + threadIdx.x / WARP; i < end; i += gridDim.x * warps) {
-        if (i < inputs)
-            gather_input(a, i);
+    const size_t inputs = a.input ? a.n_rows : 0;
+    for (size_t r = blockIdx.x; r < inputs + a.w.rows; r += gridDim.x) {
+        if (r < inputs)
+            gather_input(a, r);
         else
-            gather_weights(a, (int)((i - inputs) % (size_t)n_sequences),
-                           (i - inputs) / (size_t)n_sequences);
+            gather_weights(a, r - inputs);
     }
 }
 
@@ -179,90 +169,137 @@ static __device__ __noinline__ void sum_tile(const cuda_finish_args &a, factor f
     __syncthreads();
 }
 
-/* Four results side by side, and what they are made of. GATED: another layer's multiply them. */
-template <bool GATED> struct four_results {
-    int4 product, other;
-    float4 scales, other_scales, bias, other_bias;
-    float absmax;
-    four_operands operands;
+template <int WIDTH> struct vector;
+template <> struct vector<1> {
+    typedef float floats;
+    typedef int32_t ints;
+};
+template <> struct vector<4> {
+    typedef float4 floats;
+    typedef int4 ints;
+};
 
-    __device__ __forceinline__ void load(const cuda_finish_args &a, size_t m, size_t col,
-                                         bool aligned)
+/* WIDTH results side by side, and what they are made of. GATED: another layer's multiply them. */
+template <int WIDTH, bool GATED> struct results {
+    typedef typename vector<WIDTH>::floats floats;
+    typedef typename vector<WIDTH>::ints ints;
+    ints product, other;
+    floats scale, other_scale, bias, other_bias, multiplier, addend, residual;
+    float absmax;
+
+    static __device__ __forceinline__ int32_t &part(ints &v, int i) { return ((int32_t *)&v)[i]; }
+    static __device__ __forceinline__ float &part(floats &v, int i) { return ((float *)&v)[i]; }
+
+    __device__ __forceinline__ void load(const cuda_finish_args &a, size_t m, size_t col)
     {
         const cuda_epilogue &e = a.epilogue;
         const size_t at = m * a.n + (col - a.first);
-        product = *(const int4 *)((const int32_t *)a.product + at);
-        scales = load_four(a.w.scales + col, in_line(a.w));
+        product = *(const ints *)((const int32_t *)a.product + at);
+        scale = *(const floats *)(a.w.scales + col);
         absmax = a.quantized.absmax[m];
-        if (e.bias) bias = load_four(e.bias + col, aligned);
+        if (e.bias) bias = *(const floats *)(e.bias + col);
         if (GATED) {
-            other = *(const int4 *)((const int32_t *)a.other.product + at);
-            other_scales = load_four(a.other.w.scales + col, in_line(a.other.w));
-            if (a.other.bias) other_bias = load_four(a.other.bias + col, false);
+            other = *(const ints *)((const int32_t *)a.other.product + at);
+            other_scale = *(const floats *)(a.other.w.scales + col);
+            if (a.other.bias) other_bias = *(const floats *)(a.other.bias + col);
+        } else if (e.multiplier) {
+            multiplier = *(const floats *)(e.multiplier + m * e.multiplier_stride + col);
         }
-        operands.load(e, m, col, aligned, GATED);
+        if (e.addend) addend = *(const floats *)(e.addend + m * e.addend_stride + col);
+        if (e.residual) residual = *(const floats *)(e.residual + m * e.residual_stride + col);
+    }
+
+    /* A sum of codes, and of outliers, as the layer's result before its activation. */
+    static __device__ __forceinline__ float dequantize(bool half, int32_t sum, float absmax,
+                                                       float scale, bool biased, float bias,
+                                                       bool some, float outliers)
+    {
+        float y = (float)sum * absmax * scale;
+        y = round_if(half, biased ? __fmaf_rn(y, INT8_SCALE, bias) : y * INT8_SCALE);
+        return some ? round_if(half, y + outliers) : y;
     }
 
     /* Sums over outliers, if there are some. */
     __device__ __forceinline__ void finish(const cuda_finish_args &a, size_t m, size_t col,
-                                           bool aligned, bool some, const float *outliers,
+                                           bool some, const float *outliers,
                                            const float *other_outliers)
     {
         const cuda_epilogue &e = a.epilogue;
-        if (GATED) {
-            operands.multiplier =
-                dequantize_four(e.half, other, absmax, other_scales, a.other.bias, other_bias);
-            if (some)
-                operands.multiplier =
-                    add_four(e.half, operands.multiplier, *(const float4 *)other_outliers);
+        floats out;
+#pragma unroll
+        for (int i = 0; i < WIDTH; i++) {
+            epilogue_inputs in = {};
+            if (GATED)
+                in.multiplier =
+                    dequantize(e.half, part(other, i), absmax, part(other_scale, i), a.other.bias,
+                               part(other_bias, i), some, some ? other_outliers[i] : 0);
+            else
+                in.multiplier = part(multiplier, i);
+            in.addend = part(addend, i);
+            in.residual = part(residual, i);
+            const float y = dequantize(e.half, part(product, i), absmax, part(scale, i), e.bias,
+                                       part(bias, i), some, some ? outliers[i] : 0);
+            part(out, i) = finished(e, in, y);
         }
-        float4 y = dequantize_four(e.half, product, absmax, scales, e.bias, bias);
-        if (some) y = add_four(e.half, y, *(const float4 *)outliers);
-        store_four(e.out + m * e.out_stride + col, aligned, operands.finish(e, y));
+        *(floats *)(e.out + m * e.out_stride + col) = out;
     }
 };
 
-template <bool GATED>
+template <int WIDTH, bool GATED>
 static __global__ void __launch_bounds__(THREADS, BLOCKS)
     finish_int8(const __grid_constant__ cuda_finish_args a)
 {
-    constexpr int FOURS = TILE / 4, EACH = TILE * FOURS / THREADS, TOGETHER = 2;
+    constexpr int EACH = TILE * TILE / WIDTH / THREADS, ACROSS = TILE / WIDTH, TOGETHER = 2;
     __shared__ __align__(16) __half room[2 * tile_of_outliers::SIZE];
-    __shared__ __align__(16) float other_sums[GATED ? TILE * SUM_PITCH : 4];
+    __shared__ float other_sums[GATED ? TILE * SUM_PITCH : 1];
     float *sums = (float *)room;
     static_assert(sizeof room >= TILE * SUM_PITCH * sizeof *sums, "sums lie where factors were");
     wait_for_earlier();
     let_next_start();
     const size_t row = blockIdx.y * (size_t)TILE, col = a.first + blockIdx.x * (size_t)TILE;
-    const bool some = tile_has_outliers(a, row), aligned = in_line(a.epilogue);
+    const bool some = tile_has_outliers(a, row);
     if (some && GATED)
         sum_tile(a, {&a.other.w, a.other.outlier_weights}, row, col, room, other_sums);
     if (some) sum_tile(a, {&a.w, a.quantized.outlier_weights}, row, col, room, sums);
-#pragma unroll 1
     for (int i = 0; i < EACH; i += TOGETHER) {
-        four_results<GATED> r[TOGETHER];
+        results<WIDTH, GATED> r[TOGETHER];
 #pragma unroll
         for (int k = 0; k < TOGETHER; k++) {
             const int at = (i + k) * THREADS + (int)threadIdx.x;
-            const size_t m = row + at / FOURS, c = col + at % FOURS * 4;
-            if (m < a.n_rows && c < a.first + a.n) r[k].load(a, m, c, aligned);
+            const size_t m = row + at / ACROSS, c = col + at % ACROSS * WIDTH;
+            if (m < a.n_rows && c < a.first + a.n) r[k].load(a, m, c);
         }
 #pragma unroll
         for (int k = 0; k < TOGETHER; k++) {
             const int at = (i + k) * THREADS + (int)threadIdx.x;
-            const int own_row = at / FOURS, own_col = at % FOURS * 4;
+            const int own_row = at / ACROSS, own_col = at % ACROSS * WIDTH;
             const size_t m = row + own_row, c = col + own_col;
             const int place = own_row * SUM_PITCH + own_col;
             if (m < a.n_rows && c < a.first + a.n)
-                r[k].finish(a, m, c, aligned, some, sums + place,
-                            GATED ? other_sums + place : sums);
+                r[k].finish(a, m, c, some, sums + place, GATED ? other_sums + place : sums);
         }
     }
 }
 
+static bool fours(const float *p, size_t stride)
+{
+    return (uintptr_t)p % sizeof(float4) == 0 && stride % 4 == 0;
+}
+
 cudaError_t bg_cuda_finish_int8(const cuda_finish_args *a, const cuda_launch *l)
 {
+    const cuda_epilogue *e = &a->epilogue;
     const dim3 grid(blocks_for(a->n, TILE), blocks_for(a->n_rows, TILE));
-    return launch(a->other.product ? finish_int8<true> : finish_int8<false>, grid, THREADS, 0, *a,
-                  l);
+    const bool gated = a->other.product;
+    const bool wide = a->n % 4 == 0 && a->first % 4 == 0 && fours(a->w.scales, 0) &&
+                      fours(e->bias, 0) && fours(e->out, e->out_stride) &&
+                      fours(a->other.w.scales, 0) && fours(a->other.bias, 0) &&
+                      fours(e->multiplier, e->multiplier_stride) &&
+                      fours(e->addend, e->addend_stride) && fours(e->residual, e->residual_stride);
+    void (*kernel)(cuda_finish_args);
+    if (gated)
+        kernel = wide ? finish_int8<4, true> : finish_int8<1, true>;
+    else
+        kernel = wide ? finish_int8<4, false> : finish_int8<1, false>;
+    return launch(kernel, grid, THREADS, 0, *a, l);
 }

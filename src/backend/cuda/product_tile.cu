@@ -3,10 +3,8 @@
  * and the epilogue at once. Tiles of 32 x 32 results as long as all of them run at once, so that
  * all of the GPU has some; else of 64 x 64, which read less. Weights are asked for before the input
  * is there. */
-#include "backend/cuda/finish_codes.cuh"
+#include "backend/cuda/epilogue.cuh"
 #include "backend/cuda/outliers.cuh"
-#include <math.h>
-#include <stdlib.h>
 
 enum {
     STAGES = 4,
@@ -240,6 +238,49 @@ static __device__ __forceinline__ void keep_sums(int32_t *to, const int32_t sum[
         }
 }
 
+/* Four results side by side, and what they are made of. */
+struct four_results {
+    bool there;
+    size_t row, col;
+    float absmax, scales[FOUR];
+    epilogue_inputs in[FOUR];
+
+    __device__ __forceinline__ void load(const cuda_tile_args &a, int part, size_t m, size_t c)
+    {
+        const cuda_matrix &w = a.w[part];
+        row = m;
+        col = c;
+        there = row < a.n_rows && col < w.rows;
+        if (!there) return;
+        absmax = a.quantized.absmax[row];
+#pragma unroll
+        for (int i = 0; i < FOUR; i++) {
+            in[i] = load_inputs(a.epilogue[part], row, col + (size_t)i);
+            scales[i] = w.scales[col + (size_t)i];
+        }
+    }
+
+    /* more: of outliers, if there are some. */
+    __device__ __forceinline__ void finish(const cuda_epilogue &e, const int32_t sums[FOUR],
+                                           bool some, const float *more) const
+    {
+        float out[FOUR];
+#pragma unroll
+        for (int i = 0; i < FOUR; i++) {
+            float y = biased(e, true, in[i], (float)sums[i] * absmax * scales[i]);
+            if (some) y = round_if(e.half, y + more[i]);
+            out[i] = finished(e, in[i], y);
+        }
+        float *to = e.out + row * e.out_stride + col;
+        if ((uintptr_t)to % sizeof(float4) == 0) {
+            *(float4 *)to = make_float4(out[0], out[1], out[2], out[3]);
+        } else {
+#pragma unroll
+            for (int i = 0; i < FOUR; i++) to[i] = out[i];
+        }
+    }
+};
+
 template <typename S>
 static __global__ void __launch_bounds__(THREADS, BLOCKS)
     product_tile(const __grid_constant__ cuda_tile_args a)
@@ -302,31 +343,25 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
     __syncthreads();
     const bool outliers = tile_has_outliers(a, row, S::TILE);
     if (outliers) sum_outliers<S>(a, part, row, col, room);
-    const bool aligned = in_line(e);
 #pragma unroll 1
     for (int g = 0; g < S::GROUPS; g++) {
         const int at = ((int)threadIdx.x + g * THREADS) * FOUR, r = at / S::TILE, c = at % S::TILE;
-        const size_t m = row + (size_t)r, n = col + (size_t)c;
-        if (m >= a.n_rows || n >= w.rows) continue;
-        four_operands operands;
-        float4 bias;
-        operands.load(e, m, n, aligned, false);
-        if (e.bias) bias = load_four(e.bias + n, aligned);
-        const float4 scales = load_four(w.scales + n, in_line(w));
-        int4 product = make_int4(0, 0, 0, 0);
+        four_results own;
+        own.load(a, part, row + (size_t)r, col + (size_t)c);
+        if (!own.there) continue;
+        int32_t product[FOUR] = {};
 #pragma unroll
         for (int k = 0; k < S::SLICES; k++) {
             if (k > 0 && outliers) break;
             const int32_t *sums = (const int32_t *)room + k * S::SUM;
             const int4 v = *(const int4 *)(sums + r * S::SUM_PITCH + c);
-            product = make_int4(product.x + v.x, product.y + v.y, product.z + v.z, product.w + v.w);
+            product[0] += v.x;
+            product[1] += v.y;
+            product[2] += v.z;
+            product[3] += v.w;
         }
-        float4 y = dequantize_four(e.half, product, a.quantized.absmax[m], scales, e.bias, bias);
-        if (outliers && a.quantized.n_outliers[sequence_of(a.quantized, m)] > 0)
-            y = add_four(
-                e.half, y,
-                *(const float4 *)((const float *)(room + S::MORE) + r * S::MORE_PITCH + c));
-        store_four(e.out + m * e.out_stride + n, aligned, operands.finish(e, y));
+        const bool some = outliers && a.quantized.n_outliers[sequence_of(a.quantized, own.row)] > 0;
+        own.finish(e, product, some, (const float *)(room + S::MORE) + r * S::MORE_PITCH + c);
     }
 }
 
@@ -343,17 +378,14 @@ cudaError_t bg_cuda_product_tile(const cuda_tile_args *a, const cuda_launch *l)
     size_t tiles = 0;
     for (int i = 0; i < a->n_parts; i++) tiles += blocks_for(a->w[i].rows, CORNER);
     tiles *= blocks_for(a->n_rows, CORNER);
-    const char *s = getenv("BG_T64");
-    size_t most = s ? (size_t)atoi(s) : (size_t)BLOCKS * (size_t)l->multiprocessors;
+    const size_t most = (size_t)BLOCKS * (size_t)l->multiprocessors;
     return tiles <= most ? launch_tiles<tile_shape<32>>(a, l) : launch_tiles<tile_shape<64>>(a, l);
 }
 
 bool bg_cuda_product_tiles(const cuda_matrix *w, size_t n_rows, const cuda_launch *l)
 {
     const double operations = (double)n_rows * (double)w->rows * (double)w->cols;
-    const char *s = getenv("BG_TOPS"), *r = getenv("BG_TROWS");
-    return w->threshold > 0 && l->tensor_cores &&
-           n_rows <= (r ? (size_t)atoi(r) : (size_t)MOST_ROWS) &&
-           operations <= (s ? ldexp(1, atoi(s)) : MOST_OPERATIONS) && w->cols % 16 == 0 &&
+    return w->threshold > 0 && l->tensor_cores && n_rows <= MOST_ROWS &&
+           operations <= MOST_OPERATIONS && w->cols % 16 == 0 &&
            (size_t)tile_shape<64>::PIPELINE <= (size_t)l->max_shared;
 }

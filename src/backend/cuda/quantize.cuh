@@ -111,23 +111,13 @@ static __device__ __forceinline__ void finish_row(const cuda_quantize_args &a, s
     const row_range rows = rows_of(a.out, sequence, a.n_rows);
     __syncthreads();
     if (threadIdx.x == 0) {
-        /* What the block has written is seen by the one that comes last. */
+        __threadfence();
         const unsigned long long own = 1 + ((unsigned long long)marked << 32);
-        unsigned long long before;
-#if __CUDA_ARCH__ >= 700
-        asm volatile("atom.acq_rel.gpu.global.add.u64 %0, [%1], %2;"
-                     : "=l"(before)
-                     : "l"(__cvta_generic_to_global(a.out.arrived + sequence)), "l"(own)
-                     : "memory");
-#else
-        __threadfence();
-        before = atomicAdd(a.out.arrived + sequence, own);
-        __threadfence();
-#endif
-        count = own + before;
+        count = own + atomicAdd(a.out.arrived + sequence, own);
     }
     __syncthreads();
     if ((uint32_t)count != rows.end - rows.begin) return;
+    __threadfence();
     if (threadIdx.x == 0) a.out.arrived[sequence] = 0;
     list_outliers(a, sequence, rows, count >> 32 != 0);
 }
