@@ -117,6 +117,10 @@ typedef struct {
     const bg_weight *bias;   /* (1, out), or NULL */
     const bg_act *in;        /* (rows, in) */
     size_t n_rows;
+    /* LLM.int8(): the outlier columns of each sequence's rows are found by themselves, as if it was
+     * run alone. The rows of all are n_rows. None: those of all rows together. */
+    const bg_sequence *sequences;
+    size_t n_sequences;
     bg_activation activation; /* applied after the bias */
     const bg_act *multiplier; /* (rows, out) multiplies that, or NULL; may be `out` */
     const bg_act *addend;     /* (rows, out) is added to that, or NULL; not `out` */

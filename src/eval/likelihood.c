@@ -262,7 +262,10 @@ static bg_status scorer_init(scorer *s, const bg_model *model, size_t longest, s
     if (!s->ids || !s->sequences) status = bg_fail_memory(err, max_rows * 16, "a batch");
     if (status == BG_OK)
         status = bg_run_create(model, max_rows, slots, longest, MOST_SELECTED, &s->run, err);
-    if (status != BG_OK) scorer_free(s);
+    if (status == BG_OK)
+        bg_run_separate(s->run);
+    else
+        scorer_free(s);
     return status;
 }
 
@@ -278,7 +281,8 @@ bg_status bg_likelihood_run(const bg_model *model, bg_request_group *groups, siz
     if (!units) return bg_fail_memory(err, total * sizeof *units, stage);
     for (size_t i = 0; i < n; i++) n_units += split_group(&groups[i], apart, units + n_units);
     qsort(units, n_units, sizeof *units, by_length);
-    const size_t batch = apart ? 1 : bg_min_size(options->batch, n_units);
+    const size_t batch =
+        bg_model_separates(model) ? bg_max_size(bg_min_size(options->batch, n_units), 1) : 1;
     scorer *s = bg_alloc(sizeof *s); /* too large for the stack of a small thread */
     bg_status status = s ? scorer_init(s, model, units[0].longest, batch, options->greedy, err)
                          : bg_fail_memory(err, sizeof *s, stage);

@@ -26,9 +26,9 @@ typedef struct {
 
 typedef struct {
     /* Groups side by side. What the requests of a group have in common is then run once. 0: each
-     * distinct input is run by itself from its first token, which is how LLM.int8() with outlier
-     * columns is always run, since the other rows of a batch decide which they are. The figures
-     * differ by rounding alone: sums of floats may be taken in another order. */
+     * distinct input is run by itself from its first token. At LLM.int8() with outlier columns each
+     * is run from its first token in any case, since all rows of a text decide which they are. The
+     * figures differ by rounding alone: sums of floats may be taken in another order. */
     size_t batch;
     bool greedy; /* fill that in, too */
 } bg_likelihood_options;

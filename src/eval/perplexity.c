@@ -44,13 +44,12 @@ static void scorer_free(scorer *s)
     bg_free(s->nll);
 }
 
-/* As many windows at once as keep the device busy; where the rows of a batch decide together what
- * an outlier is, one. */
+/* As many windows at once as keep the device busy, each as if it was alone. */
 static bg_status scorer_init(scorer *s, const bg_model *model, size_t max_length,
                              bg_perplexity *out, bg_error *err)
 {
     const size_t rows = model->backend->ops->rows_at_once(model->backend);
-    const bool alone = bg_format_has_outliers(model->precision);
+    const bool alone = !bg_model_separates(model);
     *s = (scorer){.out = out, .err = err};
     s->max_windows = alone ? 1 : bg_max_size(rows / max_length, 1);
     s->max_rows = s->max_windows * max_length;
@@ -65,7 +64,10 @@ static bg_status scorer_init(scorer *s, const bg_model *model, size_t max_length
     if (status == BG_OK)
         status = bg_run_create(model, s->max_rows, s->max_windows, max_length, s->max_rows, &s->run,
                                err);
-    if (status != BG_OK) scorer_free(s);
+    if (status == BG_OK)
+        bg_run_separate(s->run);
+    else
+        scorer_free(s);
     return status;
 }
 

@@ -27,6 +27,10 @@ static bg_status linear(const bg_pass *p, const bg_parameter *parameter, bg_line
     args.weight = parameter->weight;
     args.bias = parameter->bias;
     args.n_rows = p->n_rows;
+    if (p->run->apart) {
+        args.sequences = p->sequences;
+        args.n_sequences = p->n_sequences;
+    }
     return m->backend->ops->linear(m->backend, &args, p->err);
 }
 
@@ -296,7 +300,7 @@ bg_status bg_run_encode(bg_run *run, const int32_t *ids, const bg_sequence *sequ
         return bg_fail(err, BG_ERR_INTERNAL, "encode: %s has no encoder", c->architecture);
     BG_TRY(bg_run_forward(run->encoder, ids, sequences, n_sequences, err));
     const size_t key_value = (size_t)(c->num_key_value_heads * c->head_dim);
-    bg_pass p = {.run = run, .err = err};
+    bg_pass p = {.run = run, .sequences = sequences, .n_sequences = n_sequences, .err = err};
     for (size_t i = 0; i < n_sequences; i++) p.n_rows += sequences[i].rows;
     for (size_t layer = 0; layer < (size_t)c->num_hidden_layers; layer++) {
         const bg_parameter *parameters = m->layers[layer];
@@ -370,6 +374,7 @@ bg_status bg_run_look(bg_run *run, const float *pixels, size_t n, bg_error *err)
     if (!run->encoder)
         BG_TRY(bg_run_create(m->encoder, run->n_slots * patches, run->n_slots, patches, 1,
                              &run->encoder, err));
+    run->encoder->apart = run->apart;
     BG_TRY(look(run->encoder, pixels, n, err));
     run->n_features = n * patches;
     return BG_OK;

@@ -52,6 +52,7 @@ size_t bg_model_estimate(const bg_config *config, const bg_format *precision);
 typedef struct bg_run {
     const bg_model *model;
     size_t max_rows, n_slots;
+    bool apart;             /* bg_run_separate */
     struct bg_run *encoder; /* NULL where the model has none */
     bg_act *embedded;       /* tokens before PROJECT_IN, or an image's patches */
     bg_act *hidden, *normed, *qkv, *attended, *inner;
@@ -81,6 +82,14 @@ typedef struct bg_run {
 bg_status bg_run_create(const bg_model *model, size_t max_rows, size_t n_slots, size_t max_length,
                         size_t max_selected, bg_run **out, bg_error *err);
 void bg_run_free(bg_run *run);
+
+/* Sequences that are run together get what each of them gets alone: LLM.int8()'s outlier columns
+ * are then those of a sequence. Until this is called they are those of a batch, as transformers has
+ * them. */
+void bg_run_separate(bg_run *run);
+/* Whether that holds for all of a model's layers. Not at int8 where the selected rows are
+ * projected, since those do not say whose they are. */
+bool bg_model_separates(const bg_model *model);
 
 /* Encoder-decoders: runs source tokens through the encoder; what each sequence's slot holds in the
  * decoder then attends to them. Before bg_run_forward. */

@@ -140,6 +140,18 @@ void bg_run_free(bg_run *run)
     bg_free(run);
 }
 
+void bg_run_separate(bg_run *run)
+{
+    run->apart = true;
+    if (run->encoder) run->encoder->apart = true;
+}
+
+bool bg_model_separates(const bg_model *model)
+{
+    return !bg_format_has_outliers(model->precision) ||
+           !model->parameters[BG_ROLE_PROJECT_OUT].weight;
+}
+
 /* ---- the last states ------------------------------------------------------------------------- */
 
 bg_status bg_run_select(bg_run *run, const size_t *rows, size_t n, bg_error *err)

@@ -87,6 +87,47 @@ static void test_llm_int8(void)
     bg_checkpoint_close(file);
 }
 
+/* Sequences with outlier columns of their own, none of them in all: to the last bit what each gives
+ * alone, and not what they give as one batch. */
+static void test_sequences(void)
+{
+    enum { N = 12, COLS = 72, ROWS = 40 };
+    static const bg_sequence sequences[] = {
+        {.first_row = 0, .rows = 5}, {.first_row = 5, .rows = 1}, {.first_row = 6, .rows = 6}};
+    float w[ROWS * COLS], x[N * COLS];
+    for (size_t i = 0; i < ROWS * COLS; i++) w[i] = sinf((float)i);
+    for (size_t i = 0; i < N * COLS; i++) x[i] = 3 * cosf((float)i * 0.7f);
+    x[2 * COLS + 9] = 50;
+    x[4 * COLS + 70] = -20;
+    x[8 * COLS + 30] = x[11 * COLS + 9] = 7;
+    const bg_source source = {"w", BG_F32, w, ROWS, COLS, false};
+    bg_weight *weight;
+    OK(backend->ops->weight_create(backend, &source, BG_FORMAT_INT8, &weight, &err));
+    bg_act *in = act_of(x, N, COLS), *batch = act_of(NULL, N, ROWS), *out = act_of(NULL, N, ROWS);
+    bg_linear args = {.weight = weight, .in = in, .n_rows = N, .out = batch};
+    OK(backend->ops->linear(backend, &args, &err));
+    args.out = out;
+    args.sequences = sequences;
+    args.n_sequences = 3;
+    OK(backend->ops->linear(backend, &args, &err));
+    CHECK(memcmp(cpu_values(batch), cpu_values(out), N * ROWS * sizeof(float)) != 0, "as a batch");
+    for (size_t i = 0; i < 3; i++) {
+        const size_t first = sequences[i].first_row, n = sequences[i].rows;
+        bg_act *own = act_of(x + first * COLS, n, COLS), *alone = act_of(NULL, n, ROWS);
+        const bg_linear one = {.weight = weight, .in = own, .n_rows = n, .out = alone};
+        OK(backend->ops->linear(backend, &one, &err));
+        CHECK(memcmp(cpu_values(alone), cpu_values(out) + first * ROWS, n * ROWS * sizeof(float)) ==
+                  0,
+              "sequence %zu", i);
+        backend->ops->act_free(backend, own);
+        backend->ops->act_free(backend, alone);
+    }
+    backend->ops->act_free(backend, in);
+    backend->ops->act_free(backend, batch);
+    backend->ops->act_free(backend, out);
+    backend->ops->weight_free(backend, weight);
+}
+
 /* The same without outlier columns, as bitsandbytes has it at a threshold of 0: of its roundings to
  * binary16 only the result's is left. */
 static void test_int8_plain(void)
@@ -372,6 +413,7 @@ int main(void)
     if (!backend) return 1;
     printf("%s\n", backend->ops->isa(backend));
     RUN(test_llm_int8);
+    RUN(test_sequences);
     RUN(test_int8_plain);
     RUN(test_linear);
     RUN(test_attention_in_steps);

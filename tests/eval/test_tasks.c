@@ -150,7 +150,7 @@ static void test_t5(void)
 }
 
 /* The same questions of every kind of file, and the same figures whatever runs side by side: within
- * the rounding of sums of floats in another order. int8 is run request by request in any case. */
+ * the rounding of sums of floats in another order, at int8 those of the head alone. */
 static void check_batches(const bg_tokenizer *tokenizer, const char *precision, const char *name,
                           int64_t documents, double tolerance)
 {
@@ -186,7 +186,7 @@ static void test_batches(void)
     check_batches(tokenizer, "fp32", "hellaswag", 8, 1e-4);
     check_batches(tokenizer, "fp32", "lambada_openai", 12, 1e-4);
     check_batches(tokenizer, "nf4", "arc_easy", 8, 1e-4);
-    check_batches(tokenizer, "int8", "arc_easy", 4, 0);
+    check_batches(tokenizer, "int8", "arc_easy", 4, 2e-5);
     /* Activations in 16 bits, and their codes, may round the other way. */
     check_batches(tokenizer, "int8-plain", "arc_easy", 8, 1e-3);
     bg_tokenizer_close(tokenizer);

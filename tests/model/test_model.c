@@ -125,6 +125,44 @@ static void test_outliers(void)
     bg_checkpoint_close(file);
 }
 
+/* States of sequences that run together, to the last bit those of each alone. */
+static void test_separate(void)
+{
+    enum { N = 24, HIDDEN_MOST = 512 };
+    static const size_t lengths[] = {13, 1, 7, 3};
+    static float together[N * HIDDEN_MOST], alone[N * HIDDEN_MOST];
+    bg_checkpoint *file;
+    OK(bg_checkpoint_open_file("tests/fixtures/outliers/logits.safetensors", &file, &err));
+    int32_t ids[N];
+    memcpy(ids, find(file, "ids")->data, sizeof ids);
+    bg_checkpoint_close(file);
+    bg_model *model = load("tests/fixtures/outliers", "int8");
+    bg_run *run;
+    OK(bg_run_create(model, N, 4, N, N, &run, &err));
+    const size_t cols = run->hidden->cols;
+    bg_sequence sequences[4];
+    size_t row = 0;
+    for (size_t i = 0; i < 4; i++) {
+        sequences[i] =
+            (bg_sequence){.first_row = row, .rows = lengths[i], .slot = i, .keys = lengths[i]};
+        row += lengths[i];
+    }
+    CHECK(row == N && cols <= HIDDEN_MOST && bg_model_separates(model), "%zu rows", row);
+    bg_run_separate(run);
+    OK(bg_run_forward(run, ids, sequences, 4, &err));
+    OK(backend->ops->act_read(backend, run->hidden, N, together, &err));
+    for (size_t i = 0; i < 4; i++) {
+        bg_sequence s = sequences[i];
+        s.first_row = 0;
+        OK(bg_run_forward(run, ids + sequences[i].first_row, &s, 1, &err));
+        OK(backend->ops->act_read(backend, run->hidden, s.rows,
+                                  alone + sequences[i].first_row * cols, &err));
+    }
+    CHECK(memcmp(together, alone, N * cols * sizeof *alone) == 0, "not as alone");
+    bg_run_free(run);
+    bg_model_free(model);
+}
+
 /* The classifier, padded to 128 and not: 4-bit and int8 as tight as their arithmetic allows. */
 static void test_classifier(void)
 {
@@ -285,6 +323,7 @@ int main(void)
     OK(bg_backend_open("cpu", 2, &backend, &err));
     RUN(test_decoder);
     RUN(test_outliers);
+    RUN(test_separate);
     RUN(test_classifier);
     RUN(test_cache);
     RUN(test_misfits);

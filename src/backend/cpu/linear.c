@@ -7,6 +7,14 @@
 #include <cblas.h>
 #include <string.h>
 
+/* Rows whose outlier columns are the same. */
+typedef struct {
+    size_t first_row, rows;
+    const int32_t *outliers; /* (n_outliers) ascending */
+    size_t n_outliers;
+    float *values; /* (rows, n_outliers), rounded to binary16 */
+} outlier_group;
+
 typedef struct {
     cpu_backend *cpu;
     const bg_linear *args;
@@ -19,31 +27,36 @@ typedef struct {
     /* for one row: */
     bg_cpu_input input;
     /* int8: */
-    int8_t *codes; /* (n_rows, cols) */
-    float *absmax; /* (n_rows) */
-    uint8_t *is_outlier;
-    int32_t *outliers;
-    size_t n_outliers;
-    float *outlier_values; /* (n_rows, n_outliers), rounded to binary16 */
+    int8_t *codes;         /* (n_rows, cols) */
+    float *absmax;         /* (n_rows) */
+    outlier_group *groups; /* (n_groups) */
+    uint8_t *is_outlier;   /* (n_groups, cols) */
+    size_t n_groups;
+    bool has_outliers;
 } linear_loop;
 
 /* LLM.int8()'s outlier columns, in 16 bits: the weights are decoded to binary16, the products
  * summed in fp32. The codes of these rows were just read, so they are in cache. `own` has room for
- * n_outliers. */
+ * a group's n_outliers. */
 static void add_outliers(const linear_loop *a, float *product, size_t stride, size_t begin,
                          size_t end, float *own)
 {
     const bg_cpu_kernels *k = a->cpu->kernels;
-    const size_t cols = a->w->cols, n = a->n_outliers;
+    const size_t cols = a->w->cols;
     const int8_t *codes = a->w->codes;
     for (size_t r = begin; r < end; r++) {
         const float scale = a->w->scales[r];
-        for (size_t i = 0; i < n; i++)
-            own[i] =
-                (float)codes[r * cols + (size_t)a->outliers[i]] * scale * 7.874015718698502e-3f;
-        k->round_half(own, own, n);
-        for (size_t m = 0; m < a->args->n_rows; m++)
-            product[m * stride + r - begin] += k->dot(a->outlier_values + m * n, own, n);
+        for (const outlier_group *g = a->groups; g < a->groups + a->n_groups; g++) {
+            const size_t n = g->n_outliers;
+            if (n == 0) continue;
+            for (size_t i = 0; i < n; i++)
+                own[i] =
+                    (float)codes[r * cols + (size_t)g->outliers[i]] * scale * 7.874015718698502e-3f;
+            k->round_half(own, own, n);
+            for (size_t m = 0; m < g->rows; m++)
+                product[(g->first_row + m) * stride + r - begin] +=
+                    k->dot(g->values + m * n, own, n);
+        }
     }
 }
 
@@ -69,10 +82,10 @@ static void epilogue(const linear_loop *a, float *product, size_t stride, size_t
             k->axpy(1, bias + begin, p, n);
         if (half) k->round_half(p, p, n);
     }
-    if (a->n_outliers) add_outliers(a, product, stride, begin, end, own);
+    if (a->has_outliers) add_outliers(a, product, stride, begin, end, own);
     for (size_t m = 0; m < a->args->n_rows; m++) {
         float *p = product + m * stride, *y = a->y + m * a->stride + begin;
-        if (half && a->n_outliers) k->round_half(p, p, n);
+        if (half && a->has_outliers) k->round_half(p, p, n);
         if (half && activation == BG_ACTIVATION_GELU_NEW)
             k->gelu_tanh_half(p, n);
         else
@@ -148,32 +161,55 @@ static void matmul_rows(void *context, size_t begin, size_t end, int thread)
     epilogue(a, product, stride, begin, end, own);
 }
 
+/* Rows [first, first + rows) of the input as a group, whose marks and columns have room here. */
+static outlier_group find_outliers(const linear_loop *a, size_t first, size_t rows,
+                                   uint8_t *is_outlier, int32_t *outliers)
+{
+    const size_t cols = a->w->cols;
+    const float threshold = bg_formats[a->w->format].outlier_threshold;
+    outlier_group g = {.first_row = first, .rows = rows, .outliers = outliers};
+    memset(is_outlier, 0, cols);
+    for (size_t m = first; m < first + rows; m++)
+        a->cpu->kernels->mark_outliers(a->x + m * cols, cols, threshold, is_outlier);
+    for (size_t c = 0; c < cols; c++)
+        if (is_outlier[c]) outliers[g.n_outliers++] = (int32_t)c;
+    return g;
+}
+
 /* LLM.int8(): an activation column with an entry of the threshold's magnitude or more anywhere in
- * the batch is an outlier for all of its rows. Without a threshold only an infinite entry is one,
- * which has no code. */
+ * a sequence (or, if there are none, the batch) is an outlier for all of its rows. Without a
+ * threshold only an infinite entry is one, which has no code. */
 static bg_status quantize_input(linear_loop *a, bg_error *err)
 {
-    const size_t cols = a->w->cols, n_rows = a->args->n_rows;
-    const float threshold = bg_formats[a->w->format].outlier_threshold;
-    size_t bytes = n_rows * cols + cols + 64;
-    size_t floats = n_rows + cols + (bytes + 3) / 4;
+    const bg_linear *l = a->args;
+    const size_t cols = a->w->cols, n_rows = l->n_rows;
+    const size_t n = bg_max_size(l->n_sequences, 1), total = n * cols;
+    const size_t bytes = n * sizeof *a->groups + total + n_rows * cols + 64;
+    const size_t floats = n_rows + total + (bytes + 3) / 4;
     BG_TRY(cpu_reserve(a->cpu, &a->cpu->int8, floats, err));
-    a->absmax = a->cpu->int8.data;
-    a->outliers = (int32_t *)(void *)(a->absmax + n_rows);
-    a->is_outlier = (uint8_t *)(a->outliers + cols);
-    a->codes = (int8_t *)(a->is_outlier + cols);
-    memset(a->is_outlier, 0, cols);
-    for (size_t m = 0; m < n_rows; m++)
-        a->cpu->kernels->mark_outliers(a->x + m * cols, cols, threshold, a->is_outlier);
-    a->n_outliers = 0;
-    for (size_t c = 0; c < cols; c++)
-        if (a->is_outlier[c]) a->outliers[a->n_outliers++] = (int32_t)c;
-    BG_TRY(cpu_reserve(a->cpu, &a->cpu->shared, n_rows * a->n_outliers, err));
-    a->outlier_values = a->cpu->shared.data;
-    for (size_t m = 0; m < n_rows; m++) {
-        float *row = a->outlier_values + m * a->n_outliers;
-        for (size_t i = 0; i < a->n_outliers; i++) row[i] = a->x[m * cols + (size_t)a->outliers[i]];
-        a->cpu->kernels->round_half(row, row, a->n_outliers);
+    a->groups = (outlier_group *)(void *)a->cpu->int8.data;
+    a->absmax = (float *)(void *)(a->groups + n);
+    int32_t *outliers = (int32_t *)(void *)(a->absmax + n_rows);
+    a->is_outlier = (uint8_t *)(outliers + total);
+    a->codes = (int8_t *)(a->is_outlier + total);
+    a->n_groups = n;
+    size_t values = 0;
+    for (size_t i = 0; i < n; i++) {
+        const bg_sequence *s = l->n_sequences ? &l->sequences[i] : NULL;
+        a->groups[i] = find_outliers(a, s ? s->first_row : 0, s ? s->rows : n_rows,
+                                     a->is_outlier + i * cols, outliers + i * cols);
+        values += a->groups[i].rows * a->groups[i].n_outliers;
+    }
+    a->has_outliers = values > 0;
+    BG_TRY(cpu_reserve(a->cpu, &a->cpu->shared, values, err));
+    float *row = a->cpu->shared.data;
+    for (outlier_group *g = a->groups; g < a->groups + n; g++) {
+        g->values = row;
+        for (size_t m = g->first_row; m < g->first_row + g->rows; m++, row += g->n_outliers) {
+            for (size_t i = 0; i < g->n_outliers; i++)
+                row[i] = a->x[m * cols + (size_t)g->outliers[i]];
+            a->cpu->kernels->round_half(row, row, g->n_outliers);
+        }
     }
     return BG_OK;
 }
@@ -183,10 +219,13 @@ static void quantize_rows(void *context, size_t begin, size_t end, int thread)
     (void)thread;
     const linear_loop *a = context;
     const size_t cols = a->w->cols;
-    for (size_t m = begin; m < end; m++)
-        a->cpu->kernels->quantize_row(a->x + m * cols, cols,
-                                      bg_formats[a->w->format].outlier_threshold, a->is_outlier,
-                                      a->codes + m * cols, a->absmax + m);
+    size_t group = 0;
+    for (size_t m = begin; m < end; m++) {
+        while (m >= a->groups[group].first_row + a->groups[group].rows) group++;
+        a->cpu->kernels->quantize_row(
+            a->x + m * cols, cols, bg_formats[a->w->format].outlier_threshold,
+            a->is_outlier + group * cols, a->codes + m * cols, a->absmax + m);
+    }
 }
 
 /* Even places, then odd ones, in groups of two registers (bg_cpu_input.paired). */

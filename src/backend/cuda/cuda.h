@@ -10,6 +10,7 @@
  *   weights.c  weights, activations and caches
  *   ops.c      operations to nodes; the longer ones are linear.c (few rows), product.c (many),
  *              attention.c and head.c
+ *   quantized.c  LLM.int8()'s activations; operand.c, those of 16 bits
  *   matmul.c   cuBLASLt, loaded at run time
  *   *.cu       kernels; kernels.h is what they share with the host
  */
@@ -125,7 +126,8 @@ typedef struct {
     size_t results_bytes;
 
     /* Room for one operation. Each grows when an operation wants more, and stays. */
-    cuda_room operand[CUDA_OPERANDS], panel, product, quantized, outliers, logits, partial;
+    cuda_room operand[CUDA_OPERANDS], panel, product, quantized, outliers, arrived, logits, partial;
+    size_t starts_at; /* in the step's data, where sequences began last */
 
     cuda_product_layer last_product;
     float *tables; /* codes of nf4 and fp4, the dynamic map, reciprocals */
@@ -204,6 +206,8 @@ bg_status cuda_cache_create(bg_backend *backend, size_t n_layers, size_t n_slots
 void cuda_cache_free(bg_backend *backend, bg_cache *cache);
 
 bg_status cuda_linear(bg_backend *backend, const bg_linear *args, bg_error *err);
+/* The same where LLM.int8() tells sequences apart. */
+bg_status cuda_linear_of_sequences(bg_backend *backend, const bg_linear *args, bg_error *err);
 bg_status cuda_attention_op(bg_backend *backend, const bg_attention *args, bg_error *err);
 bg_status cuda_store(bg_backend *backend, bg_cache *cache, size_t layer, const bg_act *kv,
                      size_t key_col, size_t value_col, const bg_sequence *sequences,
@@ -223,14 +227,27 @@ bool cuda_product_fits(cuda_backend *cuda, const bg_linear *l);
 bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err);
 /* What a layer wants done with its product; *e is all zero before. */
 void cuda_fill_epilogue(const bg_linear *l, cuda_epilogue *e);
-/* Room for the codes of an int8 layer's input. It stays where it is until the next call. */
+/* Room for the codes of an int8 layer's input, of rows together or of its sequences. It stays where
+ * it is until the next call. */
 bg_status cuda_quantized_room(cuda_backend *cuda, size_t n_rows, size_t cols, cuda_quantized *q,
                               bg_error *err);
-/* The same for a layer of many rows, and for its outlier columns with so many outputs. */
-bg_status cuda_many_quantized_room(cuda_backend *cuda, size_t n_rows, size_t outputs,
-                                   const cuda_matrix *w, cuda_quantized *q, bg_error *err);
-/* Queues what fills it, unless the last nodes do so for this very input. */
+bg_status cuda_sequences_room(cuda_backend *cuda, const bg_linear *l, cuda_quantized *q,
+                              bg_error *err);
+/* The same for its outlier columns, gathered; those of a layer with a multiplier may be used
+ * together with those of what it is multiplied by, if that is the layer before it. */
+bg_status cuda_outliers_room(cuda_backend *cuda, const bg_linear *l, cuda_quantized *q,
+                             bg_error *err);
+/* Where its sequences begin, in the step's data, which has room for so many bytes. */
+size_t cuda_starts_bytes(const bg_linear *l);
+bg_status cuda_put_starts(cuda_backend *cuda, const bg_linear *l, cuda_quantized *q, bg_error *err);
+/* Queues what fills the codes, unless the last nodes do so for this very input. */
 void cuda_quantize_input(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q);
+/* The same for a product of many rows, which leaves out what codes are in outlier columns. */
+void cuda_quantize_product(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q);
+/* Queues what gathers outlier columns, of the input unless that has been done. */
+void cuda_gather_outliers(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q);
+/* Whether a node may write to `count` values of an activation. */
+bool cuda_may_write(cuda_node *n, const float *in, size_t count);
 
 /* Room for so many numbers of a 16-bit type, before cuda_convert_input. */
 bg_status cuda_operand_rooms(cuda_backend *cuda, size_t count, cuda_type type, bg_error *err);

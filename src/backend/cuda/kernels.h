@@ -64,15 +64,6 @@ typedef struct {
 } cuda_norm;
 
 typedef struct {
-    cuda_norm norm;
-    const float *in;
-    float *out;
-    size_t n_rows, cols;
-    bool half;
-    cuda_operand operand; /* bg_cuda_norm_many alone */
-} cuda_norm_args;
-
-typedef struct {
     const float *in;
     float *out;
     const int32_t *in_rows, *out_rows; /* NULL: 0, 1, ... */
@@ -94,16 +85,24 @@ typedef struct {
     size_t out_stride;
 } cuda_epilogue;
 
-/* LLM.int8()'s activations, made by bg_cuda_quantize. */
+/* LLM.int8()'s activations, made by bg_cuda_quantize. Outlier columns are those of a sequence,
+ * whose rows [starts[i], starts[i + 1]) are; one of all rows where `starts` is NULL. */
 typedef struct {
     int8_t *codes;       /* (n_rows, cols) */
     float *absmax;       /* (n_rows) */
-    int32_t *outliers;   /* (cols) their columns, ascending */
-    int32_t *n_outliers; /* (1) */
-    uint8_t *is_outlier; /* (cols) */
-    /* Many rows: the outlier columns gathered as binary16, room for all to be some, those of the
-     * input (n_rows, cols) and of the layer's weights (outputs, cols). NULL: there are none. */
+    int32_t *outliers;   /* (n_sequences, cols) their columns, ascending */
+    int32_t *n_outliers; /* (n_sequences) */
+    const int32_t *starts;
+    int n_sequences;
+    /* On the way there: whether a row has outliers, and then a bit for each of its columns. */
+    int32_t *marked;             /* (n_rows) */
+    uint32_t *masks;             /* (n_rows, cols / 32 rounded up) */
+    unsigned long long *arrived; /* (n_sequences) zeros before and after */
+    /* For a library's product, by bg_cuda_gather: the outlier columns as binary16, of the input
+     * (n_rows, room) and of a layer's weights (n_sequences, outputs, room), of sequences that have
+     * no more than `room`, a multiple of 64. */
     void *outlier_in, *outlier_weights;
+    size_t room;
 } cuda_quantized;
 
 /* Two layers whose results meet in one that is written. */
@@ -144,8 +143,29 @@ typedef struct {
     size_t n_rows, cols;
     float threshold;
     const float *reciprocals;
+    bool clear; /* codes in outlier columns become 0; else who multiplies leaves them out */
     cuda_quantized out;
 } cuda_quantize_args;
+
+/* Fills outlier_in, if `input`, and outlier_weights; codes in outlier columns become 0. */
+typedef struct {
+    const float *in;
+    size_t n_rows;
+    cuda_matrix w;
+    bool input;
+    cuda_quantized quantized;
+} cuda_gather_args;
+
+typedef struct {
+    cuda_norm norm;
+    const float *in;
+    float *out;
+    size_t n_rows, cols;
+    bool half;
+    /* bg_cuda_norm_many alone: */
+    cuda_operand operand;
+    cuda_quantize_args quantize; /* of `out`; codes NULL: none */
+} cuda_norm_args;
 
 /* Activations as the operand of a matrix product. */
 typedef struct {
@@ -174,6 +194,15 @@ typedef struct {
     cuda_type type;
 } cuda_gemm_args;
 
+/* What multiplies an int8 layer's results: the product of a layer of the same input, whose own
+ * results are not wanted. */
+typedef struct {
+    const void *product; /* as the layer's; NULL: none */
+    cuda_matrix w;
+    const float *bias;
+    const void *outlier_weights;
+} cuda_other_product;
+
 /* The end of a linear layer whose product lies in memory: columns [first, first + n). */
 typedef struct {
     const void *product; /* (n_rows, n) fp32, or int32 for int8 */
@@ -183,7 +212,8 @@ typedef struct {
     size_t in_stride;
     size_t n_rows, first, n;
     cuda_quantized quantized;
-    cuda_operand operand; /* of the epilogue's out; not for int8 */
+    cuda_other_product other; /* int8 alone; the epilogue has a multiplier then */
+    cuda_operand operand;     /* of the epilogue's out; not for int8 */
 } cuda_finish_args;
 
 /* int8 layers of a hundred rows or two, all in one: up to three of one input. */
@@ -309,6 +339,7 @@ typedef enum {
     NODE_COPY,
     NODE_LINEAR,
     NODE_QUANTIZE,
+    NODE_GATHER,
     NODE_CONVERT,
     NODE_DECODE,
     NODE_GEMM,
@@ -334,6 +365,7 @@ typedef struct {
         cuda_copy_args copy;
         cuda_linear_args linear;
         cuda_quantize_args quantize;
+        cuda_gather_args gather;
         cuda_convert_args convert;
         cuda_decode_args decode;
         cuda_gemm_args gemm;
@@ -353,8 +385,9 @@ extern "C" {
 /* Each launches its kernels and returns the launch's error. */
 cudaError_t bg_cuda_embed(const cuda_embed_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_norm_rows(const cuda_norm_args *a, const cuda_launch *l);
-/* The same for many rows, and with an operand. */
+/* The same for many rows, and with an operand or codes. Codes where bg_cuda_norm_quantizes. */
 cudaError_t bg_cuda_norm_many(const cuda_norm_args *a, const cuda_launch *l);
+bool bg_cuda_norm_quantizes(size_t cols);
 cudaError_t bg_cuda_copy_rows(const cuda_copy_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_round(float *values, size_t n, const cuda_launch *l);
 /* Whether bg_cuda_linear has a kernel that merges parts and norms for this format and row length;
@@ -375,9 +408,7 @@ cudaError_t bg_cuda_product_tile(const cuda_tile_args *a, const cuda_launch *l);
 bool bg_cuda_product_mma_fits(const cuda_matrix *w, size_t n_rows, cuda_type type,
                               const cuda_launch *l);
 cudaError_t bg_cuda_product_mma(const cuda_mma_args *a, const cuda_launch *l);
-/* Fills outlier_in and outlier_weights, these for matrices one below the other. */
-cudaError_t bg_cuda_gather_outliers(const float *in, size_t n_rows, const cuda_matrix *w,
-                                    int n_matrices, const cuda_quantized *q, const cuda_launch *l);
+cudaError_t bg_cuda_gather(const cuda_gather_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_finish_int8(const cuda_finish_args *a, const cuda_launch *l);
 /* Writes new keys and values to the cache, and turns the queries. */
 cudaError_t bg_cuda_place(const cuda_attention_args *a, const cuda_launch *l);

@@ -1,5 +1,8 @@
 /* Norms of many rows: a block for each, which reads its row once and keeps it in registers. */
 #include "backend/cuda/operand.cuh"
+#include "backend/cuda/quantize.cuh"
+
+static_assert((int)NORM_THREADS == (int)QUANTIZE_THREADS, "a row in the same registers");
 
 enum { MOST_KEPT = 8 }; /* fours of values that a thread keeps */
 
@@ -43,8 +46,9 @@ static __device__ __forceinline__ float normed_value(const norm_state &s, bool i
     return round_if(half, biased ? __fmaf_rn(y, weight, bias) : y * weight);
 }
 
-template <typename T, int KEPT>
-static __global__ void __launch_bounds__(NORM_THREADS) norm_kept(cuda_norm_args a)
+template <typename T, int KEPT, bool QUANTIZED>
+static __global__ void __launch_bounds__(NORM_THREADS)
+    norm_kept(const __grid_constant__ cuda_norm_args a)
 {
     __shared__ double room[2 * NORM_THREADS / WARP];
     const unsigned fours = (unsigned)a.cols / 4;
@@ -73,7 +77,7 @@ static __global__ void __launch_bounds__(NORM_THREADS) norm_kept(cuda_norm_args 
 #pragma unroll
     for (int i = 0; i < KEPT; i++) {
         const unsigned q = threadIdx.x + i * NORM_THREADS;
-        if (q >= fours) continue;
+        if (q >= fours) continue; /* what it has of x are zeros */
         float4 y;
         y.x = normed_value(s, inner, a.half, biased, x[i].x, w[i].x, b[i].x);
         y.y = normed_value(s, inner, a.half, biased, x[i].y, w[i].y, b[i].y);
@@ -81,7 +85,9 @@ static __global__ void __launch_bounds__(NORM_THREADS) norm_kept(cuda_norm_args 
         y.w = normed_value(s, inner, a.half, biased, x[i].w, w[i].w, b[i].w);
         ((float4 *)a.out)[first + q] = y;
         if (a.operand.out) put_four(a.operand.type, a.operand.out, (first + q) * 4, y);
+        x[i] = y;
     }
+    if (QUANTIZED) quantize_kept<KEPT>(a.quantize, blockIdx.x, x);
 }
 
 /* Rows of any length. */
@@ -99,16 +105,26 @@ static __global__ void __launch_bounds__(NORM_THREADS) norm_any(cuda_norm_args a
     }
 }
 
+template <typename T, int KEPT>
+static cudaError_t launch_kept(const cuda_norm_args *a, const cuda_launch *l)
+{
+    return launch(a->quantize.out.codes ? norm_kept<T, KEPT, true> : norm_kept<T, KEPT, false>,
+                  dim3((unsigned)a->n_rows), NORM_THREADS, 0, *a, l);
+}
+
 template <int KEPT> static cudaError_t launch_kept(const cuda_norm_args *a, const cuda_launch *l)
 {
-    const dim3 grid((unsigned)a->n_rows);
-    return a->half ? launch(norm_kept<double, KEPT>, grid, NORM_THREADS, 0, *a, l)
-                   : launch(norm_kept<float, KEPT>, grid, NORM_THREADS, 0, *a, l);
+    return a->half ? launch_kept<double, KEPT>(a, l) : launch_kept<float, KEPT>(a, l);
+}
+
+bool bg_cuda_norm_quantizes(size_t cols)
+{
+    return cols % 4 == 0 && cols <= MOST_KEPT * NORM_THREADS * 4;
 }
 
 cudaError_t bg_cuda_norm_many(const cuda_norm_args *a, const cuda_launch *l)
 {
-    if (a->cols % 4 != 0 || a->cols > MOST_KEPT * NORM_THREADS * 4)
+    if (!bg_cuda_norm_quantizes(a->cols))
         return launch(norm_any, dim3((unsigned)a->n_rows), NORM_THREADS, 0, *a, l);
     if (a->cols <= NORM_THREADS * 4) return launch_kept<1>(a, l);
     return a->cols <= 2 * NORM_THREADS * 4 ? launch_kept<2>(a, l) : launch_kept<MOST_KEPT>(a, l);

@@ -1,39 +1,9 @@
-/* What matrix products read: activations as codes of LLM.int8(), or as 16-bit numbers. The latter
- * mostly cost no kernel: what writes the activations (a norm, attention, a linear layer's end) is
- * told to write them in 16 bits, too. There are two rooms for them, so that one can be filled while
- * the other is still read. */
+/* What matrix products read: activations as 16-bit numbers. They mostly cost no kernel: what writes
+ * the activations (a norm, attention, a linear layer's end) is told to write them in 16 bits, too.
+ * There are two rooms for them, so that one can be filled while the other is still read. */
 #include "backend/cuda/cuda.h"
 
-#include <math.h>
-
 enum { LOOK_BACK = 64 }; /* nodes among which a writer or an earlier operand is looked for */
-
-/* They lie in one piece: codes, absmax, outliers, their number, marks. */
-bg_status cuda_quantized_room(cuda_backend *cuda, size_t n_rows, size_t cols, cuda_quantized *q,
-                              bg_error *err)
-{
-    const size_t codes = (n_rows * cols + 255) / 256 * 256;
-    const size_t bytes = codes + (n_rows + cols + 1) * 4 + cols;
-    BG_TRY(cuda_reserve(cuda, &cuda->quantized, bytes, err));
-    char *p = cuda->quantized.data;
-    q->codes = (int8_t *)p;
-    q->absmax = (float *)(void *)(p + codes);
-    q->outliers = (int32_t *)(void *)(q->absmax + n_rows);
-    q->n_outliers = q->outliers + cols;
-    q->is_outlier = (uint8_t *)(q->n_outliers + 1);
-    return BG_OK;
-}
-
-bg_status cuda_many_quantized_room(cuda_backend *cuda, size_t n_rows, size_t outputs,
-                                   const cuda_matrix *w, cuda_quantized *q, bg_error *err)
-{
-    BG_TRY(cuda_quantized_room(cuda, n_rows, w->cols, q, err));
-    if (!isfinite(w->threshold)) return BG_OK;
-    BG_TRY(cuda_reserve(cuda, &cuda->outliers, (n_rows + outputs) * w->cols * 2, err));
-    q->outlier_in = cuda->outliers.data;
-    q->outlier_weights = (char *)cuda->outliers.data + n_rows * w->cols * 2;
-    return BG_OK;
-}
 
 /* ---- who wrote an activation ----------------------------------------------------------------- */
 
@@ -114,6 +84,7 @@ static writing written_by(cuda_node *n)
         return (writing){true, e->out, a->n_rows, 0, a->w[0].rows, e->out_stride, NULL};
     }
     case NODE_QUANTIZE:
+    case NODE_GATHER:
     case NODE_CONVERT:
     case NODE_DECODE:
     case NODE_SCORE_PANEL:
@@ -137,31 +108,10 @@ static bool superseded(const writing *w, const float *in, size_t cols, size_t le
     return first >= left && first + w->cols <= cols;
 }
 
-/* ---- codes ----------------------------------------------------------------------------------- */
-
-static bool quantized_already(const cuda_backend *cuda, const cuda_quantize_args *wanted)
+bool cuda_may_write(cuda_node *n, const float *in, size_t count)
 {
-    for (size_t i = cuda->n_nodes; i > 0 && cuda->n_nodes - i < LOOK_BACK; i--) {
-        cuda_node *n = &cuda->nodes[i - 1];
-        if (n->kind == NODE_QUANTIZE) return memcmp(&n->args.quantize, wanted, sizeof *wanted) == 0;
-        const writing w = written_by(n);
-        if (!w.known || overlaps(&w, wanted->in, wanted->n_rows * wanted->cols)) return false;
-    }
-    return false;
-}
-
-void cuda_quantize_input(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q)
-{
-    cuda_quantize_args a;
-    memset(&a, 0, sizeof a);
-    a.in = cuda_values(l->in);
-    a.n_rows = l->n_rows;
-    a.cols = l->in->cols;
-    a.threshold = cuda_matrix_of(l->weight)->threshold;
-    a.reciprocals = cuda_reciprocals(cuda);
-    a.out = *q;
-    if (quantized_already(cuda, &a)) return;
-    memcpy(&cuda_push(cuda, NODE_QUANTIZE)->args.quantize, &a, sizeof a);
+    const writing w = written_by(n);
+    return !w.known || overlaps(&w, in, count);
 }
 
 /* ---- 16-bit numbers -------------------------------------------------------------------------- */

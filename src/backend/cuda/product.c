@@ -78,7 +78,8 @@ static bool is_direct(const cuda_epilogue *e, cuda_type type)
 }
 
 /* Room for the layer's parts, and how much of it is a panel. */
-static bg_status prepare(cuda_backend *cuda, cuda_product_layer *p, bg_error *err)
+static bg_status prepare(cuda_backend *cuda, const bg_linear *l, cuda_product_layer *p,
+                         bg_error *err)
 {
     const size_t k = p->w.cols, m = p->n_rows, n = p->w.rows, weight_bytes = k * type_size(p->type);
     size_t rows = n;
@@ -87,19 +88,60 @@ static bg_status prepare(cuda_backend *cuda, cuda_product_layer *p, bg_error *er
     if (rows < n) rows = bg_max_size(rows / PANEL_ROWS * PANEL_ROWS, PANEL_ROWS);
     p->panel = rows;
     if (!p->ready) BG_TRY(cuda_reserve(cuda, &cuda->panel, rows * weight_bytes, err));
-    if (!p->direct) BG_TRY(cuda_reserve(cuda, &cuda->product, m * rows * 4, err));
-    if (p->type == CUDA_I8)
-        BG_TRY(cuda_many_quantized_room(cuda, m, n, &p->w, &p->quantized, err));
-    else if (p->type != CUDA_F32)
+    /* With room for what a gate of int8 multiplies. */
+    const size_t products = p->type == CUDA_I8 && p->epilogue.multiplier ? 2 : 1;
+    if (!p->direct) BG_TRY(cuda_reserve(cuda, &cuda->product, products * m * rows * 4, err));
+    if (p->type == CUDA_I8) {
+        BG_TRY(cuda_sequences_room(cuda, l, &p->quantized, err));
+        BG_TRY(cuda_outliers_room(cuda, l, &p->quantized, err));
+    } else if (p->type != CUDA_F32)
         BG_TRY(cuda_operand_rooms(cuda, m * k, p->type, err));
     /* Of two layers whose panels take turns, too. */
-    return cuda_begin(cuda, 0, 1 + 6 * ((n + rows - 1) / rows), err);
+    return cuda_begin(cuda, cuda_starts_bytes(l), 2 + 6 * ((n + rows - 1) / rows), err);
+}
+
+/* Rows [first, first + n) of the weights, which lie at `panel`, to `out` without a gap. */
+static cuda_gemm_args *push_gemm(cuda_backend *cuda, const cuda_product_layer *p, const void *panel,
+                                 size_t n, void *out)
+{
+    cuda_gemm_args *g = &cuda_push(cuda, NODE_GEMM)->args.gemm;
+    g->x = p->x;
+    g->w = panel;
+    g->m = p->n_rows;
+    g->n = n;
+    g->k = p->w.cols;
+    g->type = p->type;
+    g->out = out;
+    g->out_stride = n;
+    return g;
+}
+
+/* Weights from a row on, where they need no decoding. */
+static const void *rows_from(const cuda_product_layer *p, size_t first)
+{
+    return (const char *)p->w.codes + first * p->w.cols * type_size(p->type);
+}
+
+static cuda_finish_args *finish_panel(cuda_backend *cuda, const cuda_product_layer *p, size_t first,
+                                      size_t n)
+{
+    cuda_finish_args *f = &cuda_push(cuda, NODE_FINISH)->args.finish;
+    f->product = cuda->product.data;
+    f->w = p->w;
+    f->epilogue = p->epilogue;
+    f->in = p->in;
+    f->in_stride = p->w.cols;
+    f->n_rows = p->n_rows;
+    f->first = first;
+    f->n = n;
+    f->quantized = p->quantized;
+    return f;
 }
 
 static void multiply_panel(cuda_backend *cuda, const cuda_product_layer *p, size_t first, size_t n)
 {
     const cuda_epilogue *e = &p->epilogue;
-    const void *panel = (const char *)p->w.codes + first * p->w.cols * type_size(p->type);
+    const void *panel = rows_from(p, first);
     if (!p->ready) {
         cuda_decode_args *d = &cuda_push(cuda, NODE_DECODE)->args.decode;
         d->w = p->w;
@@ -109,13 +151,7 @@ static void multiply_panel(cuda_backend *cuda, const cuda_product_layer *p, size
         d->type = p->type;
         panel = cuda->panel.data;
     }
-    cuda_gemm_args *g = &cuda_push(cuda, NODE_GEMM)->args.gemm;
-    g->x = p->x;
-    g->w = panel;
-    g->m = p->n_rows;
-    g->n = n;
-    g->k = p->w.cols;
-    g->type = p->type;
+    cuda_gemm_args *g = push_gemm(cuda, p, panel, n, cuda->product.data);
     if (p->direct) {
         g->bias = e->bias ? e->bias + first : NULL;
         g->residual = e->residual ? e->residual + first : NULL;
@@ -124,18 +160,7 @@ static void multiply_panel(cuda_backend *cuda, const cuda_product_layer *p, size
         g->out_stride = e->out_stride;
         return;
     }
-    g->out = cuda->product.data;
-    g->out_stride = n;
-    cuda_finish_args *f = &cuda_push(cuda, NODE_FINISH)->args.finish;
-    f->product = cuda->product.data;
-    f->w = p->w;
-    f->epilogue = *e;
-    f->in = p->in;
-    f->in_stride = p->w.cols;
-    f->n_rows = p->n_rows;
-    f->first = first;
-    f->n = n;
-    f->quantized = p->quantized;
+    finish_panel(cuda, p, first, n);
 }
 
 /* Whether `p` is the gate of the layer that was queued last, and whose result it multiplies.
@@ -146,7 +171,42 @@ static bool gates_last(const cuda_backend *cuda, const cuda_product_layer *p)
     return up->end > 0 && cuda->n_nodes == up->end && p->epilogue.multiplier == up->epilogue.out &&
            p->epilogue.out == up->epilogue.out && up->x == p->x && up->type == p->type &&
            up->n_rows == p->n_rows && up->w.rows == p->w.rows && up->w.cols == p->w.cols &&
-           up->ready == p->ready && p->panel < p->w.rows && !p->quantized.outlier_in;
+           up->ready == p->ready && p->panel < p->w.rows;
+}
+
+/* The same at int8, where one end does for both: the other's results need not be written. */
+static bool gates_codes(const cuda_backend *cuda, const cuda_product_layer *p)
+{
+    const cuda_product_layer *up = &cuda->last_product;
+    const cuda_epilogue *e = &up->epilogue;
+    return up->end > 0 && cuda->n_nodes == up->end && p->epilogue.multiplier == e->out &&
+           p->epilogue.out == e->out && !e->multiplier && !e->addend && !e->residual &&
+           e->activation == BG_ACTIVATION_NONE && up->type == CUDA_I8 && up->x == p->x &&
+           up->n_rows == p->n_rows && up->w.rows == p->w.rows && up->w.cols == p->w.cols &&
+           up->w.threshold == p->w.threshold;
+}
+
+static void multiply_gated(cuda_backend *cuda, const bg_linear *l, cuda_product_layer *p)
+{
+    const cuda_product_layer up = cuda->last_product;
+    const size_t rows = p->w.rows;
+    /* Both products of a panel stay in the GPU's cache. */
+    const size_t half = p->panel / 2 / PANEL_ROWS * PANEL_ROWS;
+    const size_t panel = p->panel < rows ? bg_max_size(half, PANEL_ROWS) : rows;
+    cuda->n_nodes = up.begin;
+    cuda_gather_outliers(cuda, l, &p->quantized);
+    for (size_t first = 0; first < rows; first += panel) {
+        const size_t n = bg_min_size(panel, rows - first);
+        char *other = (char *)cuda->product.data + p->n_rows * n * 4;
+        push_gemm(cuda, &up, rows_from(&up, first), n, other);
+        push_gemm(cuda, p, rows_from(p, first), n, cuda->product.data);
+        cuda_finish_args *f = finish_panel(cuda, p, first, n);
+        f->other.product = other;
+        f->other.w = up.w;
+        f->other.bias = up.epilogue.bias;
+        f->other.outlier_weights = up.quantized.outlier_weights;
+    }
+    cuda->last_product.end = 0;
 }
 
 /* The layers' panels in turn: the second one finds what the first one wrote in the GPU's cache. */
@@ -215,10 +275,10 @@ static bg_status multiply_tiles(cuda_backend *cuda, const bg_linear *l, const cu
     t.in = cuda_values(l->in);
     t.n_rows = l->n_rows;
     t.cols = l->in->cols;
-    BG_TRY(cuda_many_quantized_room(cuda, l->n_rows, CUDA_MAX_PARTS * t.w[0].rows, &t.w[0],
-                                    &t.quantized, err));
-    BG_TRY(cuda_begin(cuda, 0, 2, err));
-    cuda_quantize_input(cuda, l, &t.quantized);
+    BG_TRY(cuda_sequences_room(cuda, l, &t.quantized, err));
+    BG_TRY(cuda_begin(cuda, cuda_starts_bytes(l), 2, err));
+    BG_TRY(cuda_put_starts(cuda, l, &t.quantized, err));
+    cuda_quantize_product(cuda, l, &t.quantized);
     if (!merge_tile(cuda, &t)) memcpy(&cuda_push(cuda, NODE_TILE)->args.tile, &t, sizeof t);
     return BG_OK;
 }
@@ -283,10 +343,16 @@ bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err)
     p.n_rows = l->n_rows;
     p.ready = lies_ready(l->weight->format, p.type);
     p.direct = is_direct(&p.epilogue, p.type);
-    BG_TRY(prepare(cuda, &p, err));
+    BG_TRY(prepare(cuda, l, &p, err));
     if (p.type == CUDA_I8) {
-        cuda_quantize_input(cuda, l, &p.quantized);
+        BG_TRY(cuda_put_starts(cuda, l, &p.quantized, err));
+        cuda_quantize_product(cuda, l, &p.quantized);
         p.x = p.quantized.codes;
+        if (gates_codes(cuda, &p)) {
+            multiply_gated(cuda, l, &p);
+            return BG_OK;
+        }
+        cuda_gather_outliers(cuda, l, &p.quantized);
     } else {
         p.x = cuda_convert_input(cuda, l, p.type);
     }

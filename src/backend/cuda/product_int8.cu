@@ -1,168 +1,305 @@
-/* The end of an int8 product of many rows: what LLM.int8() does to the sums of codes, and the
- * outlier columns, multiplied in 16 bits on tensor cores where there are some. Their number is
- * known on the device alone. */
+/* Around the library's int8 product of many rows: the outlier columns, gathered before it, and its
+ * end, which is what LLM.int8() does to the sums of codes, and the outlier columns multiplied in 16
+ * bits. */
 #include "backend/cuda/epilogue.cuh"
 #include "backend/cuda/outliers.cuh"
 
 enum {
     TILE = 64, /* rows and columns of a block */
     THREADS = 128,
-    COLUMNS = TILE / 8, /* eights of columns of a warp, which has 16 rows */
+    COLUMNS = TILE / 8,   /* eights of columns of a warp, which has 16 rows */
+    SUM_PITCH = TILE + 4, /* of the outliers' sums */
+    BLOCKS = 5,           /* of a multiprocessor */
     GATHER_THREADS = 256,
 };
 
+/* What a number stays the same with when it is added, zeros with their signs, too. */
+#define NOTHING (-0.0f)
+
+typedef outlier_tile<TILE, THREADS> tile_of_outliers;
+
 /* ---- gathering ------------------------------------------------------------------------------- */
 
-struct gather_args {
-    const float *in;
-    size_t n_rows, cols;
-    cuda_matrix w[CUDA_MAX_PARTS];
-    int n_matrices;
-    cuda_quantized q;
-};
-
-/* Rows of the input, then of the weights, in turn; up to a multiple of a chunk with zeros. Weights
- * are decoded as bitsandbytes does it. */
-static __global__ void __launch_bounds__(GATHER_THREADS) gather_outliers(gather_args a)
+/* How many columns lie gathered for n: up to a chunk with zeros. */
+static __device__ __forceinline__ int gathered(int n)
 {
-    typedef outlier_tile<TILE, THREADS> T;
-    wait_for_earlier();
-    let_next_start();
-    const int n = *a.q.n_outliers;
-    if (n == 0) return;
-    const size_t whole = ((size_t)n + T::CHUNK - 1) / T::CHUNK * T::CHUNK;
-    const size_t columns = whole < a.cols ? whole : a.cols;
-    size_t rows = a.n_rows;
-    for (int i = 0; i < a.n_matrices; i++) rows += a.w[i].rows;
-    for (size_t r = blockIdx.x; r < rows; r += gridDim.x) {
-        const bool input = r < a.n_rows;
-        size_t own = input ? r : r - a.n_rows;
-        int part = 0;
-        while (!input && own >= a.w[part].rows) own -= a.w[part++].rows;
-        const cuda_matrix &w = a.w[part];
-        const float scale = input ? 0 : w.scales[own];
-        __half *to = input ? (__half *)a.q.outlier_in + r * a.cols
-                           : (__half *)a.q.outlier_weights + (r - a.n_rows) * a.cols;
-#pragma unroll 4
-        for (size_t i = threadIdx.x; i < columns; i += GATHER_THREADS) {
-            float value = 0;
-            if (i < (size_t)n) {
-                const size_t c = (size_t)a.q.outliers[i];
-                value = input ? a.in[r * a.cols + c]
-                              : (float)((const int8_t *)w.codes)[own * a.cols + c] * scale *
-                                    7.874015718698502e-3f;
-            }
-            to[i] = __float2half_rn(value);
-        }
+    return (n + tile_of_outliers::CHUNK - 1) / tile_of_outliers::CHUNK * tile_of_outliers::CHUNK;
+}
+
+static __device__ __forceinline__ void gather_input(const cuda_gather_args &a, size_t row)
+{
+    const cuda_quantized &q = a.quantized;
+    const size_t cols = a.w.cols;
+    const outlier_columns o = columns_of(q, sequence_of(q, row), cols);
+    for (int i = (int)threadIdx.x; i < o.n; i += GATHER_THREADS)
+        q.codes[row * cols + (size_t)o.list[i]] = 0;
+    if ((size_t)o.n > q.room) return;
+    __half *to = (__half *)q.outlier_in + row * q.room;
+    for (int i = (int)threadIdx.x; i < gathered(o.n); i += GATHER_THREADS)
+        to[i] = __float2half_rn(i < o.n ? a.in[row * cols + (size_t)o.list[i]] : 0);
+}
+
+static __device__ __forceinline__ void gather_weights(const cuda_gather_args &a, size_t row)
+{
+    const cuda_quantized &q = a.quantized;
+    const int8_t *codes = (const int8_t *)a.w.codes + row * a.w.cols;
+    const float scale = a.w.scales[row];
+    for (int s = 0; s < q.n_sequences; s++) {
+        const outlier_columns o = columns_of(q, s, a.w.cols);
+        if ((size_t)o.n > q.room) continue;
+        uint4 *to = (uint4 *)((__half *)q.outlier_weights + ((size_t)s * a.w.rows + row) * q.room);
+        for (int i = (int)threadIdx.x; i < gathered(o.n) / 8; i += GATHER_THREADS)
+            to[i] = outlier_weights(outlier_codes(codes, o, i * 8), scale);
     }
 }
 
-cudaError_t bg_cuda_gather_outliers(const float *in, size_t n_rows, const cuda_matrix *w,
-                                    int n_matrices, const cuda_quantized *q, const cuda_launch *l)
+/* Rows of the input, then of the weights, in turn. */
+static __global__ void __launch_bounds__(GATHER_THREADS) gather_outliers(cuda_gather_args a)
 {
-    gather_args a = {in, n_rows, w[0].cols, {}, n_matrices, *q};
-    if (!q->outlier_in) return cudaSuccess;
-    for (int i = 0; i < n_matrices; i++) a.w[i] = w[i];
-    return launch(gather_outliers, dim3(4 * (unsigned)l->multiprocessors), GATHER_THREADS, 0, a, l);
+    wait_for_earlier();
+    let_next_start();
+    int some = 0;
+    for (int s = (int)threadIdx.x; s < a.quantized.n_sequences; s += GATHER_THREADS)
+        some |= a.quantized.n_outliers[s];
+    if (!__syncthreads_or(some)) return;
+    const size_t inputs = a.input ? a.n_rows : 0;
+    for (size_t r = blockIdx.x; r < inputs + a.w.rows; r += gridDim.x) {
+        if (r < inputs)
+            gather_input(a, r);
+        else
+            gather_weights(a, r - inputs);
+    }
+}
+
+cudaError_t bg_cuda_gather(const cuda_gather_args *a, const cuda_launch *l)
+{
+    return launch(gather_outliers, dim3(4 * (unsigned)l->multiprocessors), GATHER_THREADS, 0, *a,
+                  l);
 }
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
-static __device__ __forceinline__ void add_outliers(const cuda_finish_args &a, int n, size_t row,
-                                                    size_t col, float sum[COLUMNS][4])
+/* Weights, and their outlier columns as they were gathered. */
+struct factor {
+    const cuda_matrix *w;
+    const void *gathered;
+};
+
+/* The outliers of a sequence that has rows in the tile, added to a warp's sums. */
+static __device__ __forceinline__ void add_sequence(const cuda_finish_args &a, factor f,
+                                                    int sequence, size_t row, size_t col,
+                                                    __half *room, float sum[COLUMNS][4])
 {
-    typedef outlier_tile<TILE, THREADS> T;
-    __shared__ __align__(16) __half room[2 * T::SIZE];
-    const int warp = (int)threadIdx.x / WARP;
-    each_outlier_chunk<T>(a.quantized.outlier_in, row, a.n_rows, a.quantized.outlier_weights, col,
-                          a.first + a.n, a.w.cols, n, room, [&] {
+    typedef tile_of_outliers T;
+    const cuda_quantized &q = a.quantized;
+    const size_t cols = f.w->cols;
+    const outlier_columns o = columns_of(q, sequence, cols);
+    const row_range rows = rows_of(q, sequence, a.n_rows);
+    const bool direct = (size_t)o.n > q.room;
+    const uint4 zeros = make_uint4(0, 0, 0, 0);
+    each_outlier_chunk<T>(
+        o.n, room,
+        [&](int, int i, int k) {
+            const size_t m = row + (size_t)i;
+            if (m < rows.begin || m >= rows.end) return zeros;
+            if (direct) return outlier_inputs(a.in + m * cols, o, k);
+            return *(const uint4 *)((const __half *)q.outlier_in + m * q.room + (size_t)k);
+        },
+        [&](int, int i, int k) {
+            const size_t c = col + (size_t)i;
+            if (c >= f.w->rows) return zeros;
+            if (direct)
+                return outlier_weights(outlier_codes((const int8_t *)f.w->codes + c * cols, o, k),
+                                       f.w->scales[c]);
+            return *(const uint4 *)((const __half *)f.gathered +
+                                    ((size_t)sequence * f.w->rows + c) * q.room + (size_t)k);
+        },
+        [] {},
+        [&] {
+            const int warp = (int)threadIdx.x / WARP;
 #pragma unroll
-                              for (int step = 0; step < T::CHUNK; step += 16) {
-                                  uint32_t rows[4];
-                                  load_a(rows, room + warp * 16 * T::PITCH + step, T::PITCH);
+            for (int step = 0; step < T::CHUNK; step += 16) {
+                uint32_t left[4];
+                load_a(left, room + warp * 16 * T::PITCH + step, T::PITCH);
 #pragma unroll
-                                  for (int j = 0; j < COLUMNS; j += 2) {
-                                      uint32_t cols[4];
-                                      load_b_pair(cols, room + T::SIZE + j * 8 * T::PITCH + step,
-                                                  T::PITCH);
-                                      mma_half(sum[j], rows, cols);
-                                      mma_half(sum[j + 1], rows, cols + 2);
-                                  }
-                              }
-                          });
+                for (int j = 0; j < COLUMNS; j += 2) {
+                    uint32_t right[4];
+                    load_b_pair(right, room + T::SIZE + j * 8 * T::PITCH + step, T::PITCH);
+                    mma_half(sum[j], left, right);
+                    mma_half(sum[j + 1], left, right + 2);
+                }
+            }
+        });
 }
 
-/* So many pairs of results of a row at once: what they read is on its way together. */
-enum { PAIRS = 4 };
-
-/* Results c, c + 1, c + 8, c + 9, ... of row m. */
-static __device__ __forceinline__ void finish_pairs(const cuda_finish_args &a, size_t m, size_t c,
-                                                    float absmax, bool outliers,
-                                                    const float sum[PAIRS][4], int half)
+/* Whether a row of the tile that begins with `row` has outliers. */
+static __device__ __forceinline__ bool tile_has_outliers(const cuda_finish_args &a, size_t row)
 {
-    const cuda_epilogue &e = a.epilogue;
-    const int32_t *product = (const int32_t *)a.product + m * a.n;
-    const size_t end = a.first + a.n;
-    int2 p[PAIRS];
-    float2 scale[PAIRS];
-    epilogue_inputs in[PAIRS][2];
-#pragma unroll
-    for (int j = 0; j < PAIRS; j++) {
-        const size_t col = c + (size_t)j * 8;
-        if (col >= end) continue;
-        p[j] = *(const int2 *)(product + (col - a.first));
-        scale[j] = *(const float2 *)(a.w.scales + col);
-        in[j][0] = load_inputs(e, m, col);
-        in[j][1] = load_inputs(e, m, col + 1);
-    }
-#pragma unroll
-    for (int j = 0; j < PAIRS; j++) {
-        const size_t col = c + (size_t)j * 8;
-        if (col >= end) continue;
-        float y[2] = {(float)p[j].x * absmax * scale[j].x, (float)p[j].y * absmax * scale[j].y};
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            y[i] = biased(e, true, in[j][i], y[i]);
-            if (outliers) y[i] = round_if(e.half, y[i] + sum[j][half * 2 + i]);
-            y[i] = finished(e, in[j][i], y[i]);
-        }
-        float *out = e.out + m * e.out_stride + col;
-        if ((uintptr_t)out % sizeof(float2) == 0) {
-            *(float2 *)out = make_float2(y[0], y[1]);
-        } else {
-            out[0] = y[0];
-            out[1] = y[1];
-        }
-    }
+    const cuda_quantized &q = a.quantized;
+    const size_t last = (row + TILE < a.n_rows ? row + TILE : a.n_rows) - 1;
+    bool some = false;
+    for (int s = sequence_of(q, row), end = sequence_of(q, last); s <= end; s++)
+        some |= q.n_outliers[s] > 0;
+    return some;
 }
 
-static __global__ void __launch_bounds__(THREADS) finish_int8(cuda_finish_args a)
+/* The tile's sums over outlier columns, to shared memory; `sums` may be `room`. Not inlined: most
+ * tiles have none, and more blocks fit without its registers. */
+static __device__ __noinline__ void sum_tile(const cuda_finish_args &a, factor f, size_t row,
+                                             size_t col, __half *room, float *sums)
 {
-    wait_for_earlier();
-    let_next_start();
-    const int n = a.quantized.outlier_in ? *a.quantized.n_outliers : 0;
-    const size_t row = blockIdx.y * (size_t)TILE, col = a.first + blockIdx.x * (size_t)TILE;
-    const unsigned warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    const cuda_quantized &q = a.quantized;
+    const size_t last = (row + TILE < a.n_rows ? row + TILE : a.n_rows) - 1;
     float sum[COLUMNS][4] = {};
-    if (n > 0) add_outliers(a, n, row, col, sum);
+    for (int s = sequence_of(q, row), end = sequence_of(q, last); s <= end; s++)
+        if (q.n_outliers[s] > 0) add_sequence(a, f, s, row, col, room, sum);
+    __syncthreads();
+    const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const size_t m = row + warp * 16 + half * 8 + lane / 4;
-        if (m >= a.n_rows) break;
-        const float absmax = a.quantized.absmax[m];
+        const int own = warp * 16 + half * 8 + lane / 4;
+        float *to = sums + own * SUM_PITCH + lane % 4 * 2;
+        const size_t m = row + (size_t)own;
+        const bool has = m < a.n_rows && q.n_outliers[sequence_of(q, m)] > 0;
 #pragma unroll
-        for (int j = 0; j < COLUMNS; j += PAIRS)
-            finish_pairs(a, m, col + (size_t)j * 8 + lane % 4 * 2, absmax, n > 0, sum + j, half);
+        for (int j = 0; j < COLUMNS; j++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) to[j * 8 + i] = has ? sum[j][half * 2 + i] : NOTHING;
     }
+    __syncthreads();
+}
+
+template <int WIDTH> struct vector;
+template <> struct vector<1> {
+    typedef float floats;
+    typedef int32_t ints;
+};
+template <> struct vector<4> {
+    typedef float4 floats;
+    typedef int4 ints;
+};
+
+/* WIDTH results side by side, and what they are made of. GATED: another layer's multiply them. */
+template <int WIDTH, bool GATED> struct results {
+    typedef typename vector<WIDTH>::floats floats;
+    typedef typename vector<WIDTH>::ints ints;
+    ints product, other;
+    floats scale, other_scale, bias, other_bias, multiplier, addend, residual;
+    float absmax;
+
+    static __device__ __forceinline__ int32_t &part(ints &v, int i) { return ((int32_t *)&v)[i]; }
+    static __device__ __forceinline__ float &part(floats &v, int i) { return ((float *)&v)[i]; }
+
+    __device__ __forceinline__ void load(const cuda_finish_args &a, size_t m, size_t col)
+    {
+        const cuda_epilogue &e = a.epilogue;
+        const size_t at = m * a.n + (col - a.first);
+        product = *(const ints *)((const int32_t *)a.product + at);
+        scale = *(const floats *)(a.w.scales + col);
+        absmax = a.quantized.absmax[m];
+        if (e.bias) bias = *(const floats *)(e.bias + col);
+        if (GATED) {
+            other = *(const ints *)((const int32_t *)a.other.product + at);
+            other_scale = *(const floats *)(a.other.w.scales + col);
+            if (a.other.bias) other_bias = *(const floats *)(a.other.bias + col);
+        } else if (e.multiplier) {
+            multiplier = *(const floats *)(e.multiplier + m * e.multiplier_stride + col);
+        }
+        if (e.addend) addend = *(const floats *)(e.addend + m * e.addend_stride + col);
+        if (e.residual) residual = *(const floats *)(e.residual + m * e.residual_stride + col);
+    }
+
+    /* A sum of codes, and of outliers, as the layer's result before its activation. */
+    static __device__ __forceinline__ float dequantize(bool half, int32_t sum, float absmax,
+                                                       float scale, bool biased, float bias,
+                                                       bool some, float outliers)
+    {
+        float y = (float)sum * absmax * scale;
+        y = round_if(half, biased ? __fmaf_rn(y, INT8_SCALE, bias) : y * INT8_SCALE);
+        return some ? round_if(half, y + outliers) : y;
+    }
+
+    /* Sums over outliers, if there are some. */
+    __device__ __forceinline__ void finish(const cuda_finish_args &a, size_t m, size_t col,
+                                           bool some, const float *outliers,
+                                           const float *other_outliers)
+    {
+        const cuda_epilogue &e = a.epilogue;
+        floats out;
+#pragma unroll
+        for (int i = 0; i < WIDTH; i++) {
+            epilogue_inputs in = {};
+            if (GATED)
+                in.multiplier =
+                    dequantize(e.half, part(other, i), absmax, part(other_scale, i), a.other.bias,
+                               part(other_bias, i), some, some ? other_outliers[i] : 0);
+            else
+                in.multiplier = part(multiplier, i);
+            in.addend = part(addend, i);
+            in.residual = part(residual, i);
+            const float y = dequantize(e.half, part(product, i), absmax, part(scale, i), e.bias,
+                                       part(bias, i), some, some ? outliers[i] : 0);
+            part(out, i) = finished(e, in, y);
+        }
+        *(floats *)(e.out + m * e.out_stride + col) = out;
+    }
+};
+
+template <int WIDTH, bool GATED>
+static __global__ void __launch_bounds__(THREADS, BLOCKS)
+    finish_int8(const __grid_constant__ cuda_finish_args a)
+{
+    constexpr int EACH = TILE * TILE / WIDTH / THREADS, ACROSS = TILE / WIDTH, TOGETHER = 2;
+    __shared__ __align__(16) __half room[2 * tile_of_outliers::SIZE];
+    __shared__ float other_sums[GATED ? TILE * SUM_PITCH : 1];
+    float *sums = (float *)room;
+    static_assert(sizeof room >= TILE * SUM_PITCH * sizeof *sums, "sums lie where factors were");
+    wait_for_earlier();
+    let_next_start();
+    const size_t row = blockIdx.y * (size_t)TILE, col = a.first + blockIdx.x * (size_t)TILE;
+    const bool some = tile_has_outliers(a, row);
+    if (some && GATED)
+        sum_tile(a, {&a.other.w, a.other.outlier_weights}, row, col, room, other_sums);
+    if (some) sum_tile(a, {&a.w, a.quantized.outlier_weights}, row, col, room, sums);
+    for (int i = 0; i < EACH; i += TOGETHER) {
+        results<WIDTH, GATED> r[TOGETHER];
+#pragma unroll
+        for (int k = 0; k < TOGETHER; k++) {
+            const int at = (i + k) * THREADS + (int)threadIdx.x;
+            const size_t m = row + at / ACROSS, c = col + at % ACROSS * WIDTH;
+            if (m < a.n_rows && c < a.first + a.n) r[k].load(a, m, c);
+        }
+#pragma unroll
+        for (int k = 0; k < TOGETHER; k++) {
+            const int at = (i + k) * THREADS + (int)threadIdx.x;
+            const int own_row = at / ACROSS, own_col = at % ACROSS * WIDTH;
+            const size_t m = row + own_row, c = col + own_col;
+            const int place = own_row * SUM_PITCH + own_col;
+            if (m < a.n_rows && c < a.first + a.n)
+                r[k].finish(a, m, c, some, sums + place, GATED ? other_sums + place : sums);
+        }
+    }
+}
+
+static bool fours(const float *p, size_t stride)
+{
+    return (uintptr_t)p % sizeof(float4) == 0 && stride % 4 == 0;
 }
 
 cudaError_t bg_cuda_finish_int8(const cuda_finish_args *a, const cuda_launch *l)
 {
-    /* All of the weights' rows with the first panel. */
-    if (a->first == 0) {
-        const cudaError_t e = bg_cuda_gather_outliers(a->in, a->n_rows, &a->w, 1, &a->quantized, l);
-        if (e != cudaSuccess) return e;
-    }
+    const cuda_epilogue *e = &a->epilogue;
     const dim3 grid(blocks_for(a->n, TILE), blocks_for(a->n_rows, TILE));
-    return launch(finish_int8, grid, THREADS, 0, *a, l);
+    const bool gated = a->other.product;
+    const bool wide = a->n % 4 == 0 && a->first % 4 == 0 && fours(a->w.scales, 0) &&
+                      fours(e->bias, 0) && fours(e->out, e->out_stride) &&
+                      fours(a->other.w.scales, 0) && fours(a->other.bias, 0) &&
+                      fours(e->multiplier, e->multiplier_stride) &&
+                      fours(e->addend, e->addend_stride) && fours(e->residual, e->residual_stride);
+    void (*kernel)(cuda_finish_args);
+    if (gated)
+        kernel = wide ? finish_int8<4, true> : finish_int8<1, true>;
+    else
+        kernel = wide ? finish_int8<4, false> : finish_int8<1, false>;
+    return launch(kernel, grid, THREADS, 0, *a, l);
 }

@@ -1,25 +1,44 @@
-/* int8 layers of a hundred rows or two, where a matrix product of the library is over before it has
- * begun: tiles of 32 x 32 results, so that all of the GPU has some, up to three layers of one input
- * in one launch, and the epilogue at once. Weights are asked for before the input is there. */
+/* int8 layers of some hundred rows, where a matrix product of the library is over before it has
+ * begun, and what comes before and after it costs more: several layers of one input in one launch,
+ * and the epilogue at once. Tiles of 32 x 32 results as long as all of them run at once, so that
+ * all of the GPU has some; else of 64 x 64, which read less. Weights are asked for before the input
+ * is there. */
 #include "backend/cuda/epilogue.cuh"
 #include "backend/cuda/outliers.cuh"
 
 enum {
-    TILE = 32,   /* rows and columns */
-    BYTES = 256, /* codes of a row in a stage */
-    PITCH = BYTES + 16,
     STAGES = 4,
-    WARPS = 4, /* with 16 x 16 results each, twice: for either half of a stage */
-    THREADS = 2 * WARPS * WARP,
-    BLOCKS = 3, /* of a multiprocessor */
-    MOST_ROWS = 256,
+    WARPS = 8,
+    THREADS = WARPS * WARP,
+    BLOCKS = 3,  /* of a multiprocessor */
+    CORNER = 32, /* rows and columns of a warp's results */
+    FOUR = 4,    /* results that a thread finishes at once, side by side */
+    MOST_ROWS = 1024,
 };
 
 /* Beyond so many products and sums, larger tiles and fewer bytes matter more than launches. */
 #define MOST_OPERATIONS 0x1p29
 
-/* A stage of either factor, and all of the pipeline. */
-enum { STAGE = TILE * PITCH, PIPELINE = 2 * STAGES * STAGE };
+/* A tile of TILE x TILE results. Warps share its corners, and those of one corner a stage. */
+template <int TILE_> struct tile_shape {
+    static constexpr int TILE = TILE_, CORNERS = TILE / CORNER * (TILE / CORNER);
+    static constexpr int SLICES = WARPS / CORNERS;           /* of a stage */
+    static constexpr int BYTES = TILE == CORNER ? 256 : 128; /* codes of a row in a stage */
+    static constexpr int STEPS = BYTES / SLICES / 32;        /* of a warp in a stage */
+    static constexpr int PITCH = BYTES + 16, CHUNKS = BYTES / 16;
+    static constexpr int COPIES =
+        TILE * CHUNKS / THREADS; /* of 16 codes by a thread, of a factor */
+    static constexpr int STAGE = TILE * PITCH, PIPELINE = 2 * STAGES * STAGE;
+    /* The slices' sums take its place; where there are outliers, behind the first slice's, which
+     * then has those of all, their factors and sums. */
+    static constexpr int SUM_PITCH = TILE + 8, SUM = TILE * SUM_PITCH;
+    static constexpr int GROUPS = TILE * TILE / FOUR / THREADS; /* of results of a thread */
+    typedef outlier_tile<TILE, THREADS> outliers;
+    static constexpr int CODE_PITCH = outliers::CHUNK + 16;
+    static constexpr int FACTORS = 4 * outliers::SIZE + 2 * TILE * CODE_PITCH;
+    static constexpr int MORE = SUM * 4 + FACTORS, MORE_PITCH = TILE + 4;
+    static_assert(SLICES * SUM * 4 <= PIPELINE && MORE + TILE * MORE_PITCH * 4 <= PIPELINE, "room");
+};
 
 /* 16 bytes on their way to shared memory, or zeros. */
 static __device__ __forceinline__ void copy_16(char *to, const void *from, bool there)
@@ -46,172 +65,321 @@ static __device__ __forceinline__ void wait_for_stage()
 #endif
 }
 
-static __device__ __forceinline__ void wait_for_all()
-{
-#if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.wait_all;" ::: "memory");
-#endif
-}
+/* What a thread copies of the codes of rows [row, row + TILE) of a matrix (rows, cols): the same
+ * place of rows THREADS / CHUNKS apart in each stage. */
+template <typename S> struct tile_source {
+    static constexpr int APART = THREADS / S::CHUNKS;
+    const char *from[S::COPIES];
+    bool there[S::COPIES];
 
-/* Rows [row, row + TILE) of a matrix of codes (rows, cols), columns [k, k + BYTES). */
-static __device__ __forceinline__ void copy_tile(char *to, const void *from, size_t row,
-                                                 size_t rows, size_t k, size_t cols)
-{
-    constexpr int CHUNKS = BYTES / 16;
+    __device__ __forceinline__ tile_source(const void *codes, size_t row, size_t rows, size_t cols)
+    {
 #pragma unroll
-    for (int i = (int)threadIdx.x; i < TILE * CHUNKS; i += THREADS) {
-        const int r = i / CHUNKS, c = i % CHUNKS * 16;
-        const bool there = row + (size_t)r < rows && k + (size_t)c < cols;
-        const size_t at = there ? (row + (size_t)r) * cols + k + (size_t)c : 0;
-        copy_16(to + r * PITCH + c, (const char *)from + at, there);
+        for (int i = 0; i < S::COPIES; i++) {
+            const size_t r = row + threadIdx.x / S::CHUNKS + (size_t)(i * APART);
+            there[i] = r < rows;
+            from[i] =
+                (const char *)codes + (there[i] ? r : 0) * cols + threadIdx.x % S::CHUNKS * 16;
+        }
     }
-}
 
-/* Outlier columns, added to a warp's sums. `room` has the pipeline's memory, which is done with;
- * `before` is how many rows of weights other parts have gathered before. */
-static __device__ __forceinline__ void add_outliers(const cuda_tile_args &a, size_t before,
-                                                    size_t n_out, int n, size_t row, size_t col,
-                                                    __half *room, float sum[2][4])
+    __device__ __forceinline__ void copy(char *to, int step, int cols) const
+    {
+        const int k = step * S::BYTES;
+        const bool within = k + (int)threadIdx.x % S::CHUNKS * 16 < cols;
+        to += threadIdx.x / S::CHUNKS * S::PITCH + threadIdx.x % S::CHUNKS * 16;
+#pragma unroll
+        for (int i = 0; i < S::COPIES; i++)
+            copy_16(to + i * APART * S::PITCH, from[i] + (within ? k : 0), within && there[i]);
+    }
+};
+
+/* ---- outliers -------------------------------------------------------------------------------- */
+
+/* The outlier columns of a sequence: multiplied in 16 bits by the first four warps, a quarter of
+ * the tile each, and their codes by the others. */
+template <typename S>
+static __device__ __forceinline__ void
+add_sequence(const cuda_tile_args &a, const cuda_matrix &w, int sequence, size_t row, size_t col,
+             __half *room, float more[S::TILE / 32][S::TILE / 16][4],
+             int32_t taken[S::TILE / 32][S::TILE / 16][4])
 {
-    typedef outlier_tile<TILE, THREADS> T;
-    const int warp = (int)threadIdx.x / WARP, half = warp / WARPS;
+    typedef typename S::outliers T;
+    constexpr int CODE_PITCH = S::CODE_PITCH, QUARTER = S::TILE / 2;
+    const int warp = (int)threadIdx.x / WARP;
+    const int above = warp / 2 % 2 * QUARTER, beside = warp % 2 * QUARTER;
+    const cuda_quantized &q = a.quantized;
+    const outlier_columns o = columns_of(q, sequence, a.cols);
+    const row_range rows = rows_of(q, sequence, a.n_rows);
+    char *codes = (char *)(room + 2 * T::SIZE), *other = codes + S::TILE * CODE_PITCH;
+    const uint2 nothing = make_uint2(0, 0);
+    const uint4 zeros = make_uint4(0, 0, 0, 0);
+    uint2 left[T::LOADS], right[T::LOADS];
     each_outlier_chunk<T>(
-        a.quantized.outlier_in, row, a.n_rows,
-        (const __half *)a.quantized.outlier_weights + before * a.cols, col, n_out, a.cols, n, room,
+        o.n, room,
+        [&](int place, int i, int k) {
+            const size_t m = row + (size_t)i;
+            left[place] = nothing;
+            if (m < rows.begin || m >= rows.end) return zeros;
+            left[place] = outlier_codes(q.codes + m * a.cols, o, k);
+            return outlier_inputs(a.in + m * a.cols, o, k);
+        },
+        [&](int place, int i, int k) {
+            const size_t c = col + (size_t)i;
+            right[place] = nothing;
+            if (c >= w.rows) return zeros;
+            right[place] = outlier_codes((const int8_t *)w.codes + c * a.cols, o, k);
+            return outlier_weights(right[place], w.scales[c]);
+        },
         [&] {
 #pragma unroll
-            for (int step = half * T::CHUNK / 2; step < (half + 1) * T::CHUNK / 2; step += 16) {
-                uint32_t left[4], right[4];
-                load_a(left, room + warp / 2 % 2 * 16 * T::PITCH + step, T::PITCH);
-                load_b_pair(right, room + T::SIZE + warp % 2 * 16 * T::PITCH + step, T::PITCH);
-                mma_half(sum[0], left, right);
-                mma_half(sum[1], left, right + 2);
+            for (int i = 0; i < T::LOADS; i++) {
+                const int at = (int)threadIdx.x + i * THREADS;
+                const int to = at / T::EIGHTS * CODE_PITCH + at % T::EIGHTS * 8;
+                *(uint2 *)(codes + to) = left[i];
+                *(uint2 *)(other + to) = right[i];
             }
+        },
+        [&] {
+            uint32_t x[4], y[4];
+#pragma unroll
+            for (int i = 0; i < QUARTER; i += 16)
+#pragma unroll
+                for (int j = 0; j < QUARTER; j += 16) {
+                    if (warp < 4) {
+#pragma unroll
+                        for (int step = 0; step < T::CHUNK; step += 16) {
+                            load_a(x, room + (above + i) * T::PITCH + step, T::PITCH);
+                            load_b_pair(y, room + T::SIZE + (beside + j) * T::PITCH + step,
+                                        T::PITCH);
+                            mma_half(more[i / 16][j / 8], x, y);
+                            mma_half(more[i / 16][j / 8 + 1], x, y + 2);
+                        }
+                        continue;
+                    }
+#pragma unroll
+                    for (int step = 0; step < T::CHUNK; step += 32) {
+                        load_a(x, (const __half *)(codes + (above + i) * CODE_PITCH + step),
+                               CODE_PITCH / 2);
+                        load_b_pair(y, (const __half *)(other + (beside + j) * CODE_PITCH + step),
+                                    CODE_PITCH / 2);
+                        mma_codes(taken[i / 16][j / 8], x, y);
+                        mma_codes(taken[i / 16][j / 8 + 1], x, y + 2);
+                    }
+                }
         });
 }
 
-/* The halves of the sums come together: the first half's warps get rows lane / 4 of their tiles,
- * the others the rows 8 below. */
-static __device__ __forceinline__ void exchange(char *room, int half, int place, int32_t sum[2][4],
-                                                const int32_t other[2][4], float more[2][4])
+static __device__ __forceinline__ bool tile_has_outliers(const cuda_tile_args &a, size_t row,
+                                                         int tile)
 {
+    const size_t end = row + (size_t)tile < a.n_rows ? row + (size_t)tile : a.n_rows;
+    bool some = false;
+    for (int s = sequence_of(a.quantized, row); s <= sequence_of(a.quantized, end - 1); s++)
+        some |= a.quantized.n_outliers[s] > 0;
+    return some;
+}
+
+/* What outlier columns add to a tile's results, to shared memory, and what their codes have added
+ * that must not be there, out of the sums again. Not inlined: it is seldom wanted, and takes
+ * registers. */
+template <typename S>
+static __device__ __noinline__ void sum_outliers(const cuda_tile_args &a, int part, size_t row,
+                                                 size_t col, char *room)
+{
+    constexpr int QUARTER = S::TILE / 2;
+    const cuda_quantized &q = a.quantized;
+    const size_t end = row + S::TILE < a.n_rows ? row + S::TILE : a.n_rows;
     int32_t *sums = (int32_t *)room;
-    float *rest = (float *)(sums + 8 * WARPS * WARP);
+    for (int i = (int)threadIdx.x; i < S::TILE * S::TILE; i += THREADS) {
+        const int at = i / S::TILE * S::SUM_PITCH + i % S::TILE;
+        int32_t sum = 0;
+        for (int k = 0; k < S::SLICES; k++) sum += sums[k * S::SUM + at];
+        sums[at] = sum;
+    }
     __syncthreads();
+    float more[QUARTER / 16][QUARTER / 8][4] = {};
+    int32_t taken[QUARTER / 16][QUARTER / 8][4] = {};
+    for (int s = sequence_of(q, row); s <= sequence_of(q, end - 1); s++)
+        if (q.n_outliers[s] > 0)
+            add_sequence<S>(a, a.w[part], s, row, col, (__half *)(room + S::SUM * 4), more, taken);
+    const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
+    const int above = warp / 2 % 2 * QUARTER + lane / 4, beside = warp % 2 * QUARTER + lane % 4 * 2;
 #pragma unroll
-    for (int j = 0; j < 2; j++)
+    for (int i = 0; i < QUARTER / 16; i++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            sum[j][i] += other[j][i];
-            const int at = (i / 2 * 4 + j * 2 + i % 2) * WARPS * WARP + place;
-            if (i / 2 == half) continue;
-            sums[at] = sum[j][i];
-            rest[at] = more[j][i];
-        }
+        for (int j = 0; j < QUARTER / 8; j++)
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                const int r = above + i * 16 + k / 2 * 8, c = beside + j * 8 + k % 2;
+                if (warp < 4)
+                    ((float *)(room + S::MORE))[r * S::MORE_PITCH + c] = more[i][j][k];
+                else
+                    sums[r * S::SUM_PITCH + c] -= taken[i][j][k];
+            }
     __syncthreads();
+}
+
+/* ---- the product ----------------------------------------------------------------------------- */
+
+/* A warp's sums to shared memory. */
+template <typename S>
+static __device__ __forceinline__ void keep_sums(int32_t *to, const int32_t sum[2][4][4])
+{
+    const int lane = (int)threadIdx.x % WARP;
+    to += lane / 4 * S::SUM_PITCH + lane % 4 * 2;
 #pragma unroll
-    for (int j = 0; j < 2; j++)
+    for (int i = 0; i < 2; i++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int at = (i / 2 * 4 + j * 2 + i % 2) * WARPS * WARP + place;
-            if (i / 2 != half) continue;
-            sum[j][i] += sums[at];
-            more[j][i] += rest[at];
+        for (int j = 0; j < 4; j++) {
+            int32_t *at = to + i * 16 * S::SUM_PITCH + j * 8;
+            *(int2 *)at = make_int2(sum[i][j][0], sum[i][j][1]);
+            *(int2 *)(at + 8 * S::SUM_PITCH) = make_int2(sum[i][j][2], sum[i][j][3]);
         }
 }
 
-static __global__ void __launch_bounds__(THREADS, BLOCKS) product_tile(cuda_tile_args a)
+/* Four results side by side, and what they are made of. */
+struct four_results {
+    bool there;
+    size_t row, col;
+    float absmax, scales[FOUR];
+    epilogue_inputs in[FOUR];
+
+    __device__ __forceinline__ void load(const cuda_tile_args &a, int part, size_t m, size_t c)
+    {
+        const cuda_matrix &w = a.w[part];
+        row = m;
+        col = c;
+        there = row < a.n_rows && col < w.rows;
+        if (!there) return;
+        absmax = a.quantized.absmax[row];
+#pragma unroll
+        for (int i = 0; i < FOUR; i++) {
+            in[i] = load_inputs(a.epilogue[part], row, col + (size_t)i);
+            scales[i] = w.scales[col + (size_t)i];
+        }
+    }
+
+    /* more: of outliers, if there are some. */
+    __device__ __forceinline__ void finish(const cuda_epilogue &e, const int32_t sums[FOUR],
+                                           bool some, const float *more) const
+    {
+        float out[FOUR];
+#pragma unroll
+        for (int i = 0; i < FOUR; i++) {
+            float y = biased(e, true, in[i], (float)sums[i] * absmax * scales[i]);
+            if (some) y = round_if(e.half, y + more[i]);
+            out[i] = finished(e, in[i], y);
+        }
+        float *to = e.out + row * e.out_stride + col;
+        if ((uintptr_t)to % sizeof(float4) == 0) {
+            *(float4 *)to = make_float4(out[0], out[1], out[2], out[3]);
+        } else {
+#pragma unroll
+            for (int i = 0; i < FOUR; i++) to[i] = out[i];
+        }
+    }
+};
+
+template <typename S>
+static __global__ void __launch_bounds__(THREADS, BLOCKS)
+    product_tile(const __grid_constant__ cuda_tile_args a)
 {
     if (!MMA) return; /* bg_cuda_product_tiles says no then */
     extern __shared__ __align__(16) char room[];
-    char *xs = room, *ws = room + STAGES * STAGE;
-    size_t tile = blockIdx.x, before = 0; /* rows of other parts */
+    char *xs = room, *ws = room + STAGES * S::STAGE;
+    size_t tile = blockIdx.x;
     int part = 0;
-    while (part + 1 < a.n_parts && tile >= (a.w[part].rows + TILE - 1) / TILE) {
-        before += a.w[part].rows;
-        tile -= (a.w[part++].rows + TILE - 1) / TILE;
-    }
+    while (part + 1 < a.n_parts && tile >= (a.w[part].rows + S::TILE - 1) / S::TILE)
+        tile -= (a.w[part++].rows + S::TILE - 1) / S::TILE;
     const cuda_matrix &w = a.w[part];
     const cuda_epilogue &e = a.epilogue[part];
-    const size_t row = blockIdx.y * (size_t)TILE, col = tile * TILE;
-    const int steps = (int)((a.cols + BYTES - 1) / BYTES);
-    const int warp = (int)threadIdx.x / WARP, half = warp / WARPS, lane = (int)threadIdx.x % WARP;
+    const size_t row = blockIdx.y * (size_t)S::TILE, col = tile * S::TILE;
+    const int cols = (int)a.cols, steps = (cols + S::BYTES - 1) / S::BYTES;
+    const int warp = (int)threadIdx.x / WARP, slice = warp / S::CORNERS;
+    const int above = warp % S::CORNERS / 2 * CORNER, beside = warp % S::CORNERS % 2 * CORNER;
 
+    const tile_source<S> weights(w.codes, col, w.rows, a.cols);
+    const tile_source<S> inputs(a.quantized.codes, row, a.n_rows, a.cols);
+#pragma unroll
     for (int s = 0; s < STAGES - 1; s++)
-        copy_tile(ws + s * STAGE, w.codes, col, w.rows, (size_t)(s * BYTES), a.cols);
+        if (s < steps) weights.copy(ws + s * S::STAGE, s, cols);
     wait_for_earlier();
     let_next_start();
+#pragma unroll
     for (int s = 0; s < STAGES - 1; s++) {
-        copy_tile(xs + s * STAGE, a.quantized.codes, row, a.n_rows, (size_t)(s * BYTES), a.cols);
+        if (s < steps) inputs.copy(xs + s * S::STAGE, s, cols);
         end_stage();
     }
-    /* What the end reads, too, is on its way. */
-    const size_t own_row = row + (size_t)(warp / 2 % 2 * 16 + half * 8 + lane / 4);
-    const size_t own_col = col + (size_t)(warp % 2 * 16 + lane % 4 * 2);
-    const float absmax = own_row < a.n_rows ? a.quantized.absmax[own_row] : 0;
-    epilogue_inputs in[2][2] = {};
-    float scales[2][2] = {};
-#pragma unroll
-    for (int j = 0; j < 2; j++)
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const size_t c = own_col + (size_t)(j * 8 + i);
-            if (own_row >= a.n_rows || c >= w.rows) continue;
-            in[j][i] = load_inputs(e, own_row, c);
-            scales[j][i] = w.scales[c];
-        }
-    int32_t sum[2][4] = {}, other[2][4] = {};
+    int32_t sum[2][4][4] = {};
     for (int step = 0; step < steps; step++) {
-        const int stage = step % STAGES, ahead = step + STAGES - 1, to = ahead % STAGES;
+        const int stage = step % STAGES * S::STAGE, ahead = step + STAGES - 1;
         wait_for_stage();
         __syncthreads();
-        copy_tile(ws + to * STAGE, w.codes, col, w.rows, (size_t)ahead * BYTES, a.cols);
-        copy_tile(xs + to * STAGE, a.quantized.codes, row, a.n_rows, (size_t)ahead * BYTES, a.cols);
+        if (ahead < steps) {
+            weights.copy(ws + ahead % STAGES * S::STAGE, ahead, cols);
+            inputs.copy(xs + ahead % STAGES * S::STAGE, ahead, cols);
+        }
         end_stage();
-        const int place = half * BYTES / 2; /* where this warp's half begins */
-        const char *x = xs + stage * STAGE + warp / 2 % 2 * 16 * PITCH + place;
-        const char *y = ws + stage * STAGE + warp % 2 * 16 * PITCH + place;
 #pragma unroll
-        for (int k = 0; k < BYTES / 2; k += 64) {
-            uint32_t left[4], both[4];
-            load_a(left, (const __half *)(x + k), PITCH / 2);
-            load_b_pair(both, (const __half *)(y + k), PITCH / 2);
-            mma_codes(sum[0], left, both);
-            mma_codes(sum[1], left, both + 2);
-            load_a(left, (const __half *)(x + k + 32), PITCH / 2);
-            load_b_pair(both, (const __half *)(y + k + 32), PITCH / 2);
-            mma_codes(other[0], left, both);
-            mma_codes(other[1], left, both + 2);
+        for (int k = 0; k < S::STEPS; k++) {
+            const int at = stage + (slice * S::STEPS + k) * 32;
+            uint32_t left[2][4], right[2][4];
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                load_a(left[i], (const __half *)(xs + at + (above + i * 16) * S::PITCH),
+                       S::PITCH / 2);
+                load_b_pair(right[i], (const __half *)(ws + at + (beside + i * 16) * S::PITCH),
+                            S::PITCH / 2);
+            }
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+#pragma unroll
+                for (int j = 0; j < 4; j++) mma_codes(sum[i][j], left[i], right[j / 2] + j % 2 * 2);
         }
     }
-    wait_for_all(); /* the last stages were zeros, but what follows uses their memory */
-    const int n = a.quantized.outlier_in ? *a.quantized.n_outliers : 0;
-    float more[2][4] = {};
-    if (n > 0) add_outliers(a, before, w.rows, n, row, col, (__half *)room, more);
-    exchange(room, half, warp % WARPS * WARP + lane, sum, other, more);
+    __syncthreads();
+    keep_sums<S>((int32_t *)room + slice * S::SUM + above * S::SUM_PITCH + beside, sum);
+    __syncthreads();
+    const bool outliers = tile_has_outliers(a, row, S::TILE);
+    if (outliers) sum_outliers<S>(a, part, row, col, room);
+#pragma unroll 1
+    for (int g = 0; g < S::GROUPS; g++) {
+        const int at = ((int)threadIdx.x + g * THREADS) * FOUR, r = at / S::TILE, c = at % S::TILE;
+        four_results own;
+        own.load(a, part, row + (size_t)r, col + (size_t)c);
+        if (!own.there) continue;
+        int32_t product[FOUR] = {};
 #pragma unroll
-    for (int j = 0; j < 2; j++)
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const size_t c = own_col + (size_t)(j * 8 + i);
-            if (own_row >= a.n_rows || c >= w.rows) continue;
-            /* Not an index that is known only when it runs: the sums stay in registers. */
-            const int32_t product = half ? sum[j][2 + i] : sum[j][i];
-            float y = biased(e, true, in[j][i], (float)product * absmax * scales[j][i]);
-            if (n > 0) y = round_if(e.half, y + (half ? more[j][2 + i] : more[j][i]));
-            e.out[own_row * e.out_stride + c] = finished(e, in[j][i], y);
+        for (int k = 0; k < S::SLICES; k++) {
+            if (k > 0 && outliers) break;
+            const int32_t *sums = (const int32_t *)room + k * S::SUM;
+            const int4 v = *(const int4 *)(sums + r * S::SUM_PITCH + c);
+            product[0] += v.x;
+            product[1] += v.y;
+            product[2] += v.z;
+            product[3] += v.w;
         }
+        const bool some = outliers && a.quantized.n_outliers[sequence_of(a.quantized, own.row)] > 0;
+        own.finish(e, product, some, (const float *)(room + S::MORE) + r * S::MORE_PITCH + c);
+    }
+}
+
+template <typename S> static cudaError_t launch_tiles(const cuda_tile_args *a, const cuda_launch *l)
+{
+    size_t tiles = 0;
+    for (int i = 0; i < a->n_parts; i++) tiles += blocks_for(a->w[i].rows, S::TILE);
+    const dim3 grid((unsigned)tiles, blocks_for(a->n_rows, S::TILE));
+    return launch(product_tile<S>, grid, THREADS, S::PIPELINE, *a, l);
 }
 
 cudaError_t bg_cuda_product_tile(const cuda_tile_args *a, const cuda_launch *l)
 {
-    const cudaError_t e =
-        bg_cuda_gather_outliers(a->in, a->n_rows, a->w, a->n_parts, &a->quantized, l);
-    if (e != cudaSuccess) return e;
     size_t tiles = 0;
-    for (int i = 0; i < a->n_parts; i++) tiles += blocks_for(a->w[i].rows, TILE);
-    const dim3 grid((unsigned)tiles, blocks_for(a->n_rows, TILE));
-    return launch(product_tile, grid, THREADS, PIPELINE, *a, l);
+    for (int i = 0; i < a->n_parts; i++) tiles += blocks_for(a->w[i].rows, CORNER);
+    tiles *= blocks_for(a->n_rows, CORNER);
+    const size_t most = (size_t)BLOCKS * (size_t)l->multiprocessors;
+    return tiles <= most ? launch_tiles<tile_shape<32>>(a, l) : launch_tiles<tile_shape<64>>(a, l);
 }
 
 bool bg_cuda_product_tiles(const cuda_matrix *w, size_t n_rows, const cuda_launch *l)
@@ -219,5 +387,5 @@ bool bg_cuda_product_tiles(const cuda_matrix *w, size_t n_rows, const cuda_launc
     const double operations = (double)n_rows * (double)w->rows * (double)w->cols;
     return w->threshold > 0 && l->tensor_cores && n_rows <= MOST_ROWS &&
            operations <= MOST_OPERATIONS && w->cols % 16 == 0 &&
-           (size_t)PIPELINE <= (size_t)l->max_shared;
+           (size_t)tile_shape<64>::PIPELINE <= (size_t)l->max_shared;
 }
