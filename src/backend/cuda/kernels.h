@@ -131,7 +131,7 @@ typedef struct {
     cuda_quantized quantized; /* int8 with several rows, but for programs */
     const float *reciprocals; /* (1024), see cuda_encode_args */
     /* Programs: the plan, bg_cuda_program_plan's. */
-    uint32_t rows_at_once, row_shift; /* the latter's logarithm, rounded up */
+    uint32_t rows_at_once, row_shift; /* the former's logarithm, rounded up */
     uint32_t piece_steps, pieces[2];  /* of a tile of the first part, and of the second */
     uint32_t sums_bytes;
     /* Tiles of each block, and blocks that have one more; a part's first tile. */
@@ -393,8 +393,9 @@ cudaError_t bg_cuda_round(float *values, size_t n, const cuda_launch *l);
 /* Whether bg_cuda_linear has a kernel that merges parts and norms for this format and row length;
  * if not, it does one part at a time, without a norm. */
 bool bg_cuda_linear_merges(bg_format_id format, size_t cols, const cuda_launch *l);
-/* Whether only a program can run it: a norm, or quantizing, of several rows, or a sum of two. */
-bool bg_cuda_linear_needs_program(const cuda_linear_args *a);
+/* Whether only a program can run it: a norm, or quantizing, of several rows, quantizing one that is
+ * too long for the kernel, or a sum of two. */
+bool bg_cuda_linear_needs_program(const cuda_linear_args *a, const cuda_launch *l);
 /* Few rows: weights are decoded in registers. */
 cudaError_t bg_cuda_linear(const cuda_linear_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_quantize(const cuda_quantize_args *a, const cuda_launch *l);

@@ -61,7 +61,7 @@ static bool overwrites_input(const cuda_linear_args *last, const bg_linear *l)
  * more parts there are. */
 static bool can_run(const cuda_backend *cuda, const cuda_linear_args *a)
 {
-    return !bg_cuda_linear_needs_program(a) || program_takes(cuda, a);
+    return !bg_cuda_linear_needs_program(a, &cuda->launch) || program_takes(cuda, a);
 }
 
 static bool merge_part(const cuda_backend *cuda, cuda_linear_args *last, const bg_linear *l,

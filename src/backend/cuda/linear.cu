@@ -62,16 +62,17 @@ static __global__ void linear_any(cuda_linear_args a)
     if (lane == 0) finish(e, m, row, y);
 }
 
-bool bg_cuda_linear_needs_program(const cuda_linear_args *a)
+bool bg_cuda_linear_needs_program(const cuda_linear_args *a, const cuda_launch *l)
 {
-    return a->paired == CUDA_ADDED ||
-           (a->n_rows > 1 && (a->norm.weight || (a->w[0].threshold > 0 && !a->quantized.codes)));
+    const bool quantizes = a->w[0].threshold > 0 && !a->quantized.codes;
+    if (a->paired == CUDA_ADDED || (a->n_rows > 1 && a->norm.weight)) return true;
+    return quantizes && (a->n_rows > 1 || !bg_cuda_linear_merges(a->w[0].format, a->cols, l));
 }
 
 cudaError_t bg_cuda_linear(const cuda_linear_args *a, const cuda_launch *l)
 {
     const bg_format_id format = a->w[0].format;
-    if (bg_cuda_linear_needs_program(a)) return cudaErrorInvalidValue;
+    if (bg_cuda_linear_needs_program(a, l)) return cudaErrorInvalidValue;
     if (bg_cuda_linear_merges(format, a->cols, l)) return formats[format].launch(*a, l);
     return launch(linear_any, grid_of_rows(blocks_for(a->w[0].rows, 8), a->n_rows), 8 * WARP, 0, *a,
                   l);

@@ -20,6 +20,7 @@
 #ifndef BG_BACKEND_CUDA_PRODUCT_MMA_CUH
 #define BG_BACKEND_CUDA_PRODUCT_MMA_CUH
 
+#include "backend/cuda/copy.cuh"
 #include "backend/cuda/epilogue.cuh"
 #include "backend/cuda/mma.cuh"
 #include "backend/cuda/operand.cuh"
@@ -63,33 +64,6 @@ struct product_args {
     unsigned fours; /* parts whose results can be written four by four, as bits */
 };
 
-/* 16 bytes on their way to shared memory, or zeros. */
-static __device__ __forceinline__ void copy_16(char *to, const void *from, bool there)
-{
-#if __CUDA_ARCH__ >= 800
-    const uint32_t at = (uint32_t)__cvta_generic_to_shared(to);
-    const int bytes = there ? 16 : 0;
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(bytes)
-                 : "memory");
-#endif
-}
-
-static __device__ __forceinline__ void end_of_slot()
-{
-#if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.commit_group;" ::: "memory");
-#endif
-}
-
-/* All but the last N slots are there, for the whole warp. */
-template <int N> static __device__ __forceinline__ void wait_for_slot()
-{
-#if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
-#endif
-    __syncwarp();
-}
-
 /* ---- a warp's ring --------------------------------------------------------------------------- */
 
 /* What a lane asks for of a matrix's rows `first` and behind: one piece of every ROWS_AT_ONCE'th,
@@ -128,7 +102,7 @@ static __device__ __forceinline__ void ask_numbers(char *to, const source &s, in
 #pragma unroll
     for (int i = 0; i < ROWS; i += ROWS_AT_ONCE, from += s.next) {
         const bool there = i < s.rows && k < s.columns;
-        copy_16(to + place_of(row + i, piece), there ? from : s.at, there);
+        copy_or_clear_16(to + place_of(row + i, piece), there ? from : s.at, there);
     }
 }
 
@@ -139,7 +113,7 @@ static __device__ __forceinline__ void ask_codes(char *to, const source &s, int 
     const char *from = s.at + k / 2;
 #pragma unroll
     for (int i = 0; i < ROWS; i += WARP / 2, from += s.next)
-        copy_16(to + i * CODE_BYTES + lane * 16, i < s.rows ? from : s.at, i < s.rows);
+        copy_or_clear_16(to + i * CODE_BYTES + lane * 16, i < s.rows ? from : s.at, i < s.rows);
 }
 
 template <typename S>
@@ -404,14 +378,15 @@ static __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll 1
     for (char *slot = ring; slot < end; slot += S::SLOT, ask += WARPS * STEP) {
         if (ask < cols) ask_numbers<S::ROWS>(slot, input, ask);
-        end_of_slot();
+        end_of_group();
     }
     if (S::CODES) __syncthreads();
     float sum[S::M][S::N][4] = {};
     char *slot = ring;
 #pragma unroll 1
     for (int k = warp * STEP; k < cols; k += WARPS * STEP, ask += WARPS * STEP) {
-        wait_for_slot<S::SLOTS - 1>();
+        wait_for_groups<S::SLOTS - 1>();
+        __syncwarp();
         if (S::CODES)
             multiply_codes<S>(p, slot, scales + k / STEP * S::OUTPUTS, sum);
         else
@@ -421,7 +396,7 @@ static __global__ void __launch_bounds__(THREADS, 2)
             ask_weights<S>(slot, weights, ask);
             ask_numbers<S::ROWS>(slot, input, ask);
         }
-        end_of_slot();
+        end_of_group();
         slot = slot + S::SLOT == end ? ring : slot + S::SLOT;
     }
     const cuda_epilogue &e = a.epilogue[part];

@@ -3,6 +3,7 @@
  * and the epilogue at once. Tiles of 32 x 32 results as long as all of them run at once, so that
  * all of the GPU has some; else of 64 x 64, which read less. Weights are asked for before the input
  * is there. */
+#include "backend/cuda/copy.cuh"
 #include "backend/cuda/epilogue.cuh"
 #include "backend/cuda/outliers.cuh"
 
@@ -40,31 +41,6 @@ template <int TILE_> struct tile_shape {
     static_assert(SLICES * SUM * 4 <= PIPELINE && MORE + TILE * MORE_PITCH * 4 <= PIPELINE, "room");
 };
 
-/* 16 bytes on their way to shared memory, or zeros. */
-static __device__ __forceinline__ void copy_16(char *to, const void *from, bool there)
-{
-#if __CUDA_ARCH__ >= 800
-    const uint32_t at = (uint32_t)__cvta_generic_to_shared(to);
-    const int bytes = there ? 16 : 0;
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(bytes)
-                 : "memory");
-#endif
-}
-
-static __device__ __forceinline__ void end_stage()
-{
-#if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.commit_group;" ::: "memory");
-#endif
-}
-
-static __device__ __forceinline__ void wait_for_stage()
-{
-#if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2) : "memory");
-#endif
-}
-
 /* What a thread copies of the codes of rows [row, row + TILE) of a matrix (rows, cols): the same
  * place of rows THREADS / CHUNKS apart in each stage. */
 template <typename S> struct tile_source {
@@ -90,7 +66,8 @@ template <typename S> struct tile_source {
         to += threadIdx.x / S::CHUNKS * S::PITCH + threadIdx.x % S::CHUNKS * 16;
 #pragma unroll
         for (int i = 0; i < S::COPIES; i++)
-            copy_16(to + i * APART * S::PITCH, from[i] + (within ? k : 0), within && there[i]);
+            copy_or_clear_16(to + i * APART * S::PITCH, from[i] + (within ? k : 0),
+                             within && there[i]);
     }
 };
 
@@ -309,18 +286,18 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
 #pragma unroll
     for (int s = 0; s < STAGES - 1; s++) {
         if (s < steps) inputs.copy(xs + s * S::STAGE, s, cols);
-        end_stage();
+        end_of_group();
     }
     int32_t sum[2][4][4] = {};
     for (int step = 0; step < steps; step++) {
         const int stage = step % STAGES * S::STAGE, ahead = step + STAGES - 1;
-        wait_for_stage();
+        wait_for_groups<STAGES - 2>();
         __syncthreads();
         if (ahead < steps) {
             weights.copy(ws + ahead % STAGES * S::STAGE, ahead, cols);
             inputs.copy(xs + ahead % STAGES * S::STAGE, ahead, cols);
         }
-        end_stage();
+        end_of_group();
 #pragma unroll
         for (int k = 0; k < S::STEPS; k++) {
             const int at = stage + (slice * S::STEPS + k) * 32;

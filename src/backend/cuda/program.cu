@@ -3,10 +3,16 @@
 
 #include <cstring>
 
-/* Shared memory beside what a node needs: tables, and the ring. */
+/* Shared memory beside what a node needs: tables, and the shortest ring. */
 template <kind K> static constexpr size_t fixed_bytes(unsigned piece_steps)
 {
     return tile_shape<K>::TABLES + LEAST_SLOTS * piece_steps * (size_t)step_shape<K>::PITCH;
+}
+
+/* Whatever kind of program it will be. */
+static bool has_room(const cuda_program_room *room, const cuda_launch *l)
+{
+    return fixed_bytes<KIND_4BIT_DQ>(room->piece_steps) + room->bytes <= program_shared(l);
 }
 
 /* Steps of a piece, so that all warps have one where a block has few steps. */
@@ -58,7 +64,7 @@ static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, cuda_program_ro
             input += staged_bytes(tile_shape<K>::PARTS, (unsigned)at_once, (unsigned)a.w[1].cols);
         uint32_t row_shift = 0;
         while (1u << row_shift < at_once) row_shift++;
-        for (uint32_t length = piece_length(most * steps); length > 0; length /= 2) {
+        for (uint32_t length = piece_length(most * steps); length > 0; length--) {
             a.rows_at_once = (uint32_t)at_once;
             a.row_shift = row_shift;
             a.piece_steps = length;
@@ -75,7 +81,7 @@ static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, cuda_program_ro
             if (K == KIND_INT8) sums += most; /* products with outlier columns */
             a.sums_bytes = (uint32_t)aligned16(sums * (TILE << row_shift) * 4);
             *room = {a.sums_bytes + input, length};
-            if (fixed_bytes<K>(length) + room->bytes <= program_shared(l)) return true;
+            if (has_room(room, l)) return true;
         }
     }
     return false;
@@ -120,7 +126,9 @@ static bool plan(cuda_node *node, const cuda_launch *l, cuda_program_room *room)
         return node->args.embed.n_rows <= MOST_ROWS;
     case NODE_NORM:
         room->bytes = staged_bytes(PARTS_F16, 1, (unsigned)node->args.norm.cols);
-        return node->args.norm.n_rows <= MOST_ROWS && node->args.norm.cols % 4 == 0;
+        return node->args.norm.n_rows <= MOST_ROWS &&
+               node->args.norm.n_rows <= (size_t)l->multiprocessors &&
+               node->args.norm.cols % 4 == 0;
     case NODE_COPY:
         return node->args.copy.n_rows <= MOST_ROWS;
     case NODE_ARGMAX:
@@ -134,12 +142,6 @@ static bool plan(cuda_node *node, const cuda_launch *l, cuda_program_room *room)
     default:
         return false;
     }
-}
-
-/* Whatever kind of program it will be. */
-static bool has_room(const cuda_program_room *room, const cuda_launch *l)
-{
-    return fixed_bytes<KIND_4BIT_DQ>(room->piece_steps) + room->bytes <= program_shared(l);
 }
 
 bool bg_cuda_program_plan(cuda_node *node, const cuda_launch *l, cuda_program_room *room)

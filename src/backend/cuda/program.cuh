@@ -11,7 +11,7 @@
  *   program_attention.cuh  attention of one query of each sequence
  *   program_rows.cuh       embeddings, norms, copies, the largest logit
  *   program_kernel.cuh     the kernel; a file for each family of formats instantiates it
- *   program.cu             which nodes a program takes, and how many warps share what */
+ *   program.cu             which nodes a program takes, and in what pieces */
 #ifndef BG_BACKEND_CUDA_PROGRAM_CUH
 #define BG_BACKEND_CUDA_PROGRAM_CUH
 
@@ -28,7 +28,8 @@ enum { BLOCK_THREADS = STEP_THREADS + COPY_THREADS + WARP };
 
 /* ---- a block's warps ------------------------------------------------------------------------- */
 
-/* What __syncthreads is, for the warps that run nodes, and for those that copy. */
+/* What __syncthreads is, for the warps that run nodes, and for those that copy; and where the
+ * former wait for the one that watches. */
 enum { STEP_BARRIER = 1, COPY_BARRIER, NODE_BARRIER };
 
 static __device__ __forceinline__ void step_sync()

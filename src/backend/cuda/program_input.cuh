@@ -2,8 +2,7 @@
  * normed where a norm is merged with the layer, and then in a form that tensor cores multiply
  * exactly:
  *   - with 16-bit and 4-bit weights as two halves, high and low, whose sum is the fp32 value to 22
- *     bits (16 for bf16); fp16 halves of a value scaled by a power of two that brings the largest
- * of its row near 2^14, so that none overflows;
+ *     bits (16 for bf16); for fp16 values are scaled so that a row's largest is near 2^14;
  *   - for LLM.int8() as codes.
  * A row lies in quads of 16 bytes: four fp32 values, and in the end, in the same place, their high
  * halves and their low halves. A thread has the same quads all the time. */
@@ -323,7 +322,7 @@ static __device__ __forceinline__ int list_bits(const uint32_t *bits, unsigned w
 }
 
 /* Four numbers between -127 and 127 to codes: rounded by a number so large that its last place is
- * 1. */
+ * 1. NaN becomes some code. */
 static __device__ __forceinline__ uint32_t pack_codes(const float4 &x, float factor)
 {
     const float large = 12582912;

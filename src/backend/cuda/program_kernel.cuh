@@ -1,6 +1,6 @@
 /* The kernel that runs a program. Its linear layers have weights of one family of formats, beside
- * 16-bit ones, and all of up to four rows of activations or all of more: a kernel for every family
- * would need too many registers. Included by one file for each family. */
+ * 16-bit ones, and all of up to four rows of activations or all of more: one for all families would
+ * need too many registers. Included by one file for each family. */
 #ifndef BG_BACKEND_CUDA_PROGRAM_KERNEL_CUH
 #define BG_BACKEND_CUDA_PROGRAM_KERNEL_CUH
 
@@ -34,7 +34,7 @@ cudaError_t program_4bit(const program_args &args, size_t room, const cuda_launc
 cudaError_t program_4bit_dq_packed(const program_args &args, size_t room, const cuda_launch *l);
 cudaError_t program_4bit_dq(const program_args &args, size_t room, const cuda_launch *l);
 
-/* Shared memory that is not for what is declared in the kernel. */
+/* Room for what is declared in the kernel; nodes, tables and the ring have the rest. */
 enum { SHARED_STATIC = 17 << 10 };
 
 static inline size_t program_shared(const cuda_launch *l)
@@ -70,7 +70,6 @@ template <unsigned THREADS> struct node_words {
 union rooms_of_nodes {
     input_rooms inputs[2];
     attention_rooms attention;
-    double sums[STEP_WARPS];
     uint64_t keys[STEP_WARPS];
 };
 
@@ -128,6 +127,10 @@ static __device__ __forceinline__ void copy_all(const program_args &p, uint32_t 
         });
     }
 }
+
+static_assert(3 * sizeof(cuda_node) + sizeof(rooms_of_nodes) + sizeof(ring_barriers) <=
+                  SHARED_STATIC - 1024,
+              "room for what is declared, and for what the driver takes");
 
 template <kind K, bool PACKED>
 static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_args p)

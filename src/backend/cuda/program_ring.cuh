@@ -22,8 +22,8 @@ __host__ __device__ constexpr bool is_4bit(kind k)
 enum { TILE = 16, STEP_BYTES = 64, MOST_STEPS = 8 }; /* of a piece */
 
 /* Of a barrier's phases only two can be told apart: a warp must not wait for a slot that may have
- * been filled twice. As a warp's pieces are STEP_WARPS apart, or it meets the others between two,
- * a ring of that many slots is long enough. */
+ * been filled twice. As its pieces are always STEP_WARPS apart, from node to node, too, a ring of
+ * that many slots is long enough. */
 enum { LEAST_SLOTS = STEP_WARPS, MOST_SLOTS = 32 };
 
 template <kind K> struct step_shape {

@@ -1,8 +1,8 @@
 /* The queue. An operation's nodes wait here until a result is wanted. Neighbours that a program
- * takes (program.cuh) are launched as one, others by a kernel each. The same nodes with the same
- * arguments, as every step of a decoding loop has them, are a graph that was made the second time
- * and is launched with one call. Equal arguments, addresses included, mean equal launches, so a
- * graph cannot be out of date. */
+ * takes (program.cuh) are launched as one where they are many, others by a kernel each. The same
+ * nodes with the same arguments, as every step of a decoding loop has them, are a graph that was
+ * made the second time and is launched with one call. Equal arguments, addresses included, mean
+ * equal launches, so a graph cannot be out of date. */
 #include "backend/cuda/cuda.h"
 
 #include "core/alloc.h"
@@ -94,17 +94,20 @@ static stretch next_stretch(cuda_backend *cuda, size_t first)
         cuda_program_room room;
         *n = cuda->nodes[i];
         if (!bg_cuda_program_plan(n, &cuda->launch, &room)) break;
+        const cuda_node *leader = linear;
         if (n->kind == NODE_LINEAR && bg_cuda_program_leads(n, linear)) {
             bool all = true; /* the nodes before it may be of another kind's programs */
             for (size_t k = first; k < i; k++) all &= bg_cuda_program_joins(n, &cuda->planned[k]);
             if (!all && !linear) return (stretch){.n = 1};
             if (!all) break;
-            linear = n;
+            leader = n;
         } else if (linear && !bg_cuda_program_joins(linear, n)) {
             break;
         }
         if (!bg_cuda_program_shares(&s.room, &room, &cuda->launch)) break;
-        needed |= n->kind == NODE_LINEAR && bg_cuda_linear_needs_program(&n->args.linear);
+        linear = leader;
+        needed |=
+            n->kind == NODE_LINEAR && bg_cuda_linear_needs_program(&n->args.linear, &cuda->launch);
         s.n++;
     }
     if (!linear || (s.n < PROGRAM_NODES && !needed && !cuda->check_each)) return (stretch){.n = 1};
