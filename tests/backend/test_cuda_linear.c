@@ -95,6 +95,21 @@ static void test_large_linear(void)
     }
 }
 
+/* out = silu(in gate^T) * (in up^T) */
+static void run_gate(int d, weight up, weight gate, act in, size_t n_rows, act out)
+{
+    const bg_linear up_args = {
+        .weight = up.on[d], .in = in.on[d], .n_rows = n_rows, .out = out.on[d]};
+    const bg_linear gate_args = {.weight = gate.on[d],
+                                 .in = in.on[d],
+                                 .n_rows = n_rows,
+                                 .activation = BG_ACTIVATION_SILU,
+                                 .multiplier = out.on[d],
+                                 .out = out.on[d]};
+    OK(backends[d]->ops->linear(backends[d], &up_args, &err));
+    OK(backends[d]->ops->linear(backends[d], &gate_args, &err));
+}
+
 /* What a layer's operations become when they are queued one after the other: norm and query, key,
  * value; norm, gate and up; and readers of a norm that come later. */
 static void run_block(bg_format_id id, size_t n_rows, bool half, size_t hidden)
@@ -128,14 +143,6 @@ static void run_block(bg_format_id id, size_t n_rows, bool half, size_t hidden)
                 OK(ops->linear(backends[d], &args, &err));
             }
             OK(ops->norm(backends[d], &n, x.on[d], n_rows, normed.on[d], &err));
-            const bg_linear up_args = {
-                .weight = up.on[d], .in = normed.on[d], .n_rows = n_rows, .out = inner.on[d]};
-            const bg_linear gate_args = {.weight = gate.on[d],
-                                         .in = normed.on[d],
-                                         .n_rows = n_rows,
-                                         .activation = BG_ACTIVATION_SILU,
-                                         .multiplier = inner.on[d],
-                                         .out = inner.on[d]};
             const bg_linear down_args = {.weight = down.on[d],
                                          .in = inner.on[d],
                                          .n_rows = n_rows,
@@ -143,8 +150,7 @@ static void run_block(bg_format_id id, size_t n_rows, bool half, size_t hidden)
                                          .out = x.on[d]};
             const bg_linear late_args = {
                 .weight = late.on[d], .in = normed.on[d], .n_rows = n_rows, .out = other.on[d]};
-            OK(ops->linear(backends[d], &up_args, &err));
-            OK(ops->linear(backends[d], &gate_args, &err));
+            run_gate(d, up, gate, normed, n_rows, inner);
             OK(ops->linear(backends[d], &down_args, &err));
             OK(ops->linear(backends[d], &late_args, &err));
         }
@@ -225,17 +231,8 @@ static void check_wide_pair(bg_format_id id, size_t n_rows, size_t cols, size_t 
     for (int d = 0; d < BOTH; d++) {
         const bg_backend_ops *ops = backends[d]->ops;
         const bg_norm n = {BG_NORM_RMS, norm.on[d], NULL, 1e-5f};
-        const bg_linear up_args = {
-            .weight = up.on[d], .in = normed.on[d], .n_rows = n_rows, .out = inner.on[d]};
-        const bg_linear gate_args = {.weight = gate.on[d],
-                                     .in = normed.on[d],
-                                     .n_rows = n_rows,
-                                     .activation = BG_ACTIVATION_SILU,
-                                     .multiplier = inner.on[d],
-                                     .out = inner.on[d]};
         OK(ops->norm(backends[d], &n, x.on[d], n_rows, normed.on[d], &err));
-        OK(ops->linear(backends[d], &up_args, &err));
-        OK(ops->linear(backends[d], &gate_args, &err));
+        run_gate(d, up, gate, normed, n_rows, inner);
     }
     const double gap = difference(inner, n_rows);
     CHECK(gap <= (half ? 2e-2 : 1e-3) && difference(normed, n_rows) <= tolerance(half),

@@ -117,20 +117,30 @@ static __device__ __forceinline__ team team_of(unsigned shift, unsigned *number)
     return {*number * warps, warps, threadIdx.x & (threads - 1), threads};
 }
 
-/* The whole block calls these; room (STEP_WARPS) is not read by anybody who is still in the last
- * call with the same room: two calls in turn have two rooms. */
-template <typename T> static __device__ __forceinline__ T team_sum(const team &t, T x, T *room)
+/* All warps that run nodes call these; room (STEP_WARPS) is not read by anybody who is still in the
+ * last call with the same room: two calls in turn have two rooms. */
+template <typename T, typename F>
+static __device__ __forceinline__ T team_all(const team &t, T x, T *room, F join)
 {
-    x = warp_sum(x);
     if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = x;
     step_sync();
     x = room[t.first_warp + (threadIdx.x & (t.warps - 1))];
 #pragma unroll
     for (unsigned i = STEP_WARPS / 2; i > 0; i /= 2) {
         const T other = __shfl_xor_sync(0xFFFFFFFF, x, (int)i);
-        if (i < t.warps) x += other;
+        if (i < t.warps) x = join(x, other);
     }
     return x;
+}
+
+template <typename T> static __device__ __forceinline__ T team_sum(const team &t, T x, T *room)
+{
+    return team_all(t, warp_sum(x), room, [](T a, T b) INLINE { return a + b; });
+}
+
+static __device__ __forceinline__ float team_max(const team &t, float x, float *room)
+{
+    return team_all(t, warp_max(x), room, [](float a, float b) INLINE { return fmaxf(a, b); });
 }
 
 /* Two sums at once. */
@@ -158,20 +168,6 @@ static __device__ __forceinline__ void team_sums(const team &t, T &x, T &y, T *r
             y += b;
         }
     }
-}
-
-static __device__ __forceinline__ float team_max(const team &t, float x, float *room)
-{
-    x = warp_max(x);
-    if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = x;
-    step_sync();
-    x = room[t.first_warp + (threadIdx.x & (t.warps - 1))];
-#pragma unroll
-    for (unsigned i = STEP_WARPS / 2; i > 0; i /= 2) {
-        const float other = __shfl_xor_sync(0xFFFFFFFF, x, (int)i);
-        if (i < t.warps) x = fmaxf(x, other);
-    }
-    return x;
 }
 
 #endif
