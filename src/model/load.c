@@ -99,17 +99,19 @@ static float next_normal(uint64_t *state)
     return (float)(sqrt(-2 * log(1 - u[0])) * cos(2 * 3.141592653589793 * u[1]));
 }
 
-/* Made-up weights need only have the right spread: 4096 normal numbers, drawn from at random. */
+/* Made-up weights need only have the right spread: 4096 normal numbers, drawn from at random. Norms
+ * change nothing. */
 static bg_status draw_random(loader *l, bool vector, bool bias, size_t n, void **data,
                              bg_error *err)
 {
     uint16_t *values = bg_alloc_array(n, sizeof *values), pool[4096];
     if (!values) return bg_fail_memory(err, 2 * n, "random weights");
+    const uint16_t one = l->model->config.arch->norm == BG_NORM_RMS_OFFSET ? 0 : 0x3C00;
     for (size_t i = 0; i < 4096; i++)
         pool[i] = bg_f32_to_f16(0.02f * next_normal(&l->random_state));
     for (size_t i = 0; i < n; i++) {
         l->random_state = l->random_state * 6364136223846793005ULL + 1442695040888963407ULL;
-        values[i] = vector ? bias ? 0 : 0x3C00 : pool[l->random_state >> 52];
+        values[i] = vector ? bias ? 0 : one : pool[l->random_state >> 52];
     }
     *data = values;
     return BG_OK;

@@ -8,7 +8,7 @@
 
 /* The number of keys decides how much memory a kernel gets; rounded up to this, it changes seldom.
  */
-enum { KEY_STEP = 256, MAX_HEAD_DIM = 256 };
+enum { KEY_STEP = 256 };
 
 static bg_status check(const bg_cache *cache, const bg_sequence *sequences, size_t n, bool stored,
                        bg_error *err)
@@ -102,6 +102,8 @@ bg_status cuda_attention_op(bg_backend *backend, const bg_attention *args, bg_er
     a->out = cuda_values(args->out);
     a->out_stride = args->out->cols;
     if (bg_cuda_attends_one(a)) {
+        a->partial = cuda->parts;
+        a->arrived = cuda->counters + CUDA_PROGRAM_COUNTERS;
         memcpy(&cuda_push(cuda, NODE_ATTEND_ONE)->args, &node.args, sizeof node.args);
         return BG_OK;
     }

@@ -5,8 +5,6 @@
 
 #include "backend/cuda/device.cuh"
 
-enum { MAX_HEAD_DIM = 256 };
-
 static __device__ __forceinline__ size_t plane(const cuda_attention_args &a, int slot, size_t head)
 {
     return ((size_t)slot * a.n_kv_heads + head) * a.max_length * a.head_dim;

@@ -107,7 +107,8 @@ typedef struct {
     cuda_node *nodes;   /* (MAX_NODES) */
     cuda_node *planned; /* the same with programs' plans */
     cuda_node *there;   /* the planned on the device, where there is no graph of them */
-    unsigned *counters; /* of a program */
+    unsigned *counters; /* zeros: CUDA_PROGRAM_COUNTERS, and those of attention's parts */
+    float *parts;       /* of attention in programs, for each multiprocessor */
     size_t n_nodes;
     cuda_graph graphs[MAX_GRAPHS];
     uint64_t seen[MAX_SEEN];

@@ -134,8 +134,8 @@ typedef struct {
     uint32_t rows_at_once, row_shift; /* the former's logarithm, rounded up */
     uint32_t piece_steps, pieces[2];  /* of a tile of the first part, and of the second */
     uint32_t sums_bytes;
-    /* Tiles of each block, and blocks that have one more; a part's first tile. */
-    uint32_t tiles_each, tiles_extra, first_tile[CUDA_MAX_PARTS];
+    /* Rows of a tile; tiles of each block, and blocks that have one more; a part's first tile. */
+    uint32_t tile_rows, tiles_each, tiles_extra, first_tile[CUDA_MAX_PARTS];
 } cuda_linear_args;
 
 typedef struct {
@@ -239,6 +239,10 @@ typedef struct {
 
 /* ---- attention ------------------------------------------------------------------------------- */
 
+/* Values of a head, at most, and what a part of its keys has: its largest score, their sum, and a
+ * value for each of the head's; and heads that may be in parts. */
+enum { MAX_HEAD_DIM = 256, CUDA_PART_FLOATS = MAX_HEAD_DIM + 32, CUDA_MOST_PARTED = 256 };
+
 /* A bg_sequence, in the step's data. */
 typedef struct {
     int32_t first_row, rows, slot, past, keys, prefix;
@@ -270,8 +274,14 @@ typedef struct {
     /* bg_cuda_attend_plan's: new keys and values are in qkv alone, and bg_cuda_attend writes them
      * to the cache; it turns the queries. */
     bool fresh, turn;
-    /* Programs: heads that share keys, and inverses for program.cuh's divide. */
-    uint32_t group, head_inverse, group_inverse, column_inverse;
+    /* Programs: heads that share keys; parts of a head's keys, each with a block; lanes that share
+     * a key (the logarithm); and inverses for program.cuh's divide. */
+    uint32_t group, parts, key_shift;
+    uint32_t head_inverse, group_inverse, column_inverse, parts_inverse;
+    /* Room for what parts have, CUDA_PART_FLOATS for each multiprocessor, and zeros, two for each
+     * of CUDA_MOST_PARTED heads, which are zeros again when it is done. */
+    float *partial;
+    unsigned *arrived;
     /* bg_backend_ops.store: keys and values go to the cache as they are, and nothing else is done.
      */
     bool store_only;
@@ -449,6 +459,8 @@ bool bg_cuda_program_shares(cuda_program_room *room, const cuda_program_room *ot
 bool bg_cuda_program_leads(const cuda_node *linear, const cuda_node *other);
 /* Whether a planned node can be of the program that a planned linear layer leads. */
 bool bg_cuda_program_joins(const cuda_node *linear, const cuda_node *other);
+enum { CUDA_PROGRAM_COUNTERS = 2 };
+
 /* Runs n planned nodes that join; they lie in host and in device memory. `counters`: two zeros on
  * the device, which are zeros again when it is done; `room` does for all. */
 cudaError_t bg_cuda_program(const cuda_node *host, const cuda_node *nodes, size_t n,

@@ -22,7 +22,31 @@ static uint32_t piece_length(size_t steps)
     return (uint32_t)(n < MOST_STEPS ? n : MOST_STEPS);
 }
 
-/* Sums of a block's tiles: sums_of(a, n_tiles, ...).first. */
+/* Rows of a tile: with as few tiles for a block as 16 rows give it, but as low as they can be, so
+ * that all blocks' shares are about equal. Fills in how the tiles lie on the blocks; returns the
+ * most that one has. */
+static size_t plan_tiles(cuda_linear_args &a, size_t units)
+{
+    const bool paired = a.paired != CUDA_NOT_PAIRED;
+    const int n_parts = paired ? 1 : a.n_parts;
+    size_t rows = 0, tiles = 0;
+    for (int i = 0; i < n_parts; i++) rows += a.w[i].rows;
+    const size_t each = (rows + TILE * units - 1) / (TILE * units);
+    a.tile_rows = (uint32_t)((rows + each * units - 1) / (each * units));
+    for (;; a.tile_rows++) {
+        tiles = 0;
+        for (int i = 0; i < CUDA_MAX_PARTS; i++) {
+            a.first_tile[i] = i < n_parts ? (uint32_t)tiles : UINT32_MAX;
+            if (i < n_parts) tiles += (a.w[i].rows + a.tile_rows - 1) / a.tile_rows;
+        }
+        if (tiles <= each * units || a.tile_rows == TILE) break;
+    }
+    a.tiles_each = (uint32_t)(tiles / units);
+    a.tiles_extra = (uint32_t)(tiles % units);
+    return (tiles + units - 1) / units * (paired ? 2 : 1);
+}
+
+/* Sums of a block's tiles: sums_of(t, n_tiles, ...).first. */
 static size_t most_sums(const cuda_linear_args &a, size_t n_tiles)
 {
     const size_t abreast = a.paired == CUDA_ADDED ? 0 : n_tiles / STEP_WARPS * STEP_WARPS;
@@ -35,24 +59,13 @@ static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, cuda_program_ro
 {
     using shape = step_shape<K>;
     const bool added = a.paired == CUDA_ADDED, paired = a.paired != CUDA_NOT_PAIRED;
-    size_t tiles = 0, steps = a.cols / shape::COLS;
+    size_t steps = a.cols / shape::COLS;
     if (a.cols % shape::COLS != 0 || a.cols >= 1 << 16) return false;
     if (added) {
         if (a.w[1].cols % shape::COLS != 0 || a.w[1].cols >= 1 << 16) return false;
         if (a.w[1].cols / shape::COLS > steps) steps = a.w[1].cols / shape::COLS;
     }
-    for (int i = 0; i < (paired ? 1 : a.n_parts); i++) tiles += (a.w[i].rows + TILE - 1) / TILE;
-    const size_t units = (size_t)l->multiprocessors;
-    a.tiles_each = (uint32_t)(tiles / units);
-    a.tiles_extra = (uint32_t)(tiles % units);
-    for (int i = 0; i < CUDA_MAX_PARTS; i++) {
-        const size_t before = i == 0 ? 0 : (a.w[i - 1].rows + TILE - 1) / TILE;
-        a.first_tile[i] = i < a.n_parts && !paired
-                              ? (i == 0 ? 0 : a.first_tile[i - 1]) + (uint32_t)before
-                              : UINT32_MAX;
-    }
-    if (paired) a.first_tile[0] = 0;
-    const size_t most = (tiles + units - 1) / units * (paired ? 2 : 1);
+    const size_t most = plan_tiles(a, (size_t)l->multiprocessors);
     if (a.norm.weight && a.norm_half != (K == KIND_INT8)) return false;
     for (size_t rows = MOST_ROWS; rows > 0; rows /= 2) {
         const size_t at_once = a.n_rows < rows ? a.n_rows : rows;
@@ -109,13 +122,36 @@ static const struct {
     {"program_int8_cuda", plan_kind<KIND_INT8>, program_int8_packed, program_int8, 1},
 };
 
-static bool plan_attention(cuda_attention_args &a, cuda_program_room *room)
+/* Lanes that share a key of 16 READY values each: the logarithm. */
+static uint32_t key_shift(size_t head_dim)
+{
+    uint32_t shift = LEAST_KEY_SHIFT;
+    while ((size_t)4 * READY << shift < head_dim) shift++;
+    return shift;
+}
+
+/* Into how many parts a head's keys are divided. */
+static uint32_t plan_parts(const cuda_attention_args &a, const cuda_launch *l)
+{
+    /* Telling each other takes blocks as long as a few rounds of keys. */
+    enum { LEAST_ROUNDS = 4 };
+    const size_t heads = a.n_heads * a.n_sequences;
+    const size_t rounds = (a.max_keys << a.key_shift) / STEP_THREADS;
+    size_t parts = (size_t)l->multiprocessors / heads;
+    if (parts > rounds / LEAST_ROUNDS) parts = rounds / LEAST_ROUNDS;
+    return heads <= CUDA_MOST_PARTED && parts > 1 ? (uint32_t)parts : 1;
+}
+
+static bool plan_attention(cuda_attention_args &a, const cuda_launch *l, cuda_program_room *room)
 {
     room->bytes = a.max_keys * sizeof(float);
     a.group = (uint32_t)(a.n_heads / a.n_kv_heads);
+    a.key_shift = key_shift(a.head_dim);
+    a.parts = plan_parts(a, l);
     a.head_inverse = inverse_of(a.n_heads);
     a.group_inverse = inverse_of(a.group);
     a.column_inverse = inverse_of(a.head_dim / 4);
+    a.parts_inverse = inverse_of(a.parts);
     return a.head_dim % 4 == 0 && a.qkv_stride % 4 == 0 && a.half == a.out_half;
 }
 
@@ -134,7 +170,7 @@ static bool plan(cuda_node *node, const cuda_launch *l, cuda_program_room *room)
     case NODE_ARGMAX:
         return node->args.head.best != NULL;
     case NODE_ATTEND_ONE:
-        return plan_attention(node->args.attention, room);
+        return plan_attention(node->args.attention, l, room);
     case NODE_LINEAR: {
         const plan_function plans = formats[node->args.linear.w[0].format].plan;
         return plans && plans(node->args.linear, l, room);

@@ -28,9 +28,9 @@ enum { BLOCK_THREADS = STEP_THREADS + COPY_THREADS + WARP };
 
 /* ---- a block's warps ------------------------------------------------------------------------- */
 
-/* What __syncthreads is, for the warps that run nodes, and for those that copy; and where the
- * former wait for the one that watches. */
-enum { STEP_BARRIER = 1, COPY_BARRIER, NODE_BARRIER };
+/* What __syncthreads is, for the warps that run nodes, and for those that copy; where the former
+ * wait for the one that watches, and where they tell it that a node is done. */
+enum { STEP_BARRIER = 1, COPY_BARRIER, NODE_BARRIER, DONE_BARRIER };
 
 static __device__ __forceinline__ void step_sync()
 {
@@ -45,29 +45,36 @@ static __device__ __forceinline__ void copy_sync()
 /* ---- blocks ---------------------------------------------------------------------------------- */
 
 /* A barrier of all blocks, which counts their arrivals. What a block wrote before it arrived every
- * block may read after `wait`, by load_fresh. The watching warp looks at the count, so that the
- * others can prepare for what they wait for: wait is called once by them for each of its `watch`.
- */
+ * block may read after `wait`, by load_fresh. The watching warp tells the others of its block's
+ * arrival, which takes until what was written has come to memory, and looks at the count, while the
+ * warps that run nodes prepare for what they wait for. Of each node but the first these call wait
+ * and, at its end, done; and that one arrive and watch. */
 struct all_blocks {
     unsigned *arrived;
 
-    __device__ void arrive() const
+    __device__ __forceinline__ void done() const
     {
-        step_sync();
-        if (threadIdx.x == 0)
-            asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrived) : "memory");
+        asm volatile("bar.sync %0, %1;" ::"n"((int)DONE_BARRIER), "n"((int)STEP_THREADS + WARP)
+                     : "memory");
     }
-    __device__ void wait() const
+    __device__ __forceinline__ void wait() const
     {
         asm volatile("bar.sync %0, %1;" ::"n"((int)NODE_BARRIER), "n"((int)STEP_THREADS + WARP)
                      : "memory");
     }
+    __device__ __forceinline__ void arrive() const
+    {
+        done();
+        if (threadIdx.x % WARP == 0)
+            asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrived) : "memory");
+    }
     /* Until the blocks have arrived `times`. */
-    __device__ void watch(unsigned times) const
+    __device__ __forceinline__ void watch(unsigned times) const
     {
         unsigned n;
         do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(n) : "l"(arrived) : "memory");
         while (n < times * gridDim.x);
+        __syncwarp();
         asm volatile("bar.arrive %0, %1;" ::"n"((int)NODE_BARRIER), "n"((int)STEP_THREADS + WARP)
                      : "memory");
     }

@@ -393,21 +393,28 @@ static __device__ __forceinline__ float quantize_row(unsigned cols, float thresh
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
+/* What is done to a layer's input. */
+struct layer_input {
+    float *normed;
+    cuda_norm norm;
+    float threshold;
+};
+
 /* Rows [first, first + rows) of a layer's input; the block may read them when this returns. A model
  * of 16-bit activations is one of int8 weights. `tables`: int8's reciprocals. */
 template <part_type TYPE>
 static __device__ __forceinline__ void
-stage_input(const float *in, unsigned cols, const cuda_linear_args &a, const team &t, unsigned m,
+stage_input(const float *in, unsigned cols, const layer_input &to_do, const team &t, unsigned m,
             const ready_norm &ready, unsigned first, unsigned rows, const staged_input &s,
             input_rooms &rooms, const char *tables)
 {
     constexpr bool HALF = TYPE == CODES_INT8;
-    const cuda_norm &norm = a.norm;
+    const cuda_norm &norm = to_do.norm;
     const bool there = m < rows, has_norm = norm.weight != NULL;
     const size_t at = (size_t)(first + (there ? m : 0)) * cols;
     const input_row row = {in + at, (float4 *)(s.quads + m * s.pitch), there ? cols / 4 : 0, t.lane,
                            t.threads};
-    float *to = blockIdx.x == 0 ? a.normed + at : NULL;
+    float *to = blockIdx.x == 0 ? to_do.normed + at : NULL;
     float scale = 1;
     if constexpr (TYPE == CODES_INT8) {
         float most = 0;
@@ -424,7 +431,7 @@ stage_input(const float *in, unsigned cols, const cuda_linear_args &a, const tea
             });
         }
         scale =
-            quantize_row(cols, a.w[0].threshold, most, t, m, row, s, (const float *)tables, rooms);
+            quantize_row(cols, to_do.threshold, most, t, m, row, s, (const float *)tables, rooms);
     } else if (has_norm) {
         const norm_state n = norm_of<HALF>(norm, cols, ready.inverse, t, row, rooms);
         each_normed(norm, HALF, n, row, ready, to,

@@ -73,6 +73,20 @@ union rooms_of_nodes {
     uint64_t keys[STEP_WARPS];
 };
 
+/* Sequences that attention finds in shared memory. */
+enum { READY_SEQUENCES = 8, SEQUENCE_WORDS = sizeof(cuda_sequence) / 4 };
+
+/* Gets a node's sequences, if it is attention, while the node before it runs: otherwise they would
+ * have to come from memory before the keys can be asked for. */
+static __device__ __forceinline__ void get_sequences(const cuda_node &node, uint32_t *to)
+{
+    if (node.kind != NODE_ATTEND_ONE) return;
+    const uint32_t *from = (const uint32_t *)node.args.attention.sequences;
+    const unsigned n = min((unsigned)node.args.attention.n_sequences, (unsigned)READY_SEQUENCES);
+    for (unsigned i = threadIdx.x % WARP; i < n * SEQUENCE_WORDS; i += WARP)
+        to[i] = __ldcg(from + i);
+}
+
 /* Tables to the beginning of shared memory, tile_shape's. */
 template <kind K>
 static __device__ __forceinline__ void fill_tables(const program_args &p, char *tables)
@@ -140,6 +154,7 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
     __shared__ __align__(16) uint32_t nodes[2][NODE_WORDS], copied[NODE_WORDS];
     __shared__ __align__(16) rooms_of_nodes rooms;
     __shared__ ring_barriers barriers;
+    __shared__ __align__(8) uint32_t sequences[2][READY_SEQUENCES * SEQUENCE_WORDS];
     ring weights = {tables + tile_shape<K>::TABLES, &barriers, p.piece_steps * step_shape<K>::PITCH,
                     p.n_slots};
     char *room = weights.slots + p.n_slots * weights.slot_bytes;
@@ -150,7 +165,11 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
         nodes[0][i] = __ldg((const uint32_t *)p.nodes + i);
     __syncthreads();
     if (threadIdx.x >= STEP_THREADS + COPY_THREADS) {
-        for (int i = 0; i < p.n_nodes; i++) blocks.watch((unsigned)i);
+        for (int i = 0; i < p.n_nodes; i++) {
+            if (i > 0) blocks.arrive();
+            blocks.watch((unsigned)i);
+            if (i + 1 < p.n_nodes) get_sequences(p.nodes[i + 1], sequences[(i + 1) & 1]);
+        }
         return;
     }
     if (threadIdx.x >= STEP_THREADS) {
@@ -173,7 +192,12 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
             run_copy(node.args.copy, blocks);
             break;
         case NODE_ATTEND_ONE:
-            run_attention<K == KIND_INT8>(node.args.attention, blocks, rooms.attention, room);
+            run_attention<K == KIND_INT8>(node.args.attention,
+                                          i > 0 &&
+                                                  node.args.attention.n_sequences <= READY_SEQUENCES
+                                              ? (const cuda_sequence *)sequences[i & 1]
+                                              : node.args.attention.sequences,
+                                          blocks, rooms.attention, room);
             break;
         case NODE_ARGMAX:
             run_argmax(node.args.head, blocks, rooms.keys);
@@ -186,7 +210,7 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
         }
         if (i + 1 == p.n_nodes) break;
         next.put(nodes[(i + 1) & 1], threadIdx.x);
-        blocks.arrive();
+        blocks.done();
     }
     /* Nobody waits any more when the last block leaves. */
     if (threadIdx.x == 0 && atomicAdd(p.counters + 1, 1u) + 1 == gridDim.x) {

@@ -3,10 +3,11 @@
  * to each slot of a ring, one after the other, so that memory is busy whatever the other warps wait
  * for.
  *
- * A tile is 16 rows of a matrix. Its product goes over the rows in steps of 64 bytes of each; a
- * piece is a few steps of a tile, step by step, and in a step row by row. The warps that multiply
- * take the pieces in turn. A slot has two barriers (mbarrier, compute capability 8.0 and later):
- * `full` when all bytes of a piece have come, `empty` when its warp has read it. */
+ * A tile is 16 rows of a matrix, or fewer where blocks would have unequal shares otherwise. Its
+ * product goes over the rows in steps of 64 bytes of each; a piece is a few steps of a tile, step
+ * by step, and in a step row by row. The warps that multiply take the pieces in turn. A slot has
+ * two barriers (mbarrier, compute capability 8.0 and later): `full` when all bytes of a piece have
+ * come, `empty` when its warp has read it. */
 #ifndef BG_BACKEND_CUDA_PROGRAM_RING_CUH
 #define BG_BACKEND_CUDA_PROGRAM_RING_CUH
 
@@ -37,47 +38,74 @@ template <kind K> struct step_shape {
 
 /* ---- a block's tiles ------------------------------------------------------------------------- */
 
+/* A layer's tiles, as a warp has them at hand: what lies in shared memory is read again after every
+ * barrier. */
+struct tiling {
+    bool paired, added;
+    unsigned tile_rows, first_tile[CUDA_MAX_PARTS];
+    unsigned n_tiles; /* the block's */
+    /* Where the block has one for each warp, tiles go through the ring abreast, a piece of each in
+     * turn, so that a warp has a whole tile; the rest, and added parts, whose widths differ, one
+     * after the other. */
+    unsigned abreast;
+    unsigned piece_steps, steps, pieces;             /* of a tile */
+    unsigned added_steps, added_pieces, most_pieces; /* of an added part's tile, and of either */
+};
+
+template <kind K> static __device__ __forceinline__ tiling tiling_of(const cuda_linear_args &a)
+{
+    tiling t;
+    t.paired = a.paired != CUDA_NOT_PAIRED;
+    t.added = a.paired == CUDA_ADDED;
+    t.tile_rows = a.tile_rows;
+#pragma unroll
+    for (unsigned i = 0; i < CUDA_MAX_PARTS; i++) t.first_tile[i] = a.first_tile[i];
+    t.n_tiles = a.tiles_each + (blockIdx.x < a.tiles_extra);
+    if (t.paired) t.n_tiles *= 2;
+    t.abreast = t.added ? 0 : t.n_tiles / STEP_WARPS * STEP_WARPS;
+    t.piece_steps = a.piece_steps;
+    t.steps = (unsigned)a.cols / step_shape<K>::COLS;
+    t.pieces = t.most_pieces = a.pieces[0];
+    t.added_steps = t.added ? (unsigned)a.w[1].cols / step_shape<K>::COLS : 0;
+    t.added_pieces = t.added ? a.pieces[1] : 0;
+    t.most_pieces = min(max(t.pieces, t.added_pieces), (unsigned)STEP_WARPS);
+    return t;
+}
+
 struct tile_place {
     unsigned part, row; /* of the first row */
 };
 
 /* The block's tile number j: tiles of all parts go round the blocks; of paired parts, one of each
  * in turn. */
-static __device__ __forceinline__ tile_place place_of(const cuda_linear_args &a, unsigned j)
+static __device__ __forceinline__ tile_place place_of(const tiling &t, unsigned j)
 {
-    if (a.paired != CUDA_NOT_PAIRED) return {j & 1, ((j >> 1) * gridDim.x + blockIdx.x) * TILE};
+    if (t.paired) return {j & 1, ((j >> 1) * gridDim.x + blockIdx.x) * t.tile_rows};
     const unsigned tile = j * gridDim.x + blockIdx.x;
-    unsigned part = 0;
+    unsigned part = 0, first = 0;
 #pragma unroll
-    for (unsigned i = 1; i < CUDA_MAX_PARTS; i++) part += tile >= a.first_tile[i];
-    return {part, (tile - a.first_tile[part]) * TILE};
+    for (unsigned i = 1; i < CUDA_MAX_PARTS; i++)
+        if (tile >= t.first_tile[i]) {
+            part = i;
+            first = t.first_tile[i];
+        }
+    return {part, (tile - first) * t.tile_rows};
 }
 
-static __device__ __forceinline__ unsigned tiles_of_block(const cuda_linear_args &a)
+/* Whether a tile is of an added part, with an input of its own. */
+static __device__ __forceinline__ bool is_added(const tiling &t, unsigned tile)
 {
-    const unsigned n = a.tiles_each + (blockIdx.x < a.tiles_extra);
-    return a.paired != CUDA_NOT_PAIRED ? 2 * n : n;
+    return t.added && tile & 1;
 }
 
-/* Pieces of a tile. */
-static __device__ __forceinline__ unsigned pieces_of(const cuda_linear_args &a, unsigned tile)
+static __device__ __forceinline__ unsigned pieces_of(const tiling &t, unsigned tile)
 {
-    return a.pieces[a.paired == CUDA_ADDED && tile & 1];
+    return is_added(t, tile) ? t.added_pieces : t.pieces;
 }
 
-/* Where the block has one for each warp, tiles go through the ring abreast, a piece of each in
- * turn, so that a warp has a whole tile; the rest, and added parts, whose widths differ, one after
- * the other. */
-static __device__ __forceinline__ unsigned tiles_abreast(const cuda_linear_args &a,
-                                                         unsigned n_tiles)
+static __device__ __forceinline__ unsigned steps_of(const tiling &t, unsigned tile)
 {
-    return a.paired == CUDA_ADDED ? 0 : n_tiles / STEP_WARPS * STEP_WARPS;
-}
-
-template <kind K>
-static __device__ __forceinline__ unsigned steps_of(const cuda_linear_args &a, unsigned part)
-{
-    return (unsigned)(a.paired == CUDA_ADDED && part ? a.w[1].cols : a.cols) / step_shape<K>::COLS;
+    return is_added(t, tile) ? t.added_steps : t.steps;
 }
 
 /* Where in a step 16 bytes of a row lie: with 4 bits lanes of four rows want half of each at once,
@@ -149,6 +177,14 @@ static __device__ __forceinline__ void barrier_wait(uint64_t *b, unsigned parity
 
 /* ---- the ring -------------------------------------------------------------------------------- */
 
+/* Lanes that say that their warp has read a slot. compute-sanitizer's racecheck does not know what
+ * __syncwarp does for the others, and wants all of them. */
+#ifdef BG_RACECHECK
+enum { READERS = WARP };
+#else
+enum { READERS = 1 };
+#endif
+
 struct ring_barriers {
     uint64_t full[MOST_SLOTS], empty[MOST_SLOTS];
 };
@@ -176,7 +212,7 @@ struct ring {
     __device__ __forceinline__ void give_back()
     {
         __syncwarp();
-        if (threadIdx.x % WARP == 0) barrier_arrive(&barriers->empty[slot]);
+        if (threadIdx.x % WARP < READERS) barrier_arrive(&barriers->empty[slot]);
         skip(STEP_WARPS);
     }
     __device__ __forceinline__ char *wait_empty() const
@@ -190,16 +226,20 @@ static __device__ __forceinline__ void init_ring(const ring &r)
 {
     for (unsigned i = threadIdx.x; i < r.n_slots; i += STEP_THREADS) {
         barrier_init(&r.barriers->full[i], COPY_THREADS);
-        barrier_init(&r.barriers->empty[i], 1);
+        barrier_init(&r.barriers->empty[i], READERS);
     }
 }
 
 /* ---- copying --------------------------------------------------------------------------------- */
 
-static __device__ __forceinline__ void copy_16(uint32_t to, const void *from)
+/* Without a branch. */
+static __device__ __forceinline__ void copy_16_if(bool wanted, uint32_t to, const void *from)
 {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(to), "l"(from));
+    asm volatile("{.reg .pred wanted;\n"
+                 "setp.ne.u32 wanted, %2, 0;\n"
+                 "@wanted cp.async.cg.shared.global.L2::128B [%0], [%1], 16;}" ::"r"(to),
+                 "l"(from), "r"((unsigned)wanted));
 #endif
 }
 
@@ -210,69 +250,94 @@ template <int BYTES> static __device__ __forceinline__ void copy_few(uint32_t to
 #endif
 }
 
-/* Steps [step, step + n) of a tile whose first row is `row`: each copying warp its half of the
- * rows, a lane 16 bytes of each. */
+/* A tile's place in memory. Finding it takes longer than copying a piece: each lane finds that of
+ * one tile, for the whole warp. */
+struct tile_source {
+    const char *codes;
+    unsigned part, row, rows;
+};
+
+static __device__ __forceinline__ tile_source source_of(const cuda_linear_args &a, const tiling &t,
+                                                        unsigned tile)
+{
+    if (tile >= t.n_tiles) return {NULL, 0, 0, 0};
+    const tile_place at = place_of(t, tile);
+    const cuda_matrix &w = a.w[at.part];
+    const size_t row_bytes = (size_t)steps_of(t, tile) * STEP_BYTES;
+    return {(const char *)w.codes + at.row * row_bytes, at.part, at.row,
+            min(t.tile_rows, (unsigned)w.rows - at.row)};
+}
+
+static __device__ __forceinline__ tile_source source_with(const tile_source &mine, unsigned lane)
+{
+    const unsigned long long codes =
+        __shfl_sync(0xFFFFFFFF, (unsigned long long)(uintptr_t)mine.codes, lane);
+    return {(const char *)(uintptr_t)codes, __shfl_sync(0xFFFFFFFF, mine.part, lane),
+            __shfl_sync(0xFFFFFFFF, mine.row, lane), __shfl_sync(0xFFFFFFFF, mine.rows, lane)};
+}
+
+/* Steps [step, step + n) of a tile of rows of `steps`: each copying warp every other row, a lane 16
+ * bytes of each. */
 template <kind K>
-static __device__ __forceinline__ void copy_piece(const cuda_matrix &w, unsigned row, unsigned step,
-                                                  unsigned n, uint32_t to)
+static __device__ __forceinline__ void copy_piece(const cuda_linear_args &a,
+                                                  const tile_source &from, unsigned steps,
+                                                  unsigned step, unsigned n, uint32_t to)
 {
     using shape = step_shape<K>;
-    enum { ROWS = TILE / COPY_WARPS };
-    const unsigned lane = threadIdx.x % WARP, last = (unsigned)w.rows - 1;
-    const unsigned first = (threadIdx.x / WARP - STEP_WARPS) * ROWS;
-    const unsigned steps = (unsigned)w.cols / shape::COLS, row_bytes = steps * STEP_BYTES;
-    if (lane / 4 < n) {
-        const char *from = (const char *)w.codes + step * STEP_BYTES + lane * 16;
-        const uint32_t there = to + lane / 4 * shape::PITCH;
+    const unsigned lane = threadIdx.x % WARP, first = threadIdx.x / WARP - STEP_WARPS;
+    const unsigned row_bytes = steps * STEP_BYTES, two_rows = COPY_WARPS * row_bytes;
+    const unsigned rows = lane / 4 < n ? (from.rows + COPY_WARPS - 1 - first) / COPY_WARPS : 0;
+    const char *p = from.codes + (first * row_bytes + step * STEP_BYTES + lane * 16);
+    to += lane / 4 * shape::PITCH;
 #pragma unroll
-        for (unsigned r = 0; r < ROWS; r++)
-            copy_16(there + place_in_step<K>(first + r, lane % 4),
-                    from + (size_t)min(row + first + r, last) * row_bytes);
+    for (unsigned i = 0; i < TILE / COPY_WARPS; i++) {
+        copy_16_if(i < rows, to + place_in_step<K>(COPY_WARPS * i + first, lane % 4), p);
+        p += two_rows;
     }
     if constexpr (is_4bit(K)) {
+        const cuda_matrix &w = a.w[from.part];
         const unsigned s = lane % MOST_STEPS;
+        to += (s - lane / 4) * shape::PITCH + shape::SCALES_AT;
 #pragma unroll
-        for (unsigned r = lane / MOST_STEPS; r < ROWS; r += WARP / MOST_STEPS) {
-            if (s >= n) break;
-            const size_t at = (size_t)min(row + first + r, last) * steps + step + s;
-            const uint32_t there = to + s * shape::PITCH + shape::SCALES_AT + (first + r) * 8;
+        for (unsigned i = lane / MOST_STEPS * COPY_WARPS; i < TILE;
+             i += WARP / MOST_STEPS * COPY_WARPS) {
+            const unsigned r = i + first;
+            if (s >= n || r >= from.rows) break;
+            const size_t at = (size_t)(from.row + r) * steps + step + s;
             if constexpr (K == KIND_4BIT) {
-                copy_few<8>(there, w.scales + at * 2);
+                copy_few<8>(to + r * 8, w.scales + at * 2);
             } else {
                 /* The four codes that these two are among, and their absmax. */
-                copy_few<4>(there, w.scale_codes + (at * 2 & ~(size_t)3));
-                copy_few<4>(there + 4, w.scale_absmax + at * 2 / BG_SCALE_BLOCK);
+                copy_few<4>(to + r * 8, w.scale_codes + (at * 2 & ~(size_t)3));
+                copy_few<4>(to + r * 8 + 4, w.scale_absmax + at * 2 / BG_SCALE_BLOCK);
             }
         }
     }
-}
-
-template <kind K>
-static __device__ __forceinline__ void copy_next(const cuda_linear_args &a, unsigned tile,
-                                                 unsigned piece, ring &to)
-{
-    const tile_place at = place_of(a, tile);
-    const unsigned step = piece * a.piece_steps, steps = steps_of<K>(a, at.part);
-    copy_piece<K>(a.w[at.part], at.row, step, min(steps - step, a.piece_steps),
-                  shared_address(to.wait_empty()));
-    barrier_arrive_copied(&to.barriers->full[to.slot]);
-    to.skip(1);
 }
 
 /* All weights of a layer, as often as its rows of activations are multiplied. */
 template <kind K>
 static __device__ __forceinline__ void copy_weights(const cuda_linear_args &a, ring &to)
 {
-    const unsigned n_tiles = tiles_of_block(a), abreast = tiles_abreast(a, n_tiles);
+    const tiling t = tiling_of<K>(a);
+    tile_source mine;
 #pragma unroll 1
     for (unsigned first = 0; first < (unsigned)a.n_rows; first += a.rows_at_once)
 #pragma unroll 1
-        for (unsigned tile = 0; tile < n_tiles;) {
-            const unsigned pieces = pieces_of(a, tile), n = tile < abreast ? STEP_WARPS : 1;
+        for (unsigned tile = 0; tile < t.n_tiles;) {
+            if (tile % WARP == 0) mine = source_of(a, t, tile + threadIdx.x % WARP);
+            const unsigned pieces = pieces_of(t, tile), n = tile < t.abreast ? STEP_WARPS : 1;
+            const unsigned steps = steps_of(t, tile);
 #pragma unroll 1
-            for (unsigned i = 0; i < pieces; i++)
+            for (unsigned i = 0, step = 0; i < pieces; i++, step += t.piece_steps)
 #pragma unroll 1
-                for (unsigned k = 0; k < n; k++) copy_next<K>(a, tile + k, i, to);
+                for (unsigned k = 0; k < n; k++) {
+                    copy_piece<K>(a, source_with(mine, (tile + k) % WARP), steps, step,
+                                  min(steps - step, t.piece_steps),
+                                  shared_address(to.wait_empty()));
+                    barrier_arrive_copied(&to.barriers->full[to.slot]);
+                    to.skip(1);
+                }
             tile += n;
         }
 }

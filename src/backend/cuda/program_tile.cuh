@@ -150,11 +150,12 @@ template <kind K, bool PACKED> struct warp_tile {
             w8[block] = *(const uint2 *)(slot + place_in_step<K>(g + 8, piece) + t % 2 * 8);
         }
         scales_of(slot, step, lane, tables, s0, s8);
+        /* The blocks' instructions in turn: one does not wait for the other. */
+        float p[2][4] = {};
 #pragma unroll
-        for (int block = 0; block < 2; block++) {
-            float p[4] = {};
+        for (int i = 0; i < 4; i++)
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
+            for (int block = 0; block < 2; block++) {
                 const uint32_t word0 = i < 2 ? w0[block].x : w0[block].y;
                 const uint32_t word8 = i < 2 ? w8[block].x : w8[block].y;
                 const uint32_t a0 = decode_pair(table, word0, i % 2 * 2);
@@ -165,13 +166,14 @@ template <kind K, bool PACKED> struct warp_tile {
 #pragma unroll
                 for (int half = 0; half < (PACKED ? 1 : 2); half++) {
                     const uint2 b = *(const uint2 *)(x + half * 8);
-                    multiply<K>(p, a0, a1, a2, a3, b.x, b.y);
+                    multiply<K>(p[block], a0, a1, a2, a3, b.x, b.y);
                 }
             }
 #pragma unroll
+        for (int block = 0; block < 2; block++)
+#pragma unroll
             for (int i = 0; i < 4; i++)
-                c[0][i] = __fmaf_rn(i < 2 ? s0[block] : s8[block], p[i], c[0][i]);
-        }
+                c[0][i] = __fmaf_rn(i < 2 ? s0[block] : s8[block], p[block][i], c[0][i]);
     }
     /* Step number `step` of the tile, which lies at `slot`. */
     __device__ __forceinline__ void multiply_step(const char *in, const char *slot, unsigned step,

@@ -10,7 +10,16 @@
 
 #include <string.h>
 
-enum { STEP_ALIGN = 16, STEP_LEAST = 64 << 10, COUNTERS = 2 };
+enum {
+    STEP_ALIGN = 16,
+    STEP_LEAST = 64 << 10,
+    COUNTERS = CUDA_PROGRAM_COUNTERS + 2 * CUDA_MOST_PARTED,
+};
+
+static size_t parts_bytes(const cuda_backend *cuda)
+{
+    return (size_t)cuda->launch.multiprocessors * CUDA_PART_FLOATS * sizeof *cuda->parts;
+}
 
 /* ---- the nodes' kernels ---------------------------------------------------------------------- */
 
@@ -252,6 +261,7 @@ void cuda_queue_free(cuda_backend *cuda)
     bg_free(cuda->planned);
     cuda_release(cuda, cuda->there, MAX_NODES * sizeof *cuda->there);
     cuda_release(cuda, cuda->counters, COUNTERS * sizeof *cuda->counters);
+    cuda_release(cuda, cuda->parts, parts_bytes(cuda));
     cudaFreeHost(cuda->step_host);
     cuda_release(cuda, cuda->step_device, cuda->step_capacity);
 }
@@ -264,7 +274,8 @@ bg_status cuda_queue_create(cuda_backend *cuda, bg_error *err)
         return bg_fail_memory(err, MAX_NODES * sizeof *cuda->nodes, "the queue");
     cuda->there = cuda_alloc(cuda, MAX_NODES * sizeof *cuda->there, "the queue", err);
     cuda->counters = cuda_alloc(cuda, COUNTERS * sizeof *cuda->counters, "the queue", err);
-    if (!cuda->there || !cuda->counters) return BG_ERR_MEMORY;
+    cuda->parts = cuda_alloc(cuda, parts_bytes(cuda), "the queue", err);
+    if (!cuda->there || !cuda->counters || !cuda->parts) return BG_ERR_MEMORY;
     return cuda_check(cudaMemset(cuda->counters, 0, COUNTERS * sizeof *cuda->counters), "the queue",
                       err);
 }
