@@ -305,7 +305,11 @@ static void test_head(void)
     double nll[N], worst = 0;
     for (int i = 0; i < N; i++) targets[i] = i * 7 % V;
     OK(backend->ops->score(backend, head, NULL, in, N, targets, nll, &err));
-    OK(backend->ops->argmax(backend, head, NULL, in, N, ids, &err));
+    bg_ids *chosen;
+    OK(backend->ops->ids_create(backend, N, &chosen, &err));
+    OK(backend->ops->choose(backend, head, NULL, in, N, &(bg_choice){0}, chosen, &err));
+    OK(backend->ops->ids_read(backend, chosen, N, ids, &err));
+    backend->ops->ids_free(backend, chosen);
     OK(backend->ops->logits(backend, head, NULL, in, N, logits, &err));
     int wrong = 0;
     for (int i = 0; i < N; i++) {

@@ -2,6 +2,8 @@
  * once, and reduced where they arise. */
 #include "backend/cuda/cuda.h"
 
+#include "backend/choice.h"
+#include "core/alloc.h"
 #include "core/checked.h"
 
 #include <string.h>
@@ -58,19 +60,45 @@ bg_status cuda_logits(bg_backend *backend, const bg_weight *head, const bg_weigh
     return BG_OK;
 }
 
-bg_status cuda_argmax(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
-                      const bg_act *in, size_t n_rows, int32_t *ids, bg_error *err)
+/* On the host. */
+static bg_status sample(cuda_backend *cuda, const bg_weight *head, const bg_weight *bias,
+                        const bg_act *in, size_t n_rows, const bg_choice *how, cuda_ids *ids,
+                        bg_error *err)
+{
+    const size_t cols = head->rows;
+    float *logits = bg_alloc_array(n_rows * cols, sizeof *logits);
+    bg_candidate *scratch = bg_alloc_array(cols, sizeof *scratch);
+    bg_status status = logits && scratch
+                           ? cuda_logits(&cuda->base, head, bias, in, n_rows, logits, err)
+                           : bg_fail_memory(err, n_rows * cols * sizeof *logits, "logits");
+    for (size_t i = 0; status == BG_OK && i < n_rows; i++)
+        ids->seen[i] = bg_choose(logits + i * cols, cols, how, how->uniform[i], scratch);
+    if (status == BG_OK)
+        status = cuda_check(
+            cudaMemcpy(ids->values, ids->seen, n_rows * sizeof *ids->seen, cudaMemcpyHostToDevice),
+            "writing token ids", err);
+    bg_free(logits);
+    bg_free(scratch);
+    return status;
+}
+
+bg_status cuda_choose(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
+                      const bg_act *in, size_t n_rows, const bg_choice *how, bg_ids *out,
+                      bg_error *err)
 {
     cuda_backend *cuda = (cuda_backend *)backend;
+    cuda_ids *ids = (cuda_ids *)out;
+    const size_t forbidden = how->n_forbidden * sizeof *how->forbidden;
     head_loop loop = {head, bias, in, 0};
     BG_TRY(begin(cuda, &loop, n_rows, err));
     BG_TRY(
         cuda_reserve(cuda, &cuda->partial, loop.rows * CUDA_ARGMAX_PARTS * sizeof(uint64_t), err));
-    BG_TRY(cuda_reserve_results(cuda, n_rows * sizeof *ids, err));
+    BG_TRY(cuda_ids_await(cuda, ids, n_rows, err));
+    if (how->temperature > 0) return sample(cuda, head, bias, in, n_rows, how, ids, err);
     for (size_t first = 0; first < n_rows; first += loop.rows) {
         const size_t n = bg_min_size(loop.rows, n_rows - first);
         BG_TRY(chunk(cuda, &loop, first, n, err));
-        BG_TRY(cuda_begin(cuda, n * sizeof(uint64_t) + sizeof(uint64_t), 1, err));
+        BG_TRY(cuda_begin(cuda, (n + 1) * sizeof(uint64_t) + forbidden, 1, err));
         cuda_head_args *a = &cuda_push(cuda, NODE_ARGMAX)->args.head;
         a->logits = cuda->logits.data;
         a->n_rows = n;
@@ -78,10 +106,13 @@ bg_status cuda_argmax(bg_backend *backend, const bg_weight *head, const bg_weigh
         a->partial = cuda->partial.data;
         a->best = cuda_put_zeros(cuda, (n + 1) * sizeof(uint64_t));
         a->n_done = (unsigned *)(void *)(a->best + n);
-        a->ids = (int32_t *)(void *)cuda->results + first;
+        if (forbidden > 0) a->forbidden = cuda_put(cuda, how->forbidden, forbidden);
+        a->n_forbidden = how->n_forbidden;
+        a->ids = ids->values + first;
+        a->seen = ids->seen + first;
     }
-    BG_TRY(cuda_flush(cuda, err));
-    memcpy(ids, cuda->results, n_rows * sizeof *ids);
+    BG_TRY(cuda_start(cuda, err));
+    ids->written_by = cuda->launched;
     return BG_OK;
 }
 

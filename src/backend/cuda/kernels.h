@@ -284,10 +284,12 @@ enum { CUDA_ARGMAX_PARTS = 32 };
 typedef struct {
     const float *logits; /* (n_rows, cols) */
     size_t n_rows, cols;
-    uint64_t *partial;      /* argmax: (n_rows, CUDA_ARGMAX_PARTS) */
-    uint64_t *best;         /* argmax in a program: (n_rows) zeros */
-    unsigned *n_done;       /* ... and one */
-    int32_t *ids;           /* argmax */
+    uint64_t *partial;        /* argmax: (n_rows, CUDA_ARGMAX_PARTS) */
+    uint64_t *best;           /* argmax in a program: (n_rows) zeros */
+    unsigned *n_done;         /* ... and one */
+    const int32_t *forbidden; /* argmax: (n_forbidden), their logits count as -infinity */
+    size_t n_forbidden;
+    int32_t *ids, *seen;    /* argmax: on the device, and for the host */
     const int32_t *targets; /* score */
     double *nll;            /* score */
 } cuda_head_args;
