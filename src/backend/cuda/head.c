@@ -2,8 +2,6 @@
  * once, and reduced where they arise. */
 #include "backend/cuda/cuda.h"
 
-#include "backend/choice.h"
-#include "core/alloc.h"
 #include "core/checked.h"
 
 #include <string.h>
@@ -60,26 +58,38 @@ bg_status cuda_logits(bg_backend *backend, const bg_weight *head, const bg_weigh
     return BG_OK;
 }
 
-/* On the host. */
-static bg_status sample(cuda_backend *cuda, const bg_weight *head, const bg_weight *bias,
-                        const bg_act *in, size_t n_rows, const bg_choice *how, cuda_ids *ids,
-                        bg_error *err)
+static void push_largest(cuda_backend *cuda, const cuda_choice *choice, size_t n, size_t cols)
 {
-    const size_t cols = head->rows;
-    float *logits = bg_alloc_array(n_rows * cols, sizeof *logits);
-    bg_candidate *scratch = bg_alloc_array(cols, sizeof *scratch);
-    bg_status status = logits && scratch
-                           ? cuda_logits(&cuda->base, head, bias, in, n_rows, logits, err)
-                           : bg_fail_memory(err, n_rows * cols * sizeof *logits, "logits");
-    for (size_t i = 0; status == BG_OK && i < n_rows; i++)
-        ids->seen[i] = bg_choose(logits + i * cols, cols, how, how->uniform[i], scratch);
-    if (status == BG_OK)
-        status = cuda_check(
-            cudaMemcpy(ids->values, ids->seen, n_rows * sizeof *ids->seen, cudaMemcpyHostToDevice),
-            "writing token ids", err);
-    bg_free(logits);
-    bg_free(scratch);
-    return status;
+    cuda_head_args *a = &cuda_push(cuda, NODE_ARGMAX)->args.head;
+    a->logits = cuda->logits.data;
+    a->n_rows = n;
+    a->cols = cols;
+    a->partial = cuda->partial.data;
+    a->best = cuda_put_zeros(cuda, (n + 1) * sizeof *a->best);
+    a->n_done = (unsigned *)(void *)(a->best + n);
+    a->choice = *choice;
+}
+
+static void push_sampled(cuda_backend *cuda, const cuda_choice *choice, size_t n, size_t cols,
+                         const bg_choice *how, const double *uniform)
+{
+    cuda_sample_args *a = &cuda_push(cuda, NODE_SAMPLE)->args.sample;
+    a->choice = *choice;
+    a->logits = cuda->logits.data;
+    a->n_rows = n;
+    a->cols = cols;
+    a->top_k = how->top_k > 0 ? (size_t)how->top_k : 0;
+    a->temperature = how->temperature;
+    a->top_p = how->top_p;
+    a->uniform = cuda_put(cuda, uniform, n * sizeof *uniform);
+    a->room = cuda->partial.data;
+}
+
+/* Working memory for choosing from so many rows at once. */
+static bg_status choice_room(size_t n_rows, size_t cols, bool samples, size_t *bytes, bg_error *err)
+{
+    *bytes = n_rows * CUDA_ARGMAX_PARTS * sizeof(uint64_t);
+    return samples ? cuda_check(bg_cuda_sample_room(cols, bytes), "drawing a token", err) : BG_OK;
 }
 
 bg_status cuda_choose(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
@@ -88,28 +98,24 @@ bg_status cuda_choose(bg_backend *backend, const bg_weight *head, const bg_weigh
 {
     cuda_backend *cuda = (cuda_backend *)backend;
     cuda_ids *ids = (cuda_ids *)out;
+    const bool samples = how->temperature > 0;
     const size_t forbidden = how->n_forbidden * sizeof *how->forbidden;
     head_loop loop = {head, bias, in, 0};
+    size_t bytes;
     BG_TRY(begin(cuda, &loop, n_rows, err));
-    BG_TRY(
-        cuda_reserve(cuda, &cuda->partial, loop.rows * CUDA_ARGMAX_PARTS * sizeof(uint64_t), err));
+    BG_TRY(choice_room(loop.rows, head->rows, samples, &bytes, err));
+    BG_TRY(cuda_reserve(cuda, &cuda->partial, bytes, err));
     BG_TRY(cuda_ids_await(cuda, ids, n_rows, err));
-    if (how->temperature > 0) return sample(cuda, head, bias, in, n_rows, how, ids, err);
     for (size_t first = 0; first < n_rows; first += loop.rows) {
         const size_t n = bg_min_size(loop.rows, n_rows - first);
+        cuda_choice choice = {NULL, how->n_forbidden, ids->values + first, ids->seen + first};
         BG_TRY(chunk(cuda, &loop, first, n, err));
         BG_TRY(cuda_begin(cuda, (n + 1) * sizeof(uint64_t) + forbidden, 1, err));
-        cuda_head_args *a = &cuda_push(cuda, NODE_ARGMAX)->args.head;
-        a->logits = cuda->logits.data;
-        a->n_rows = n;
-        a->cols = head->rows;
-        a->partial = cuda->partial.data;
-        a->best = cuda_put_zeros(cuda, (n + 1) * sizeof(uint64_t));
-        a->n_done = (unsigned *)(void *)(a->best + n);
-        if (forbidden > 0) a->forbidden = cuda_put(cuda, how->forbidden, forbidden);
-        a->n_forbidden = how->n_forbidden;
-        a->ids = ids->values + first;
-        a->seen = ids->seen + first;
+        if (forbidden > 0) choice.forbidden = cuda_put(cuda, how->forbidden, forbidden);
+        if (samples)
+            push_sampled(cuda, &choice, n, head->rows, how, how->uniform + first);
+        else
+            push_largest(cuda, &choice, n, head->rows);
     }
     BG_TRY(cuda_start(cuda, err));
     ids->written_by = cuda->launched;

@@ -4,18 +4,20 @@
 
 #include "backend/cuda/device.cuh"
 
+static constexpr uint64_t NAN_KEY = (uint64_t)0xFFFFFFFFu << 32;
+
 /* Order of floats as that of unsigned integers, and the lower column first on a tie; NaN before
  * all, and without a column. */
 static __device__ __forceinline__ uint64_t sort_key(float x, uint32_t col)
 {
     uint32_t bits = __float_as_uint(x + 0.0f); /* of two zeros the lower one, too */
     bits = bits & 0x80000000 ? ~bits : bits | 0x80000000;
-    if (isnan(x)) return (uint64_t)0xFFFFFFFFu << 32;
+    if (isnan(x)) return NAN_KEY;
     return (uint64_t)bits << 32 | ~col;
 }
 
-/* The key of a row's logit where some columns are forbidden. */
-static __device__ __forceinline__ uint64_t choice_key(const cuda_head_args &a, float x,
+/* The key of a logit where some columns are forbidden. */
+static __device__ __forceinline__ uint64_t choice_key(const cuda_choice &a, float x,
                                                       uint32_t col)
 {
     for (size_t i = 0; i < a.n_forbidden; i++)
@@ -24,7 +26,7 @@ static __device__ __forceinline__ uint64_t choice_key(const cuda_head_args &a, f
 }
 
 /* The column; -1 where there was NaN. The host waits for what is seen to change. */
-static __device__ __forceinline__ void write_choice(const cuda_head_args &a, size_t row,
+static __device__ __forceinline__ void write_choice(const cuda_choice &a, size_t row,
                                                     uint64_t key)
 {
     a.ids[row] = (int32_t)~(uint32_t)key;

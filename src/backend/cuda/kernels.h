@@ -279,20 +279,35 @@ typedef struct {
 
 /* ---- the head -------------------------------------------------------------------------------- */
 
+/* Ids that are chosen: which may not be, and where they go, on the device and for the host. */
+typedef struct {
+    const int32_t *forbidden; /* (n_forbidden) */
+    size_t n_forbidden;
+    int32_t *ids, *seen; /* (n_rows) */
+} cuda_choice;
+
 enum { CUDA_ARGMAX_PARTS = 32 };
 
 typedef struct {
     const float *logits; /* (n_rows, cols) */
     size_t n_rows, cols;
-    uint64_t *partial;        /* argmax: (n_rows, CUDA_ARGMAX_PARTS) */
-    uint64_t *best;           /* argmax in a program: (n_rows) zeros */
-    unsigned *n_done;         /* ... and one */
-    const int32_t *forbidden; /* argmax: (n_forbidden), their logits count as -infinity */
-    size_t n_forbidden;
-    int32_t *ids, *seen;    /* argmax: on the device, and for the host */
+    uint64_t *partial;      /* argmax: (n_rows, CUDA_ARGMAX_PARTS) */
+    uint64_t *best;         /* argmax in a program: (n_rows) zeros */
+    unsigned *n_done;       /* ... and one */
+    cuda_choice choice;     /* argmax */
     const int32_t *targets; /* score */
     double *nll;            /* score */
 } cuda_head_args;
+
+/* Sampling; bg_choice says what the numbers are. */
+typedef struct {
+    cuda_choice choice;
+    const float *logits; /* (n_rows, cols) */
+    size_t n_rows, cols, top_k;
+    double temperature, top_p;
+    const double *uniform; /* (n_rows) */
+    void *room;            /* bg_cuda_sample_room's bytes */
+} cuda_sample_args;
 
 /* Scoring by panels of the vocabulary: columns [first, first + cols) of the logits. */
 typedef struct {
@@ -352,6 +367,7 @@ typedef enum {
     NODE_ATTEND,
     NODE_ATTEND_ONE,
     NODE_ARGMAX,
+    NODE_SAMPLE,
     NODE_SCORE,
     NODE_SCORE_PANEL,
     NODE_SCORE_PANELS,
@@ -376,6 +392,7 @@ typedef struct {
         cuda_mma_args mma;
         cuda_attention_args attention;
         cuda_head_args head;
+        cuda_sample_args sample;
         cuda_score_args score;
     } args;
 } cuda_node;
@@ -425,6 +442,9 @@ cudaError_t bg_cuda_attend_exact(const cuda_attention_args *a, const cuda_launch
 cudaError_t bg_cuda_attend_one(const cuda_attention_args *a, const cuda_launch *l);
 bool bg_cuda_attends_one(const cuda_attention_args *a);
 cudaError_t bg_cuda_argmax(const cuda_head_args *a, const cuda_launch *l);
+/* Working memory of bg_cuda_sample. */
+cudaError_t bg_cuda_sample_room(size_t cols, size_t *bytes);
+cudaError_t bg_cuda_sample(const cuda_sample_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_score(const cuda_head_args *a, const cuda_launch *l);
 /* What a panel contributes, and the log-likelihoods when all have. */
 cudaError_t bg_cuda_score_panel(const cuda_score_args *a, const cuda_launch *l);

@@ -36,6 +36,7 @@ RUNS(run_place, bg_cuda_place, attention)
 RUNS(run_attend, bg_cuda_attend, attention)
 RUNS(run_attend_one, bg_cuda_attend_one, attention)
 RUNS(run_argmax, bg_cuda_argmax, head)
+RUNS(run_sample, bg_cuda_sample, sample)
 RUNS(run_score, bg_cuda_score, head)
 RUNS(run_score_panel, bg_cuda_score_panel, score)
 RUNS(run_score_panels, bg_cuda_score_panels, score)
@@ -66,6 +67,7 @@ static const struct {
     [NODE_ATTEND] = {"attention", run_attend},
     [NODE_ATTEND_ONE] = {"attention of one query", run_attend_one},
     [NODE_ARGMAX] = {"the largest logit", run_argmax},
+    [NODE_SAMPLE] = {"drawing a token", run_sample},
     [NODE_SCORE] = {"log-likelihoods", run_score},
     [NODE_SCORE_PANEL] = {"log-likelihoods of a panel", run_score_panel},
     [NODE_SCORE_PANELS] = {"log-likelihoods of all panels", run_score_panels},
