@@ -144,8 +144,7 @@ static bg_status send_nodes(cuda_backend *cuda, cuda_node *there, bg_error *err)
                       "copying a program", err);
 }
 
-/* ---- waiting ----------------------------------------------------------------------------------
- */
+/* ---- waiting --------------------------------------------------------------------------------- */
 
 static bg_status wait_for_all(cuda_backend *cuda, bg_error *err)
 {
