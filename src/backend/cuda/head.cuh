@@ -17,8 +17,7 @@ static __device__ __forceinline__ uint64_t sort_key(float x, uint32_t col)
 }
 
 /* The key of a logit where some columns are forbidden. */
-static __device__ __forceinline__ uint64_t choice_key(const cuda_choice &a, float x,
-                                                      uint32_t col)
+static __device__ __forceinline__ uint64_t choice_key(const cuda_choice &a, float x, uint32_t col)
 {
     for (size_t i = 0; i < a.n_forbidden; i++)
         if ((uint32_t)a.forbidden[i] == col && !isnan(x)) x = -INFINITY;
@@ -26,11 +25,10 @@ static __device__ __forceinline__ uint64_t choice_key(const cuda_choice &a, floa
 }
 
 /* The column; -1 where there was NaN. The host waits for what is seen to change. */
-static __device__ __forceinline__ void write_choice(const cuda_choice &a, size_t row,
-                                                    uint64_t key)
+static __device__ __forceinline__ void write_choice(const cuda_choice &a, size_t row, uint64_t key)
 {
-    a.ids[row] = (int32_t)~(uint32_t)key;
-    *(volatile int32_t *)(a.seen + row) = (int32_t)~(uint32_t)key;
+    a.ids[row] = (int32_t) ~(uint32_t)key;
+    *(volatile int32_t *)(a.seen + row) = (int32_t) ~(uint32_t)key;
 }
 
 static __device__ __forceinline__ uint64_t warp_largest(uint64_t best)

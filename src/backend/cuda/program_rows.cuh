@@ -70,8 +70,7 @@ static __device__ __forceinline__ void run_argmax(const cuda_head_args &a, const
     for (size_t row = 0; row < a.n_rows; row++) {
         uint64_t best = 0;
         for (unsigned c = first_value(); c < (unsigned)a.cols; c += values_at_once()) {
-            const uint64_t key =
-                choice_key(a.choice, load_fresh(a.logits + row * a.cols + c), c);
+            const uint64_t key = choice_key(a.choice, load_fresh(a.logits + row * a.cols + c), c);
             best = key > best ? key : best;
         }
         if (row > 0) step_sync();

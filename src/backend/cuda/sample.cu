@@ -1,7 +1,7 @@
 /* Sampling: bg_choose of backend/choice.h with a temperature. A row's logits are sorted, their
  * shares summed in chunks, and the chunk and then the place looked up where the sum passes what was
- * drawn. Sums are in double, in an order that is always the same but not the one of the host: the id
- * may be a neighbour of the host's where what was drawn is within rounding of the border between
+ * drawn. Sums are in double, in an order that is always the same but not the one of the host: the
+ * id may be a neighbour of the host's where what was drawn is within rounding of the border between
  * them. */
 #include "backend/cuda/head.cuh"
 
