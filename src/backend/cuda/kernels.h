@@ -1,7 +1,8 @@
 /* What the host side and the kernels share: the arguments of each kernel, and the functions that
  * launch them. Pointers are to device memory. The arguments hold nothing that changes from one
- * decoding step to the next: ids, positions and row numbers are read from the step's data on the
- * device, so that a step is the same list of launches each time, and can be replayed as a graph. */
+ * decoding step to the next but for places that take turns: ids, positions and row numbers are read
+ * from the step's data on the device, so that a step is the same list of launches as the one before
+ * the last, and can be replayed as a graph. */
 #ifndef BG_BACKEND_CUDA_KERNELS_H
 #define BG_BACKEND_CUDA_KERNELS_H
 
