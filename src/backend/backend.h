@@ -1,7 +1,8 @@
 /* What the forward pass asks of a device. A backend is an object with the functions below; weights,
  * activations and caches are its own and live in its memory: nothing outside a backend looks into
  * them. Every function returns a status; work may be queued, and is finished when `synchronize`,
- * `act_read`, or a function that returns host values comes back.
+ * `act_read`, or a function that returns host values comes back; `ids_read` alone waits for no more
+ * than what it reads.
  *
  * An activation is a matrix (rows, cols): one row for each token of the batch. Functions that take
  * n_rows work on the first n_rows of it. */
@@ -38,6 +39,12 @@ typedef struct {
     size_t n_layers, n_slots, max_length, n_heads, head_dim;
     size_t bytes;
 } bg_cache;
+
+/* Token ids that stay where they are chosen: an embedding may look them up, and the host read them.
+ */
+typedef struct {
+    size_t rows;
+} bg_ids;
 
 /* Where a weight comes from: host memory, usually a mapped file. */
 typedef struct {
@@ -76,6 +83,7 @@ typedef struct {
 typedef struct {
     const bg_weight *table; /* (n, hidden) */
     const int32_t *ids;     /* (n_rows), host memory, each in [0, table->rows) */
+    const bg_ids *chosen;   /* taken in their place where ids is NULL; outside of that, 0 is */
     float scale;
 } bg_lookup;
 
@@ -129,8 +137,25 @@ typedef struct {
     size_t out_col;
 } bg_linear;
 
+/* How a token is chosen from its logits. With a temperature of 0 it is that of the largest, the
+ * lowest id on a tie. Else the logits are divided by the temperature, the top_k largest are kept
+ * (0: all), then the smallest set whose probability reaches top_p, ordered by logit and then id,
+ * and the number in [0, 1) of the row says which of them it is. */
+typedef struct {
+    /* (n_forbidden) host memory, each in [0, head->rows): their logits count as -infinity. */
+    const int32_t *forbidden;
+    size_t n_forbidden;
+    double temperature;
+    int top_k;
+    double top_p;
+    const double *uniform; /* (n_rows) host memory; temperature over 0 */
+} bg_choice;
+
 typedef struct {
     const char *name; /* "cpu" */
+    /* Operations are queued: who reads a choice may have queued first what follows from it, and the
+     * device is not idle meanwhile. */
+    bool queues;
 
     void (*free)(bg_backend *backend);
 
@@ -173,6 +198,13 @@ typedef struct {
                               bg_error *err);
     void (*cache_free)(bg_backend *backend, bg_cache *cache);
 
+    bg_status (*ids_create)(bg_backend *backend, size_t rows, bg_ids **out, bg_error *err);
+    void (*ids_free)(bg_backend *backend, bg_ids *ids);
+    /* Waits for the last choice of the first n_rows, but not for what was queued after it, and
+     * copies them to host memory. */
+    bg_status (*ids_read)(bg_backend *backend, bg_ids *ids, size_t n_rows, int32_t *values,
+                          bg_error *err);
+
     bg_status (*embed)(bg_backend *backend, const bg_lookup *lookups, size_t n_lookups,
                        size_t n_rows, bg_act *out, bg_error *err);
     /* `out` may be `in`. */
@@ -194,9 +226,11 @@ typedef struct {
     /* Logits of rows of `in` under an output head, (n_rows, head->rows), into host memory. */
     bg_status (*logits)(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
                         const bg_act *in, size_t n_rows, float *logits, bg_error *err);
-    /* The id of each row's largest logit, the lowest on a tie. */
-    bg_status (*argmax)(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
-                        const bg_act *in, size_t n_rows, int32_t *ids, bg_error *err);
+    /* The id chosen for each row, to the first n_rows of `ids`; -1 where a logit is NaN. What was
+     * queued starts, and is not waited for. */
+    bg_status (*choose)(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
+                        const bg_act *in, size_t n_rows, const bg_choice *how, bg_ids *ids,
+                        bg_error *err);
     /* For each row, -log softmax(logits)[targets[i]]. The logits are reduced where they arise. */
     bg_status (*score)(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
                        const bg_act *in, size_t n_rows, const int32_t *targets, double *nll,

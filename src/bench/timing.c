@@ -124,11 +124,17 @@ static void lay_out(bg_timing *t, size_t past, size_t rows)
     }
 }
 
-/* The id after each sequence's last token, to t->next. */
+/* Chooses the token after each sequence's last. */
 static bg_status choose(bg_timing *t, bg_error *err)
 {
     BG_TRY(bg_run_select(t->run, t->last, t->batch, err));
-    return bg_run_argmax(t->run, t->batch, t->next, err);
+    return bg_run_choose(t->run, t->batch, &(bg_choice){0}, err);
+}
+
+/* Waits for the tokens chosen last, or with `ago` 1 for those before them, to t->next. */
+static bg_status get(bg_timing *t, size_t ago, bg_error *err)
+{
+    return bg_run_chosen(t->run, ago, t->batch, t->next, err);
 }
 
 /* Reads the prompt; *past is then how many positions of each sequence the decoder has run. */
@@ -147,12 +153,14 @@ static bg_status prefill(bg_timing *t, size_t *past, bg_error *err)
     return bg_run_forward(t->run, t->next, t->sequences, t->batch, err);
 }
 
-/* One decoding step behind `past` positions. */
+/* One decoding step behind `past` positions, from the tokens chosen last, which the host knows when
+ * this comes back. */
 static bg_status step(bg_timing *t, size_t past, bg_error *err)
 {
     lay_out(t, past, 1);
-    BG_TRY(bg_run_forward(t->run, t->next, t->sequences, t->batch, err));
-    return choose(t, err);
+    BG_TRY(bg_run_forward(t->run, NULL, t->sequences, t->batch, err));
+    BG_TRY(choose(t, err));
+    return get(t, 1, err);
 }
 
 /* The prompt's pass with all that counts as it. */
@@ -184,10 +192,12 @@ bg_status bg_timing_round(bg_timing *t, bg_round *out, bg_error *err)
     if (t->model->config.arch->task == BG_TASK_CLASSIFIER) return BG_OK;
     const double chosen = bg_seconds();
     BG_TRY(choose(t, err));
+    BG_TRY(get(t, 0, err));
     out->first_token = out->prefill + bg_seconds() - chosen;
     const double device_decode = backend->ops->device_seconds(backend);
     const double decode = bg_seconds();
     for (size_t i = 0; i < t->new_tokens; i++) BG_TRY(step(t, past + i, err));
+    BG_TRY(get(t, 0, err));
     out->decode = bg_seconds() - decode;
     const double device_end = backend->ops->device_seconds(backend);
     if (device_decode >= 0 && device_end >= 0) out->device_decode = device_end - device_decode;

@@ -1,19 +1,19 @@
 #include "eval/generate.h"
 
+#include "backend/choice.h"
 #include "core/alloc.h"
-#include "eval/sample.h"
 
-#include <math.h>
 #include <string.h>
 
 typedef struct {
     const bg_generate_options *options;
     bg_run *run;
-    float *logits;         /* (vocab_size) */
-    bg_candidate *scratch; /* (vocab_size), when sampling */
+    bg_choice how;
     bg_random random;
-    int chosen;    /* of the tokens that the configuration forces */
-    size_t prefix; /* tokens of the prompt that all see each other */
+    double uniform; /* for the next choice */
+    size_t prefix;  /* tokens of the prompt that all see each other */
+    bg_progress progress;
+    bg_generation *out;
 } generator;
 
 static bool is_end(const bg_config *c, int64_t id)
@@ -23,52 +23,83 @@ static bool is_end(const bg_config *c, int64_t id)
     return false;
 }
 
-/* Runs tokens [past, past + n) and chooses the one after them. */
-static bg_status next_token(generator *g, const int32_t *ids, size_t past, size_t n, int32_t *next,
-                            bg_error *err)
+/* Runs n tokens behind `past`; NULL is the one chosen last. */
+static bg_status run(generator *g, const int32_t *ids, size_t past, size_t n, bg_error *err)
 {
-    const bg_config *c = &g->run->model->config;
-    bg_sequence sequence = {.rows = n, .past = past, .keys = past + n, .prefix = g->prefix};
-    BG_TRY(bg_run_forward(g->run, ids + past, &sequence, 1, err));
-    if (g->chosen < c->n_forced) {
-        *next = (int32_t)c->forced_ids[g->chosen++];
-        return BG_OK;
-    }
-    size_t last = n - 1, vocabulary = (size_t)c->vocab_size;
+    const bg_sequence sequence = {.rows = n, .past = past, .keys = past + n, .prefix = g->prefix};
+    return bg_run_forward(g->run, ids, &sequence, 1, err);
+}
+
+/* Runs them and chooses the one after them. */
+static bg_status run_and_choose(generator *g, const int32_t *ids, size_t past, size_t n,
+                                bg_error *err)
+{
+    const size_t last = n - 1;
+    BG_TRY(run(g, ids, past, n, err));
+    g->uniform = bg_random_uniform(&g->random);
     BG_TRY(bg_run_select(g->run, &last, 1, err));
-    BG_TRY(bg_run_logits(g->run, 1, g->logits, err));
-    for (size_t i = 0; i < vocabulary; i++)
-        if (isnan(g->logits[i]))
-            return bg_fail(err, BG_ERR_FORMAT,
-                           "the logits are not numbers; the weights hold NaN or infinity, or "
-                           "overflow at this precision");
-    for (int i = 0; !g->options->stop_at_eos && i < c->n_end_tokens; i++)
-        if (c->end_token_ids[i] >= 0 && c->end_token_ids[i] < c->vocab_size)
-            g->logits[c->end_token_ids[i]] = -INFINITY;
-    *next = g->options->temperature > 0
-                ? bg_choose_sampled(g->logits, vocabulary, g->options->temperature,
-                                    g->options->top_k, g->options->top_p, &g->random, g->scratch)
-                : bg_choose_largest(g->logits, vocabulary);
+    return bg_run_choose(g->run, 1, &g->how, err);
+}
+
+/* Adds new token i to the text. */
+static bg_status add(generator *g, int i, int32_t id, bg_error *err)
+{
+    const uint64_t all = (uint64_t)g->options->max_new_tokens;
+    bg_generation *out = g->out;
+    out->ids[out->n++] = id;
+    if (g->progress.call &&
+        !g->progress.call(g->progress.context, "generating", (uint64_t)i + 1, all))
+        return bg_fail(err, BG_ERR_INTERRUPTED, "interrupted while generating");
+    out->ended = is_end(&g->run->model->config, id);
     return BG_OK;
 }
 
-static bg_status generate(generator *g, bg_progress progress, bg_generation *out, bg_error *err)
+/* New tokens from the i-th on, when [past, out->n) have not been run. Where the device queues, the
+ * step after a token is queued before the token is known here: one may run in vain. */
+static bg_status choose_tokens(generator *g, int i, size_t past, bg_error *err)
 {
-    size_t past = 0;
-    for (int i = 0; i < g->options->max_new_tokens; i++) {
-        int32_t next = 0;
-        BG_TRY(next_token(g, out->ids, past, out->n - past, &next, err));
-        past = out->n;
-        out->ids[out->n++] = next;
-        if (progress.call && !progress.call(progress.context, "generating", (uint64_t)i + 1,
-                                            (uint64_t)g->options->max_new_tokens))
-            return bg_fail(err, BG_ERR_INTERRUPTED, "interrupted while generating");
-        if (is_end(&g->run->model->config, next)) {
-            out->ended = true;
-            break;
-        }
+    const bool queues = g->run->model->backend->ops->queues;
+    const int most = g->options->max_new_tokens;
+    bg_generation *out = g->out;
+    if (i == most || out->ended) return BG_OK;
+    BG_TRY(run_and_choose(g, out->ids + past, past, out->n - past, err));
+    for (;; i++) {
+        const bool goes_on = i + 1 < most;
+        int32_t id;
+        if (goes_on && queues) BG_TRY(run_and_choose(g, NULL, out->n, 1, err));
+        BG_TRY(bg_run_chosen(g->run, goes_on && queues, 1, &id, err));
+        if (id < 0)
+            return bg_fail(err, BG_ERR_FORMAT,
+                           "the logits are not numbers; the weights hold NaN or infinity, or "
+                           "overflow at this precision");
+        BG_TRY(add(g, i, id, err));
+        if (!goes_on || out->ended) return BG_OK;
+        if (!queues) BG_TRY(run_and_choose(g, NULL, out->n - 1, 1, err));
     }
-    return BG_OK;
+}
+
+static bg_status generate(generator *g, bg_error *err)
+{
+    const bg_config *c = &g->run->model->config;
+    bg_generation *out = g->out;
+    size_t past = 0;
+    int i = 0;
+    for (; i < c->n_forced && i < g->options->max_new_tokens && !out->ended; i++) {
+        BG_TRY(run(g, out->ids + past, past, out->n - past, err));
+        past = out->n;
+        BG_TRY(add(g, i, (int32_t)c->forced_ids[i], err));
+    }
+    return choose_tokens(g, i, past, err);
+}
+
+/* The end tokens that the vocabulary has, to `ids`. */
+static size_t end_tokens(const bg_config *c, int32_t *ids)
+{
+    size_t n = 0;
+    for (int i = 0; i < c->n_end_tokens; i++)
+        if (c->end_token_ids[i] >= 0 && c->end_token_ids[i] < c->vocab_size)
+            ids[n++] = (int32_t)c->end_token_ids[i];
+    return n;
 }
 
 bg_status bg_generate(const bg_model *model, const int32_t *prompt, size_t n_prompt,
@@ -93,14 +124,17 @@ bg_status bg_generate(const bg_model *model, const int32_t *prompt, size_t n_pro
                        "a prompt of %zu tokens and %d new ones are more than the %lld positions of "
                        "this model; shorten the prompt or lower --max-new-tokens",
                        n_prompt, options->max_new_tokens, (long long)c->max_position_embeddings);
-    generator g = {.options = options, .random = {options->seed}};
-    const size_t vocabulary = (size_t)c->vocab_size;
+    int32_t ends[BG_MAX_END_TOKENS];
+    generator g = {.options = options, .random = {options->seed}, .progress = progress, .out = out};
+    g.how = (bg_choice){.forbidden = ends,
+                        .n_forbidden = options->stop_at_eos ? 0 : end_tokens(c, ends),
+                        .temperature = options->temperature,
+                        .top_k = options->top_k,
+                        .top_p = options->top_p,
+                        .uniform = &g.uniform};
     bg_status status = BG_OK;
     out->ids = bg_alloc_array(most, sizeof *out->ids);
-    g.logits = bg_alloc_array(vocabulary, sizeof *g.logits);
-    if (options->temperature > 0) g.scratch = bg_alloc_array(vocabulary, sizeof *g.scratch);
-    if (!out->ids || !g.logits || (options->temperature > 0 && !g.scratch))
-        status = bg_fail_memory(err, vocabulary * sizeof *g.logits, "generation");
+    if (!out->ids) status = bg_fail_memory(err, most * sizeof *out->ids, "generation");
     if (status == BG_OK) status = bg_run_create(model, n_prompt, 1, longest, 1, &g.run, err);
     if (status == BG_OK) {
         const int32_t start = (int32_t)c->decoder_start_token_id;
@@ -112,11 +146,9 @@ bg_status bg_generate(const bg_model *model, const int32_t *prompt, size_t n_pro
         if (reads) status = bg_run_encode(g.run, prompt, &source, 1, err);
         if (status == BG_OK && options->pixels)
             status = bg_run_look(g.run, options->pixels, 1, err);
-        if (status == BG_OK) status = generate(&g, progress, out, err);
+        if (status == BG_OK) status = generate(&g, err);
     }
     bg_run_free(g.run);
-    bg_free(g.logits);
-    bg_free(g.scratch);
     if (status != BG_OK) bg_generation_free(out);
     return status;
 }

@@ -115,7 +115,10 @@ static bg_status flush(scorer *s, bg_error *err)
     if (n == 0) return BG_OK;
     BG_TRY(bg_run_select(s->run, s->selected, n, err));
     BG_TRY(bg_run_score(s->run, n, s->targets, s->nll, err));
-    if (s->greedy) BG_TRY(bg_run_argmax(s->run, n, s->chosen, err));
+    if (s->greedy) {
+        BG_TRY(bg_run_choose(s->run, n, &(bg_choice){0}, err));
+        BG_TRY(bg_run_chosen(s->run, 0, n, s->chosen, err));
+    }
     for (size_t i = 0; i < n; i++) {
         s->owners[i]->nll += s->nll[i];
         if (s->greedy) s->owners[i]->greedy &= s->chosen[i] == s->targets[i];

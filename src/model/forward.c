@@ -233,6 +233,12 @@ static bg_status check_ids(bg_run *run, const int32_t *ids, size_t n, size_t *n_
 {
     const bg_config *c = &run->model->config;
     *n_images = 0;
+    if (!ids) {
+        if (run->n_choices == 0 || n != run->n_chosen)
+            return bg_fail(err, BG_ERR_INTERNAL, "forward: %zu tokens that were not chosen", n);
+        return BG_OK;
+    }
+    run->n_choices = 0;
     for (size_t i = 0; i < n; i++) {
         run->ids[i] = ids[i];
         if (ids[i] == c->image_token_id && *n_images < run->n_features) {
@@ -251,17 +257,21 @@ static bg_status check_ids(bg_run *run, const int32_t *ids, size_t n, size_t *n_
     return BG_OK;
 }
 
-/* The sum of the embeddings of each token, its position and its type, to run->hidden. */
+/* The sum of the embeddings of each token, its position and its type, to run->hidden. Tokens are
+ * in run->ids, or those chosen last. */
 static bg_status embed(const bg_pass *p)
 {
     bg_run *run = p->run;
     const bg_model *m = run->model;
     const bg_parameter *parameters = m->parameters;
     const bg_parameter *in = &parameters[BG_ROLE_PROJECT_IN];
-    const bg_lookup tokens = {parameters[BG_ROLE_TOKEN_EMBEDDING].weight, run->ids,
-                              (float)m->config.embedding_scale};
-    const bg_lookup others[] = {{parameters[BG_ROLE_POSITION_EMBEDDING].weight, run->positions, 1},
-                                {parameters[BG_ROLE_TYPE_EMBEDDING].weight, run->zeros, 1}};
+    const bg_lookup tokens = {.table = parameters[BG_ROLE_TOKEN_EMBEDDING].weight,
+                              .ids = run->n_choices > 0 ? NULL : run->ids,
+                              .chosen = run->chosen[(run->n_choices + 1) % 2],
+                              .scale = (float)m->config.embedding_scale};
+    const bg_lookup others[] = {
+        {parameters[BG_ROLE_POSITION_EMBEDDING].weight, run->positions, NULL, 1},
+        {parameters[BG_ROLE_TYPE_EMBEDDING].weight, run->zeros, NULL, 1}};
     bg_lookup lookups[3];
     size_t n = 0;
     if (!in->weight) lookups[n++] = tokens;
@@ -345,7 +355,8 @@ static bg_status look(bg_run *run, const float *pixels, size_t n, bg_error *err)
             (bg_sequence){.first_row = i * patches, .rows = patches, .slot = i, .keys = patches};
     bg_pass p = {.run = run, .sequences = sequences, .n_sequences = n, .err = err};
     cut_patches(&m->config, pixels, n, run->patches);
-    const bg_lookup positions = {parameters[BG_ROLE_POSITION_EMBEDDING].weight, run->positions, 1};
+    const bg_lookup positions = {parameters[BG_ROLE_POSITION_EMBEDDING].weight, run->positions,
+                                 NULL, 1};
     bg_status status = prepare(run, sequences, n, &p.n_rows, err);
     if (status == BG_OK)
         status = m->backend->ops->embed(m->backend, &positions, 1, p.n_rows, run->hidden, err);

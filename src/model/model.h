@@ -75,6 +75,9 @@ typedef struct bg_run {
     size_t n_features;
     size_t *feature_rows; /* (max_rows) where they go */
     float *patches;       /* (encoder's max_rows, patch values) */
+    /* What bg_run_choose chose since ids came from the host, in turns: (max_selected) each. */
+    bg_ids *chosen[2];
+    size_t n_choices, n_chosen; /* how many times, and rows the last time */
 } bg_run;
 
 /* max_selected: how many rows bg_run_select may pick. For a model that looks at images, n_slots is
@@ -103,18 +106,24 @@ bg_status bg_run_look(bg_run *run, const float *pixels, size_t n, bg_error *err)
 
 /* Runs the tokens `ids` (the rows of all sequences, one after the other) through every layer; the
  * states after the last norm are then in run->hidden. Sequences' first_row must be consecutive. Ids
- * outside the vocabulary and positions beyond the model's are errors. */
+ * outside the vocabulary and positions beyond the model's are errors. NULL: those that were chosen
+ * last, which the host need not know. */
 bg_status bg_run_forward(bg_run *run, const int32_t *ids, const bg_sequence *sequences,
                          size_t n_sequences, bg_error *err);
 
 /* Copies rows of run->hidden, for the head, to run->selected. */
 bg_status bg_run_select(bg_run *run, const size_t *rows, size_t n, bg_error *err);
 
-/* What the output head says of the first n selected rows: their logits (n, vocab_size); the id of
- * each one's largest logit, the lowest on a tie; and -log softmax(logits)[targets[i]] of each. */
+/* What the output head says of the first n selected rows: their logits (n, vocab_size), and
+ * -log softmax(logits)[targets[i]] of each. */
 bg_status bg_run_logits(bg_run *run, size_t n, float *logits, bg_error *err);
-bg_status bg_run_argmax(bg_run *run, size_t n, int32_t *ids, bg_error *err);
 bg_status bg_run_score(bg_run *run, size_t n, const int32_t *targets, double *nll, bg_error *err);
+
+/* Chooses the token after each of the first n selected rows; it is not waited for. */
+bg_status bg_run_choose(bg_run *run, size_t n, const bg_choice *how, bg_error *err);
+/* Waits for the first n ids of the last choice, or with `ago` 1 of the one before it, and no more.
+ * One that could not be chosen, because a logit is NaN, is -1. */
+bg_status bg_run_chosen(bg_run *run, size_t ago, size_t n, int32_t *ids, bg_error *err);
 
 /* Classifier: logits (n_sequences, num_labels) of the sequences last run, from their first rows. */
 bg_status bg_run_classify(bg_run *run, const bg_sequence *sequences, size_t n_sequences,

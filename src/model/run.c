@@ -62,6 +62,14 @@ static bg_status create_arrays(bg_run *run, bg_error *err)
     return BG_OK;
 }
 
+static bg_status create_ids(bg_run *run, bg_error *err)
+{
+    bg_backend *backend = run->model->backend;
+    for (size_t i = 0; i < 2; i++)
+        BG_TRY(backend->ops->ids_create(backend, run->max_selected, &run->chosen[i], err));
+    return BG_OK;
+}
+
 static bg_status create_caches(bg_run *run, size_t max_length, bg_error *err)
 {
     const bg_model *m = run->model;
@@ -108,6 +116,7 @@ bg_status bg_run_create(const bg_model *model, size_t max_rows, size_t n_slots, 
         .model = model, .max_rows = max_rows, .n_slots = n_slots, .max_selected = max_selected};
     bg_status status = create_acts(run, err);
     if (status == BG_OK) status = create_arrays(run, err);
+    if (status == BG_OK) status = create_ids(run, err);
     if (status == BG_OK) status = create_caches(run, max_length, err);
     if (status == BG_OK) status = create_rope(run, max_length, err);
     if (status == BG_OK && model->config.arch->cross_attention)
@@ -131,6 +140,7 @@ void bg_run_free(bg_run *run)
                             run->labels,   run->cross_kv, run->features};
     for (size_t i = 0; i < sizeof acts / sizeof *acts; i++)
         backend->ops->act_free(backend, acts[i]);
+    for (size_t i = 0; i < 2; i++) backend->ops->ids_free(backend, run->chosen[i]);
     backend->ops->cache_free(backend, run->cache);
     backend->ops->cache_free(backend, run->cross_cache);
     backend->ops->weight_free(backend, run->rope);
@@ -184,18 +194,30 @@ bg_status bg_run_logits(bg_run *run, size_t n, float *logits, bg_error *err)
                                    logits, err);
 }
 
-bg_status bg_run_argmax(bg_run *run, size_t n, int32_t *ids, bg_error *err)
-{
-    const bg_model *m = run->model;
-    return m->backend->ops->argmax(m->backend, head(m)->weight, head(m)->bias, run->selected, n,
-                                   ids, err);
-}
-
 bg_status bg_run_score(bg_run *run, size_t n, const int32_t *targets, double *nll, bg_error *err)
 {
     const bg_model *m = run->model;
     return m->backend->ops->score(m->backend, head(m)->weight, head(m)->bias, run->selected, n,
                                   targets, nll, err);
+}
+
+bg_status bg_run_choose(bg_run *run, size_t n, const bg_choice *how, bg_error *err)
+{
+    const bg_model *m = run->model;
+    run->n_chosen = n;
+    BG_TRY(m->backend->ops->choose(m->backend, head(m)->weight, head(m)->bias, run->selected, n,
+                                   how, run->chosen[run->n_choices % 2], err));
+    run->n_choices++;
+    return BG_OK;
+}
+
+bg_status bg_run_chosen(bg_run *run, size_t ago, size_t n, int32_t *ids, bg_error *err)
+{
+    bg_backend *backend = run->model->backend;
+    if (ago > 1 || ago >= run->n_choices || n > run->max_selected)
+        return bg_fail(err, BG_ERR_INTERNAL, "%zu tokens that were not chosen", n);
+    return backend->ops->ids_read(backend, run->chosen[(run->n_choices - 1 - ago) % 2], n, ids,
+                                  err);
 }
 
 bg_status bg_run_classify(bg_run *run, const bg_sequence *sequences, size_t n_sequences,

@@ -305,7 +305,37 @@ static void test_head(void)
     double nll[N], worst = 0;
     for (int i = 0; i < N; i++) targets[i] = i * 7 % V;
     OK(backend->ops->score(backend, head, NULL, in, N, targets, nll, &err));
-    OK(backend->ops->argmax(backend, head, NULL, in, N, ids, &err));
+    bg_ids *chosen;
+    OK(backend->ops->ids_create(backend, N, &chosen, &err));
+    OK(backend->ops->choose(backend, head, NULL, in, N, &(bg_choice){0}, chosen, &err));
+    OK(backend->ops->ids_read(backend, chosen, N, ids, &err));
+    /* What an embedding looks up are these ids. */
+    bg_act *rows;
+    float *looked_up = bg_alloc_array(N * D, 4);
+    const bg_lookup lookup = {.table = head, .chosen = chosen, .scale = 1};
+    OK(backend->ops->act_create(backend, N, D, false, &rows, &err));
+    OK(backend->ops->embed(backend, &lookup, 1, N, rows, &err));
+    OK(backend->ops->act_read(backend, rows, N, looked_up, &err));
+    int other = 0;
+    for (int i = 0; i < N; i++)
+        other += memcmp(looked_up + i * D, w + ids[i] * D, D * sizeof *w) != 0;
+    CHECK(other == 0, "%d rows looked up are others", other);
+    /* Without the first row's, and drawn of one. */
+    int32_t next[N];
+    double uniform[N] = {0};
+    const bg_choice how = {.forbidden = ids,
+                           .n_forbidden = 1,
+                           .temperature = 1,
+                           .top_k = 1,
+                           .top_p = 1,
+                           .uniform = uniform};
+    OK(backend->ops->choose(backend, head, NULL, in, N, &how, chosen, &err));
+    OK(backend->ops->ids_read(backend, chosen, N, next, &err));
+    for (int i = 0; i < N; i++)
+        CHECK((next[i] == ids[i]) == (ids[i] != ids[0]), "row %d: %d, %d", i, next[i], ids[i]);
+    backend->ops->act_free(backend, rows);
+    backend->ops->ids_free(backend, chosen);
+    bg_free(looked_up);
     OK(backend->ops->logits(backend, head, NULL, in, N, logits, &err));
     int wrong = 0;
     for (int i = 0; i < N; i++) {

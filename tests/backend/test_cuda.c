@@ -3,6 +3,7 @@
  * told. */
 #include "both.h"
 
+#include "backend/choice.h"
 #include "core/clock.h"
 #include "quant/half.h"
 
@@ -32,7 +33,7 @@ static void check_encoding(bg_format_id id, bg_dtype dtype, size_t rows, size_t 
         bg_act *out = NULL;
         OK(backends[d]->ops->weight_create(backends[d], &source, id, &w, &err));
         OK(backends[d]->ops->act_create(backends[d], rows, cols, false, &out, &err));
-        const bg_lookup lookup = {w, ids, 1};
+        const bg_lookup lookup = {w, ids, NULL, 1};
         OK(backends[d]->ops->embed(backends[d], &lookup, 1, rows, out, &err));
         decoded[d] = bg_alloc_array(n, sizeof(float));
         OK(backends[d]->ops->act_read(backends[d], out, rows, decoded[d], &err));
@@ -95,8 +96,8 @@ static void test_rows(void)
             to[i] = (size_t)(N - 1 - i);
         }
         for (int d = 0; d < BOTH; d++) {
-            const bg_lookup lookups[] = {{tables[0].on[d], ids[0], 3.5f},
-                                         {tables[1].on[d], ids[1], 1}};
+            const bg_lookup lookups[] = {{tables[0].on[d], ids[0], NULL, 3.5f},
+                                         {tables[1].on[d], ids[1], NULL, 1}};
             OK(backends[d]->ops->embed(backends[d], lookups, 2, N, out.on[d], &err));
         }
         CHECK(difference(out, N) == 0, "embedding: %g", difference(out, N));
@@ -291,7 +292,11 @@ static void check_head(bg_format_id id, size_t n, size_t vocabulary, size_t cols
         ids[d] = bg_alloc_array(n, sizeof(int32_t));
         nll[d] = bg_alloc_array(n, sizeof(double));
         OK(ops->score(backends[d], head.on[d], NULL, in.on[d], n, targets, nll[d], &err));
-        OK(ops->argmax(backends[d], head.on[d], NULL, in.on[d], n, ids[d], &err));
+        bg_ids *chosen;
+        OK(ops->ids_create(backends[d], n, &chosen, &err));
+        OK(ops->choose(backends[d], head.on[d], NULL, in.on[d], n, &(bg_choice){0}, chosen, &err));
+        OK(ops->ids_read(backends[d], chosen, n, ids[d], &err));
+        ops->ids_free(backends[d], chosen);
         OK(ops->logits(backends[d], head.on[d], NULL, in.on[d], n, logits[d], &err));
     }
     size_t wrong = 0;
@@ -334,15 +339,145 @@ static void test_ties(void)
     bg_weight *head;
     bg_act *in;
     int32_t id = -1;
+    bg_ids *chosen;
     bg_backend *gpu = backends[GPU];
     OK(gpu->ops->weight_create(gpu, &source, BG_FORMAT_F32, &head, &err));
     OK(gpu->ops->act_create(gpu, 1, D, false, &in, &err));
     OK(gpu->ops->act_write(gpu, in, 1, x, &err));
-    OK(gpu->ops->argmax(gpu, head, NULL, in, 1, &id, &err));
+    OK(gpu->ops->ids_create(gpu, 1, &chosen, &err));
+    OK(gpu->ops->choose(gpu, head, NULL, in, 1, &(bg_choice){0}, chosen, &err));
+    OK(gpu->ops->ids_read(gpu, chosen, 1, &id, &err));
+    gpu->ops->ids_free(gpu, chosen);
     CHECK(id == 123, "%d", id);
     gpu->ops->act_free(gpu, in);
     gpu->ops->weight_free(gpu, head);
     bg_free(w);
+}
+
+/* Forbidden ids and NaN, and what an embedding makes of the ids. */
+static void test_choices(void)
+{
+    enum { V = 3000, D = 4, N = 3 };
+    static const int32_t forbidden[] = {7, 1000, 2999};
+    float *w = bg_calloc(V * D, sizeof *w), x[N * D] = {1, 0, 0, 0, 0, NAN, 0, 0, 0, 0, 1, 0};
+    w[7 * D] = w[2999 * D] = 3;
+    w[1000 * D] = w[2000 * D] = w[1500 * D] = 2;
+    w[2999 * D + 2] = w[1 * D + 2] = 1;
+    const double uniform[N] = {0.5, 0.5, 0};
+    const bg_source source = {"w", BG_F32, w, V, D, false};
+    bg_backend *gpu = backends[GPU];
+    bg_weight *head;
+    bg_act *in, *out;
+    bg_ids *chosen;
+    int32_t ids[N];
+    float rows[N * D];
+    OK(gpu->ops->weight_create(gpu, &source, BG_FORMAT_F32, &head, &err));
+    OK(gpu->ops->act_create(gpu, N, D, false, &in, &err));
+    OK(gpu->ops->act_create(gpu, N, D, false, &out, &err));
+    OK(gpu->ops->ids_create(gpu, N, &chosen, &err));
+    OK(gpu->ops->act_write(gpu, in, N, x, &err));
+    CHECK(gpu->ops->ids_read(gpu, chosen, 1, ids, &err) == BG_ERR_INTERNAL, "nothing was chosen");
+    for (int i = 0; i < 5; i++) { /* a choice that is not read is made all the same */
+        const bg_choice how = {.forbidden = forbidden,
+                               .n_forbidden = i == 4 ? 0 : 3,
+                               .temperature = i == 3 ? 0.5 : 0, /* of the largest alone */
+                               .top_k = 1,
+                               .top_p = 1,
+                               .uniform = uniform};
+        const bg_lookup lookup = {.table = head, .chosen = chosen, .scale = 1};
+        OK(gpu->ops->choose(gpu, head, NULL, in, N, &how, chosen, &err));
+        OK(gpu->ops->embed(gpu, &lookup, 1, N, out, &err));
+        if (i == 1) continue;
+        OK(gpu->ops->ids_read(gpu, chosen, N, ids, &err));
+        CHECK(ids[0] == (i == 4 ? 7 : 1500) && ids[1] == -1 && ids[2] == 1, "%d %d %d", ids[0],
+              ids[1], ids[2]);
+        OK(gpu->ops->act_read(gpu, out, N, rows, &err));
+        CHECK(memcmp(rows, w + ids[0] * D, D * 4) == 0 && memcmp(rows + D, w, D * 4) == 0 &&
+                  memcmp(rows + 2 * D, w + D, D * 4) == 0,
+              "looked up");
+    }
+    CHECK(gpu->ops->choose(gpu, head, NULL, in, N + 1, &(bg_choice){0}, chosen, &err) ==
+              BG_ERR_INTERNAL,
+          "more than there is room for");
+    gpu->ops->ids_free(gpu, chosen);
+    gpu->ops->act_free(gpu, in);
+    gpu->ops->act_free(gpu, out);
+    gpu->ops->weight_free(gpu, head);
+    bg_free(w);
+}
+
+/* What the definition chooses from these logits, which stay as they are. */
+static int32_t chosen_of(const float *logits, size_t n, const bg_choice *how, double uniform,
+                         float *copy, bg_candidate *scratch)
+{
+    memcpy(copy, logits, n * sizeof *copy);
+    return bg_choose(copy, n, how, uniform, scratch);
+}
+
+/* Drawn as the definition draws from the same logits; another id only where what was drawn is as
+ * near to the border between two as sums in another order come. */
+static void check_samples(size_t vocabulary, int draws)
+{
+    enum { N = 8, D = 32 };
+    static const double near = 1e-9;
+    static const int32_t forbidden[] = {1, 3, 700};
+    static const struct {
+        double temperature;
+        int top_k;
+        double top_p;
+    } cases[] = {{1, 0, 1},      {0.7, 50, 1},    {1.3, 0, 0.9},
+                 {0.5, 40, 0.8}, {2, 2500, 0.95}, {1, 1, 1}};
+    weight head = weight_new(BG_FORMAT_F16, vocabulary, D, 0.5f);
+    act in = act_new(N, D, false, 1);
+    bg_backend *gpu = backends[GPU];
+    bg_ids *chosen;
+    float *logits = bg_alloc_array(N * vocabulary, sizeof *logits);
+    float *copy = bg_alloc_array(vocabulary, sizeof *copy);
+    bg_candidate *scratch = bg_alloc_array(vocabulary, sizeof *scratch);
+    bg_random random = {vocabulary};
+    OK(gpu->ops->ids_create(gpu, N, &chosen, &err));
+    OK(gpu->ops->logits(gpu, head.on[GPU], NULL, in.on[GPU], N, logits, &err));
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        size_t wrong = 0, other = 0;
+        for (int i = 0; i < draws; i++) {
+            double uniform[N];
+            int32_t ids[N];
+            for (size_t row = 0; row < N; row++) uniform[row] = bg_random_uniform(&random);
+            if (i == 0) uniform[0] = 0;
+            const bg_choice how = {.forbidden = forbidden,
+                                   .n_forbidden = k % 2 ? 3 : 0,
+                                   .temperature = cases[k].temperature,
+                                   .top_k = cases[k].top_k,
+                                   .top_p = cases[k].top_p,
+                                   .uniform = uniform};
+            OK(gpu->ops->choose(gpu, head.on[GPU], NULL, in.on[GPU], N, &how, chosen, &err));
+            OK(gpu->ops->ids_read(gpu, chosen, N, ids, &err));
+            for (size_t row = 0; row < N; row++) {
+                const float *x = logits + row * vocabulary;
+                const double u = uniform[row];
+                if (ids[row] == chosen_of(x, vocabulary, &how, u, copy, scratch)) continue;
+                other++;
+                wrong += ids[row] != chosen_of(x, vocabulary, &how, u - near, copy, scratch) &&
+                         ids[row] != chosen_of(x, vocabulary, &how, u + near, copy, scratch);
+            }
+        }
+        CHECK(wrong == 0 && other < 3, "%zu ids, case %zu: %zu of %d, %zu on a border", vocabulary,
+              k, wrong, draws * N, other);
+    }
+    gpu->ops->ids_free(gpu, chosen);
+    bg_free(logits);
+    bg_free(copy);
+    bg_free(scratch);
+    weight_drop(head);
+    act_drop(in);
+}
+
+/* More ids than are summed at once, and many times as many. */
+static void test_samples(void)
+{
+    check_samples(1001, 20);
+    check_samples(5000, 20);
+    check_samples(130000, 1);
 }
 
 /* The device's clock goes as the host's does. */
@@ -382,6 +517,8 @@ int main(void)
     RUN(test_stored);
     RUN(test_head);
     RUN(test_ties);
+    RUN(test_choices);
+    RUN(test_samples);
     RUN(test_clock);
     backends[GPU]->ops->usage(backends[GPU], &after);
     CHECK(after.held.total >= before.held.total && after.held.now[BG_USE_ACTIVATIONS] == 0 &&

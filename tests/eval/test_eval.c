@@ -120,6 +120,87 @@ static void test_greedy(void)
     bg_checkpoint_close(file);
 }
 
+/* The text of a backend that does not queue, and of one that does, are the same. */
+static bg_generation both_texts(const bg_model *model, const bg_generate_options *options)
+{
+    static const int32_t prompt[] = {3, 5, 7};
+    const bg_backend_ops *ops = backend->ops;
+    bg_backend_ops queues = *ops;
+    bg_generation text, ahead;
+    queues.queues = true;
+    OK(bg_generate(model, prompt, 3, options, (bg_progress){0}, &text, &err));
+    backend->ops = &queues;
+    OK(bg_generate(model, prompt, 3, options, (bg_progress){0}, &ahead, &err));
+    backend->ops = ops;
+    CHECK(text.n == ahead.n && text.ended == ahead.ended && text.ids && ahead.ids &&
+              memcmp(text.ids, ahead.ids, text.n * sizeof *text.ids) == 0,
+          "%zu and %zu tokens", text.n, ahead.n);
+    bg_generation_free(&ahead);
+    return text;
+}
+
+static void check_ahead(const char *directory, bg_generate_options options)
+{
+    bg_model *model = load_model(backend, directory, "fp32");
+    bg_config *c = &model->config;
+    c->n_end_tokens = 0;
+    c->forced_ids[0] = 9;
+    c->forced_ids[1] = 4;
+    for (c->n_forced = 0; c->n_forced < 3; c->n_forced++) {
+        c->n_end_tokens = 0;
+        bg_generation text = both_texts(model, &options);
+        const size_t all = text.first_new + (size_t)options.max_new_tokens, at = text.first_new + 3;
+        CHECK(text.n == all && !text.ended, "%zu of %zu tokens", text.n, all);
+        size_t end = text.first_new;
+        while (text.ids[end] != text.ids[at]) end++;
+        c->end_token_ids[c->n_end_tokens++] = text.ids[at];
+        options.stop_at_eos = true;
+        bg_generation ended = both_texts(model, &options);
+        CHECK(ended.ended && ended.n == end + 1 && memcmp(ended.ids, text.ids, ended.n * 4) == 0,
+              "%s ends after %zu tokens of %zu", directory, ended.n, end + 1);
+        options.stop_at_eos = false;
+        bg_generation endless = both_texts(model, &options);
+        CHECK(endless.n == all && !endless.ended, "%zu tokens of %zu", endless.n, all);
+        bg_generation_free(&text);
+        bg_generation_free(&ended);
+        bg_generation_free(&endless);
+    }
+    bg_model_free(model);
+}
+
+static void test_ahead(void)
+{
+    /* All 24 positions of the first. */
+    check_ahead("tests/fixtures/tiny-gpt2/prefixed", (bg_generate_options){.max_new_tokens = 21});
+    check_ahead("tests/fixtures/tiny-t5/relu-tied", (bg_generate_options){.max_new_tokens = 12});
+    check_ahead(
+        "tests/fixtures/tiny-gpt2/prefixed",
+        (bg_generate_options){
+            .max_new_tokens = 20, .temperature = 0.8, .top_k = 20, .top_p = 0.9, .seed = 3});
+    bg_model *model = load_model(backend, "tests/fixtures/tiny-gpt2/prefixed", "fp32");
+    const bg_generate_options one = {.max_new_tokens = 1}, none = {0}, two = {.max_new_tokens = 2};
+    bg_generation text = both_texts(model, &one);
+    CHECK(text.n == 4, "one token");
+    bg_generation_free(&text);
+    text = both_texts(model, &none);
+    CHECK(text.n == 3, "no token");
+    bg_generation_free(&text);
+    /* Logits that overflow are no numbers. */
+    bg_weight **norm = &model->parameters[BG_ROLE_FINAL_NORM].weight;
+    const size_t hidden = (*norm)->cols;
+    float *values = bg_alloc_array(hidden, sizeof *values);
+    for (size_t i = 0; i < hidden; i++) values[i] = 3e38f;
+    const bg_source source = {"norm", BG_F32, values, 1, hidden, false};
+    backend->ops->weight_free(backend, *norm);
+    OK(backend->ops->weight_create(backend, &source, BG_FORMAT_F32, norm, &err));
+    int32_t id = 1;
+    CHECK(bg_generate(model, &id, 1, &two, (bg_progress){0}, &text, &err) == BG_ERR_FORMAT &&
+              strstr(err.message, "not numbers"),
+          "%s", err.message);
+    bg_free(values);
+    bg_model_free(model);
+}
+
 static void test_refusals(void)
 {
     bg_tokenizer *tokenizer;
@@ -163,6 +244,7 @@ int main(void)
     RUN(test_perplexity);
     RUN(test_accuracy);
     RUN(test_greedy);
+    RUN(test_ahead);
     RUN(test_refusals);
     json_decref(expected);
     backend->ops->free(backend);

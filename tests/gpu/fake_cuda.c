@@ -9,7 +9,7 @@
  *   fault=N     the N-th result asked for fails, and everything after it
  *   exit=N      the process ends there
  *   only=NAME   all that only where weights are in that format
- * An embedding takes half a joule, finding the largest logits a quarter. */
+ * An embedding takes half a joule, choosing tokens a quarter. */
 #include "backend/cpu/cpu.h"
 #include "backend/cuda/library.h"
 #include "core/clock.h"
@@ -154,12 +154,19 @@ static bg_status logits(bg_backend *backend, const bg_weight *head, const bg_wei
     return fake.cpu->logits(backend, head, bias, in, n_rows, out, err);
 }
 
-static bg_status argmax(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
-                        const bg_act *in, size_t n_rows, int32_t *ids, bg_error *err)
+static bg_status choose(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
+                        const bg_act *in, size_t n_rows, const bg_choice *how, bg_ids *ids,
+                        bg_error *err)
 {
     fake.joules += 0.25;
+    return fake.cpu->choose(backend, head, bias, in, n_rows, how, ids, err);
+}
+
+static bg_status ids_read(bg_backend *backend, bg_ids *ids, size_t n_rows, int32_t *values,
+                          bg_error *err)
+{
     BG_TRY(result(err));
-    return fake.cpu->argmax(backend, head, bias, in, n_rows, ids, err);
+    return fake.cpu->ids_read(backend, ids, n_rows, values, err);
 }
 
 static bg_status synchronize(bg_backend *backend, bg_error *err)
@@ -230,7 +237,9 @@ static bg_status open_fake(int index, bg_backend **out, bg_error *err)
     fake.ops.embed = embed;
     fake.ops.linear = linear;
     fake.ops.logits = logits;
-    fake.ops.argmax = argmax;
+    fake.ops.queues = true;
+    fake.ops.choose = choose;
+    fake.ops.ids_read = ids_read;
     fake.ops.synchronize = synchronize;
     (*out)->ops = &fake.ops;
     return BG_OK;

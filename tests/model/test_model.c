@@ -306,6 +306,12 @@ static void test_random_and_out_of_memory(void)
         int32_t ids[4] = {1, 2, 3, 4};
         bg_sequence sequence = {0, 4, 0, 0, 4, 0};
         if (!status) status = bg_run_forward(run, ids, &sequence, 1, &err);
+        const size_t last = 3;
+        const double uniform = 0.5;
+        const bg_choice how = {.temperature = 1, .top_p = 1, .uniform = &uniform};
+        if (!status) status = bg_run_select(run, &last, 1, &err);
+        if (!status) status = bg_run_choose(run, 1, &how, &err);
+        if (!status) status = bg_run_chosen(run, 0, 1, ids, &err);
         bg_alloc_fail_after(-1);
         bg_run_free(run);
         bg_model_free(model);

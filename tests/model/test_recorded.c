@@ -228,7 +228,8 @@ static void test_paligemma(void)
         int32_t next;
         size_t last = i == n ? n - 1 : 0;
         OK(bg_run_select(run, &last, 1, &err));
-        OK(bg_run_argmax(run, 1, &next, &err));
+        OK(bg_run_choose(run, 1, &(bg_choice){0}, &err));
+        OK(bg_run_chosen(run, 0, 1, &next, &err));
         CHECK(next == (int32_t)npy_at(&greedy, i), "greedy token %zu: %d", i - n, next);
         sequence = (bg_sequence){.rows = 1, .past = i, .keys = i + 1, .prefix = n};
         OK(bg_run_forward(run, &next, &sequence, 1, &err));

@@ -14,7 +14,7 @@ static bg_error err;
 
 #define OK(call) CHECK((call) == BG_OK, "%s", err.message)
 
-enum { MAX_BATCH = 8 };
+enum { MAX_BATCH = 8, STEPS = 12 };
 
 /* One case of a fixture. */
 typedef struct {
@@ -167,6 +167,55 @@ static void check_case(const bg_model *model, const tiny_case *c, const char *di
     bg_free(got);
 }
 
+/* STEPS tokens of each sequence behind a first one; `ahead`: a step's tokens are asked for when the
+ * next step has been queued. */
+static void choose_tokens(bg_run *run, const tiny_case *c, bool ahead, int32_t *chosen)
+{
+    const size_t n = c->batch;
+    int32_t ids[MAX_BATCH];
+    size_t rows[MAX_BATCH];
+    bg_sequence sequences[MAX_BATCH];
+    for (size_t i = 0; i < n; i++) {
+        ids[i] = (int32_t)(i + 5);
+        rows[i] = i;
+    }
+    for (size_t k = 0; k < STEPS; k++, chosen += n) {
+        for (size_t i = 0; i < n; i++)
+            sequences[i] =
+                (bg_sequence){.first_row = i, .rows = 1, .slot = i, .past = k, .keys = k + 1};
+        OK(bg_run_forward(run, ahead && k > 0 ? NULL : ids, sequences, n, &err));
+        OK(bg_run_select(run, rows, n, &err));
+        OK(bg_run_choose(run, n, &(bg_choice){0}, &err));
+        if (ahead && k > 0) OK(bg_run_chosen(run, 1, n, chosen - n, &err));
+        if (!ahead) OK(bg_run_chosen(run, 0, n, ids, &err));
+        if (!ahead) memcpy(chosen, ids, n * sizeof *ids);
+    }
+    if (ahead) OK(bg_run_chosen(run, 0, n, chosen - n, &err));
+}
+
+/* Tokens that the host never sees before they are run are those that it hands on itself. */
+static void check_ahead(const bg_model *model, const tiny_case *c, const char *directory,
+                        const char *precision)
+{
+    const size_t longest = c->source_length > STEPS ? c->source_length : STEPS;
+    int32_t chosen[3][STEPS * MAX_BATCH];
+    bg_run *run;
+    if (model->config.arch->task == BG_TASK_CLASSIFIER) return;
+    OK(bg_run_create(model, c->batch * longest, c->batch, longest, c->batch, &run, &err));
+    for (int i = 0; i < 3; i++) {
+        if (c->source) run_encoder(run, c);
+        choose_tokens(run, c, i > 0, chosen[i]);
+    }
+    for (int i = 1; i < 3; i++)
+        CHECK(memcmp(chosen[0], chosen[i], STEPS * c->batch * sizeof **chosen) == 0,
+              "%s %s: tokens chosen ahead", directory, precision);
+    const bg_sequence two = {.rows = 2, .keys = 2};
+    CHECK(bg_run_chosen(run, 2, 1, chosen[0], &err) == BG_ERR_INTERNAL, "two choices ago");
+    CHECK(bg_run_forward(run, NULL, &two, 1, &err) == (c->batch == 2 ? BG_OK : BG_ERR_INTERNAL),
+          "rows that were not chosen");
+    bg_run_free(run);
+}
+
 static void check(const char *directory, const char *precision, const char *key, double tolerance)
 {
     char name[256];
@@ -182,6 +231,7 @@ static void check(const char *directory, const char *precision, const char *key,
     int n = 0;
     for (int i = 0; model && read_case(file, i, &c); i++, n++) {
         check_case(model, &c, directory, precision, key, tolerance);
+        if (n == 0) check_ahead(model, &c, directory, precision);
         free_case(&c);
     }
     CHECK(n >= 4, "%s: %d cases", directory, n);

@@ -164,6 +164,39 @@ static bg_status cpu_cache_create(bg_backend *backend, size_t n_layers, size_t n
     return BG_OK;
 }
 
+static void cpu_ids_free(bg_backend *backend, bg_ids *ids)
+{
+    if (!ids) return;
+    cpu_release((cpu_backend *)backend, BG_USE_ACTIVATIONS, cpu_id_values(ids),
+                ids->rows * sizeof(int32_t));
+    bg_free(ids);
+}
+
+static bg_status cpu_ids_create(bg_backend *backend, size_t rows, bg_ids **out, bg_error *err)
+{
+    *out = NULL;
+    cpu_ids *ids = bg_calloc(1, sizeof *ids);
+    if (!ids) return bg_fail_memory(err, sizeof *ids, "token ids");
+    ids->base.rows = rows;
+    ids->values = cpu_alloc((cpu_backend *)backend, BG_USE_ACTIVATIONS, rows * sizeof *ids->values,
+                            "token ids", err);
+    if (!ids->values) {
+        bg_free(ids);
+        return BG_ERR_MEMORY;
+    }
+    *out = &ids->base;
+    return BG_OK;
+}
+
+static bg_status cpu_ids_read(bg_backend *backend, bg_ids *ids, size_t n_rows, int32_t *values,
+                              bg_error *err)
+{
+    (void)backend;
+    (void)err;
+    memcpy(values, cpu_id_values(ids), n_rows * sizeof *values);
+    return BG_OK;
+}
+
 /* ---- embeddings and norms: rows in parallel -------------------------------------------------- */
 
 typedef struct {
@@ -174,6 +207,13 @@ typedef struct {
     cpu_backend *cpu;
 } embed_loop;
 
+static size_t id_of(const bg_lookup *lookup, size_t row)
+{
+    if (lookup->ids) return (size_t)lookup->ids[row];
+    const int32_t id = cpu_id_values(lookup->chosen)[row];
+    return id >= 0 && (size_t)id < lookup->table->rows ? (size_t)id : 0;
+}
+
 static void embed_rows(void *context, size_t begin, size_t end, int thread)
 {
     const embed_loop *a = context;
@@ -182,7 +222,7 @@ static void embed_rows(void *context, size_t begin, size_t end, int thread)
         float *out = a->out + i * a->cols;
         for (size_t k = 0; k < a->n_lookups; k++) {
             const bg_packed *table = cpu_packed(a->lookups[k].table);
-            size_t id = (size_t)a->lookups[k].ids[i];
+            size_t id = id_of(&a->lookups[k], i);
             const bool plain = k == 0 && a->lookups[k].scale == 1;
             a->cpu->kernels->format[table->format].decode(table, plain ? out : row, id, id + 1);
             if (plain) continue;
@@ -294,6 +334,9 @@ static const bg_backend_ops ops = {
     .act_read = cpu_act_read,
     .cache_create = cpu_cache_create,
     .cache_free = cpu_cache_free,
+    .ids_create = cpu_ids_create,
+    .ids_free = cpu_ids_free,
+    .ids_read = cpu_ids_read,
     .embed = cpu_embed,
     .norm = cpu_norm,
     .linear = cpu_linear,
@@ -301,7 +344,7 @@ static const bg_backend_ops ops = {
     .store = cpu_store,
     .copy_rows = cpu_copy_rows,
     .logits = cpu_logits,
-    .argmax = cpu_argmax,
+    .choose = cpu_choose,
     .score = cpu_score,
     .synchronize = cpu_synchronize,
 };

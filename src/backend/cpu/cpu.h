@@ -26,6 +26,11 @@ typedef struct {
 } cpu_cache;
 
 typedef struct {
+    bg_ids base;
+    int32_t *values; /* (rows) */
+} cpu_ids;
+
+typedef struct {
     float *data;
     size_t count;
 } cpu_scratch;
@@ -38,7 +43,7 @@ typedef struct {
     /* Room for one operation: `shared` for all threads, `own` one for each. They grow when an
      * operation wants more and stay. */
     cpu_scratch shared, int8, *own;
-    cpu_act *logits; /* chunk of logits, for argmax and score */
+    cpu_act *logits; /* chunk of logits, for choose and score */
 } cpu_backend;
 
 static inline const bg_packed *cpu_packed(const bg_weight *w)
@@ -54,6 +59,11 @@ static inline const float *cpu_vector(const bg_weight *w)
 static inline float *cpu_values(const bg_act *act)
 {
     return ((const cpu_act *)(const void *)act)->values;
+}
+
+static inline int32_t *cpu_id_values(const bg_ids *ids)
+{
+    return ((const cpu_ids *)(const void *)ids)->values;
 }
 
 /* Grows a scratch to `count` floats. */
@@ -80,8 +90,9 @@ bg_status cpu_store(bg_backend *backend, bg_cache *cache, size_t layer, const bg
                     size_t n_sequences, bg_error *err);
 bg_status cpu_logits(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
                      const bg_act *in, size_t n_rows, float *logits, bg_error *err);
-bg_status cpu_argmax(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
-                     const bg_act *in, size_t n_rows, int32_t *ids, bg_error *err);
+bg_status cpu_choose(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
+                     const bg_act *in, size_t n_rows, const bg_choice *how, bg_ids *ids,
+                     bg_error *err);
 bg_status cpu_score(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
                     const bg_act *in, size_t n_rows, const int32_t *targets, double *nll,
                     bg_error *err);

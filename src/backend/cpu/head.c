@@ -1,5 +1,6 @@
 /* The output head: logits, their largest, and log-likelihoods, in chunks of rows so that the
  * logits of a whole text are never in memory at once. */
+#include "backend/choice.h"
 #include "backend/cpu/cpu.h"
 #include "core/checked.h"
 
@@ -10,10 +11,12 @@ enum { CHUNK = 64 };
 
 typedef struct {
     cpu_backend *cpu;
-    const float *logits;
+    float *logits;
     size_t cols;
     const int32_t *targets;
     double *nll;
+    const bg_choice *how;
+    const double *uniform;
     int32_t *ids;
 } reduce_loop;
 
@@ -47,6 +50,7 @@ static bg_status chunks(cpu_backend *cpu, const bg_weight *head, const bg_weight
         if (loop->targets) loop->targets += n;
         if (loop->nll) loop->nll += n;
         if (loop->ids) loop->ids += n;
+        if (loop->uniform) loop->uniform += n;
     }
     return BG_OK;
 }
@@ -57,24 +61,24 @@ bg_status cpu_logits(bg_backend *backend, const bg_weight *head, const bg_weight
     return chunks((cpu_backend *)backend, head, bias, in, n_rows, NULL, NULL, logits, err);
 }
 
-static void argmax_rows(void *context, size_t begin, size_t end, int thread)
+static void choose_rows(void *context, size_t begin, size_t end, int thread)
 {
-    (void)thread;
     const reduce_loop *a = context;
-    for (size_t i = begin; i < end; i++) {
-        const float *x = a->logits + i * a->cols;
-        size_t best = 0;
-        for (size_t c = 1; c < a->cols; c++)
-            if (x[c] > x[best]) best = c;
-        a->ids[i] = (int32_t)best;
-    }
+    bg_candidate *scratch = (bg_candidate *)(void *)a->cpu->own[thread].data;
+    for (size_t i = begin; i < end; i++)
+        a->ids[i] = bg_choose(a->logits + i * a->cols, a->cols, a->how,
+                              a->uniform ? a->uniform[i] : 0, scratch);
 }
 
-bg_status cpu_argmax(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
-                     const bg_act *in, size_t n_rows, int32_t *ids, bg_error *err)
+bg_status cpu_choose(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
+                     const bg_act *in, size_t n_rows, const bg_choice *how, bg_ids *ids,
+                     bg_error *err)
 {
-    reduce_loop loop = {.ids = ids};
-    return chunks((cpu_backend *)backend, head, bias, in, n_rows, argmax_rows, &loop, NULL, err);
+    cpu_backend *cpu = (cpu_backend *)backend;
+    reduce_loop loop = {.how = how, .uniform = how->uniform, .ids = cpu_id_values(ids)};
+    if (how->temperature > 0)
+        BG_TRY(cpu_reserve_own(cpu, head->rows * (sizeof(bg_candidate) / sizeof(float)), err));
+    return chunks(cpu, head, bias, in, n_rows, choose_rows, &loop, NULL, err);
 }
 
 static void score_rows(void *context, size_t begin, size_t end, int thread)

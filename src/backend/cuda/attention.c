@@ -44,8 +44,8 @@ static bg_status put_sequences(cuda_backend *cuda, const bg_sequence *sequences,
     a->max_keys = (a->max_keys + KEY_STEP) / KEY_STEP * KEY_STEP;
     a->n_sequences = n;
     if (cuda->sequences_bytes == bytes &&
-        memcmp(cuda->step_host + cuda->sequences_at, narrow, bytes) == 0) {
-        a->sequences = (const void *)(cuda->step_device + cuda->sequences_at);
+        memcmp(cuda->step->host + cuda->sequences_at, narrow, bytes) == 0) {
+        a->sequences = (const void *)(cuda->step->device + cuda->sequences_at);
     } else {
         cuda->sequences_at = cuda->step_bytes;
         cuda->sequences_bytes = bytes;

@@ -7,7 +7,7 @@
  *   memory.c   memory, errors; arena.c
  *   measure.c  memory, energy and time as the driver tells them; nvml.c
  *   queue.c    the queue, the step's data, graphs
- *   weights.c  weights, activations and caches
+ *   weights.c  weights, activations and caches; ids.c, token ids that stay on the device
  *   ops.c      operations to nodes; the longer ones are linear.c (few rows), product.c (many),
  *              attention.c and head.c
  *   quantized.c  LLM.int8()'s activations; operand.c, those of 16 bits
@@ -40,6 +40,16 @@ typedef struct {
     float *keys, *values; /* (n_layers, n_slots, n_heads, max_length, head_dim) each */
 } cuda_cache;
 
+typedef struct {
+    bg_ids base;
+    int32_t *values; /* (rows) */
+    /* The same in page-locked memory, where the host sees them come: until then they are
+     * no id. */
+    int32_t *seen;
+    size_t n_chosen;     /* by the last choice */
+    uint64_t written_by; /* its launch */
+} cuda_ids;
+
 /* ---- the queue ------------------------------------------------------------------------------- */
 
 enum { MAX_NODES = 2048, MAX_GRAPHS = 32, MAX_SEEN = 64 };
@@ -49,7 +59,7 @@ typedef struct {
     cudaGraphExec_t exec;
     cuda_node *nodes;
     cuda_node *there; /* planned, on the device */
-    size_t n_nodes, step_bytes;
+    size_t n_nodes;
     uint64_t last_use;
 } cuda_graph;
 
@@ -57,6 +67,14 @@ typedef struct {
     void *data;
     size_t bytes;
 } cuda_room;
+
+/* The step's data: positions, row numbers. Gathered in page-locked memory, and copied to the device
+ * in one piece before the nodes run. */
+typedef struct {
+    char *host, *device;
+    size_t bytes;
+    uint64_t read_by; /* the last launch that reads it */
+} cuda_step;
 
 enum { CUDA_OPERANDS = 2 };
 
@@ -116,9 +134,13 @@ typedef struct {
     uint64_t uses;
     bool use_graphs, check_each;
 
-    /* The step's data: ids, positions, row numbers. Gathered in page-locked memory, and copied to
-     * the device in one piece before the nodes run. */
-    char *step_host, *step_device;
+    /* How many launches of the queue there were; how many are known to read nothing any more. */
+    uint64_t launched, finished;
+
+    /* One step's data is gathered while another's may still be read. */
+    cuda_step steps[2], *step;
+    cudaStream_t copies;
+    cudaEvent_t copied;
     size_t step_bytes, step_capacity;
     size_t sequences_at, sequences_bytes; /* the last ones put there */
 
@@ -148,8 +170,13 @@ const void *cuda_put(cuda_backend *cuda, const void *data, size_t n);
 void *cuda_put_zeros(cuda_backend *cuda, size_t n);
 /* Adds a node; its arguments are all zero. */
 cuda_node *cuda_push(cuda_backend *cuda, node_kind kind);
-/* Runs everything that is queued, and waits for it. */
+/* Runs everything that is queued. */
+bg_status cuda_start(cuda_backend *cuda, bg_error *err);
+/* The same, and waits for it. */
 bg_status cuda_flush(cuda_backend *cuda, bg_error *err);
+/* The same before memory goes that what is queued or runs may use. A failure is reported to who
+ * asks for its result. */
+void cuda_run_first(cuda_backend *cuda);
 bg_status cuda_queue_create(cuda_backend *cuda, bg_error *err);
 void cuda_queue_free(cuda_backend *cuda);
 
@@ -206,6 +233,13 @@ bg_status cuda_cache_create(bg_backend *backend, size_t n_layers, size_t n_slots
                             size_t n_heads, size_t head_dim, bg_cache **out, bg_error *err);
 void cuda_cache_free(bg_backend *backend, bg_cache *cache);
 
+bg_status cuda_ids_create(bg_backend *backend, size_t rows, bg_ids **out, bg_error *err);
+void cuda_ids_free(bg_backend *backend, bg_ids *ids);
+bg_status cuda_ids_read(bg_backend *backend, bg_ids *ids, size_t n_rows, int32_t *values,
+                        bg_error *err);
+/* Before a launch that writes them. */
+bg_status cuda_ids_await(cuda_backend *cuda, cuda_ids *ids, size_t n_rows, bg_error *err);
+
 bg_status cuda_linear(bg_backend *backend, const bg_linear *args, bg_error *err);
 /* The same where LLM.int8() tells sequences apart. */
 bg_status cuda_linear_of_sequences(bg_backend *backend, const bg_linear *args, bg_error *err);
@@ -215,8 +249,9 @@ bg_status cuda_store(bg_backend *backend, bg_cache *cache, size_t layer, const b
                      size_t n_sequences, bg_error *err);
 bg_status cuda_logits(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
                       const bg_act *in, size_t n_rows, float *logits, bg_error *err);
-bg_status cuda_argmax(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
-                      const bg_act *in, size_t n_rows, int32_t *ids, bg_error *err);
+bg_status cuda_choose(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
+                      const bg_act *in, size_t n_rows, const bg_choice *how, bg_ids *ids,
+                      bg_error *err);
 bg_status cuda_score(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
                      const bg_act *in, size_t n_rows, const int32_t *targets, double *nll,
                      bg_error *err);
@@ -279,6 +314,11 @@ static inline const float *cuda_vector(const bg_weight *w)
 static inline float *cuda_values(const bg_act *act)
 {
     return ((const cuda_act *)(const void *)act)->values;
+}
+
+static inline const cuda_ids *cuda_ids_of(const bg_ids *ids)
+{
+    return (const cuda_ids *)(const void *)ids;
 }
 
 static inline cuda_norm cuda_norm_of(const bg_norm *norm)

@@ -146,6 +146,13 @@ static __device__ float decode_value(const cuda_matrix &w, size_t i)
     }
 }
 
+/* The table's row; an id that was chosen where logits are NaN has none. */
+static __device__ __forceinline__ size_t looked_up(const cuda_embed_args &a, size_t k, size_t row)
+{
+    const uint32_t id = (uint32_t)a.ids[k][row];
+    return id < a.tables[k].rows ? id : 0;
+}
+
 /* ---- activations ----------------------------------------------------------------------------- */
 
 static __device__ float gelu_tanh_half(float x)

@@ -58,30 +58,67 @@ bg_status cuda_logits(bg_backend *backend, const bg_weight *head, const bg_weigh
     return BG_OK;
 }
 
-bg_status cuda_argmax(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
-                      const bg_act *in, size_t n_rows, int32_t *ids, bg_error *err)
+static void push_largest(cuda_backend *cuda, const cuda_choice *choice, size_t n, size_t cols)
+{
+    cuda_head_args *a = &cuda_push(cuda, NODE_ARGMAX)->args.head;
+    a->logits = cuda->logits.data;
+    a->n_rows = n;
+    a->cols = cols;
+    a->partial = cuda->partial.data;
+    a->best = cuda_put_zeros(cuda, (n + 1) * sizeof *a->best);
+    a->n_done = (unsigned *)(void *)(a->best + n);
+    a->choice = *choice;
+}
+
+static void push_sampled(cuda_backend *cuda, const cuda_choice *choice, size_t n, size_t cols,
+                         const bg_choice *how, const double *uniform)
+{
+    cuda_sample_args *a = &cuda_push(cuda, NODE_SAMPLE)->args.sample;
+    a->choice = *choice;
+    a->logits = cuda->logits.data;
+    a->n_rows = n;
+    a->cols = cols;
+    a->top_k = how->top_k > 0 ? (size_t)how->top_k : 0;
+    a->temperature = how->temperature;
+    a->top_p = how->top_p;
+    a->uniform = cuda_put(cuda, uniform, n * sizeof *uniform);
+    a->room = cuda->partial.data;
+}
+
+/* Working memory for choosing from so many rows at once. */
+static bg_status choice_room(size_t n_rows, size_t cols, bool samples, size_t *bytes, bg_error *err)
+{
+    *bytes = n_rows * CUDA_ARGMAX_PARTS * sizeof(uint64_t);
+    return samples ? cuda_check(bg_cuda_sample_room(cols, bytes), "drawing a token", err) : BG_OK;
+}
+
+bg_status cuda_choose(bg_backend *backend, const bg_weight *head, const bg_weight *bias,
+                      const bg_act *in, size_t n_rows, const bg_choice *how, bg_ids *out,
+                      bg_error *err)
 {
     cuda_backend *cuda = (cuda_backend *)backend;
+    cuda_ids *ids = (cuda_ids *)out;
+    const bool samples = how->temperature > 0;
+    const size_t forbidden = how->n_forbidden * sizeof *how->forbidden;
     head_loop loop = {head, bias, in, 0};
+    size_t bytes;
     BG_TRY(begin(cuda, &loop, n_rows, err));
-    BG_TRY(
-        cuda_reserve(cuda, &cuda->partial, loop.rows * CUDA_ARGMAX_PARTS * sizeof(uint64_t), err));
-    BG_TRY(cuda_reserve_results(cuda, n_rows * sizeof *ids, err));
+    BG_TRY(choice_room(loop.rows, head->rows, samples, &bytes, err));
+    BG_TRY(cuda_reserve(cuda, &cuda->partial, bytes, err));
+    BG_TRY(cuda_ids_await(cuda, ids, n_rows, err));
     for (size_t first = 0; first < n_rows; first += loop.rows) {
         const size_t n = bg_min_size(loop.rows, n_rows - first);
+        cuda_choice choice = {NULL, how->n_forbidden, ids->values + first, ids->seen + first};
         BG_TRY(chunk(cuda, &loop, first, n, err));
-        BG_TRY(cuda_begin(cuda, n * sizeof(uint64_t) + sizeof(uint64_t), 1, err));
-        cuda_head_args *a = &cuda_push(cuda, NODE_ARGMAX)->args.head;
-        a->logits = cuda->logits.data;
-        a->n_rows = n;
-        a->cols = head->rows;
-        a->partial = cuda->partial.data;
-        a->best = cuda_put_zeros(cuda, (n + 1) * sizeof(uint64_t));
-        a->n_done = (unsigned *)(void *)(a->best + n);
-        a->ids = (int32_t *)(void *)cuda->results + first;
+        BG_TRY(cuda_begin(cuda, (n + 1) * sizeof(uint64_t) + forbidden, 1, err));
+        if (forbidden > 0) choice.forbidden = cuda_put(cuda, how->forbidden, forbidden);
+        if (samples)
+            push_sampled(cuda, &choice, n, head->rows, how, how->uniform + first);
+        else
+            push_largest(cuda, &choice, n, head->rows);
     }
-    BG_TRY(cuda_flush(cuda, err));
-    memcpy(ids, cuda->results, n_rows * sizeof *ids);
+    BG_TRY(cuda_start(cuda, err));
+    ids->written_by = cuda->launched;
     return BG_OK;
 }
 

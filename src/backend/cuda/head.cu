@@ -12,7 +12,7 @@ static __global__ void argmax_parts(cuda_head_args a)
     const float *logits = a.logits + row * a.cols;
     uint64_t best = 0;
     for (size_t c = part * THREADS + threadIdx.x; c < a.cols; c += CUDA_ARGMAX_PARTS * THREADS) {
-        uint64_t key = sort_key(logits[c], c);
+        uint64_t key = choice_key(a.choice, logits[c], (uint32_t)c);
         best = key > best ? key : best;
     }
     best = block_largest(best, room);
@@ -26,7 +26,7 @@ static __global__ void argmax_rows(cuda_head_args a)
     let_next_start();
     uint64_t best = a.partial[blockIdx.x * CUDA_ARGMAX_PARTS + threadIdx.x];
     best = block_largest(best, room);
-    if (threadIdx.x == 0) a.ids[blockIdx.x] = (int32_t)(0xFFFFFFFFu - (uint32_t)best);
+    if (threadIdx.x == 0) write_choice(a.choice, blockIdx.x, best);
 }
 
 static_assert((int)CUDA_ARGMAX_PARTS == (int)WARP, "one warp reads all parts");

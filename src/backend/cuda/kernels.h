@@ -1,7 +1,8 @@
 /* What the host side and the kernels share: the arguments of each kernel, and the functions that
  * launch them. Pointers are to device memory. The arguments hold nothing that changes from one
- * decoding step to the next: ids, positions and row numbers are read from the step's data on the
- * device, so that a step is the same list of launches each time, and can be replayed as a graph. */
+ * decoding step to the next but for places that take turns: ids, positions and row numbers are read
+ * from the step's data on the device, so that a step is the same list of launches as the one before
+ * the last, and can be replayed as a graph. */
 #ifndef BG_BACKEND_CUDA_KERNELS_H
 #define BG_BACKEND_CUDA_KERNELS_H
 
@@ -289,6 +290,13 @@ typedef struct {
 
 /* ---- the head -------------------------------------------------------------------------------- */
 
+/* Ids that are chosen: which may not be, and where they go, on the device and for the host. */
+typedef struct {
+    const int32_t *forbidden; /* (n_forbidden) */
+    size_t n_forbidden;
+    int32_t *ids, *seen; /* (n_rows) */
+} cuda_choice;
+
 enum { CUDA_ARGMAX_PARTS = 32 };
 
 typedef struct {
@@ -297,10 +305,20 @@ typedef struct {
     uint64_t *partial;      /* argmax: (n_rows, CUDA_ARGMAX_PARTS) */
     uint64_t *best;         /* argmax in a program: (n_rows) zeros */
     unsigned *n_done;       /* ... and one */
-    int32_t *ids;           /* argmax */
+    cuda_choice choice;     /* argmax */
     const int32_t *targets; /* score */
     double *nll;            /* score */
 } cuda_head_args;
+
+/* Sampling; bg_choice says what the numbers are. */
+typedef struct {
+    cuda_choice choice;
+    const float *logits; /* (n_rows, cols) */
+    size_t n_rows, cols, top_k;
+    double temperature, top_p;
+    const double *uniform; /* (n_rows) */
+    void *room;            /* bg_cuda_sample_room's bytes */
+} cuda_sample_args;
 
 /* Scoring by panels of the vocabulary: columns [first, first + cols) of the logits. */
 typedef struct {
@@ -360,6 +378,7 @@ typedef enum {
     NODE_ATTEND,
     NODE_ATTEND_ONE,
     NODE_ARGMAX,
+    NODE_SAMPLE,
     NODE_SCORE,
     NODE_SCORE_PANEL,
     NODE_SCORE_PANELS,
@@ -384,6 +403,7 @@ typedef struct {
         cuda_mma_args mma;
         cuda_attention_args attention;
         cuda_head_args head;
+        cuda_sample_args sample;
         cuda_score_args score;
     } args;
 } cuda_node;
@@ -433,6 +453,9 @@ cudaError_t bg_cuda_attend_exact(const cuda_attention_args *a, const cuda_launch
 cudaError_t bg_cuda_attend_one(const cuda_attention_args *a, const cuda_launch *l);
 bool bg_cuda_attends_one(const cuda_attention_args *a);
 cudaError_t bg_cuda_argmax(const cuda_head_args *a, const cuda_launch *l);
+/* Working memory of bg_cuda_sample. */
+cudaError_t bg_cuda_sample_room(size_t cols, size_t *bytes);
+cudaError_t bg_cuda_sample(const cuda_sample_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_score(const cuda_head_args *a, const cuda_launch *l);
 /* What a panel contributes, and the log-likelihoods when all have. */
 cudaError_t bg_cuda_score_panel(const cuda_score_args *a, const cuda_launch *l);

@@ -31,7 +31,7 @@ bg_status bg_cuda_open(const char *device, int threads, bg_backend **out, bg_err
  * and not called. */
 #define BG_CUDA_ABI                                                                                \
     (1000 * BG_FORMAT_COUNT + sizeof(bg_backend_ops) + sizeof(bg_linear) + sizeof(bg_attention) +  \
-     sizeof(bg_usage))
+     sizeof(bg_lookup) + sizeof(bg_choice) + sizeof(bg_usage))
 #define BG_CUDA_SYMBOL "bg_cuda_library_table"
 
 typedef struct {

@@ -45,11 +45,16 @@ static bg_status cuda_embed(bg_backend *backend, const bg_lookup *lookups, size_
     if (n_lookups > CUDA_MAX_LOOKUPS)
         return bg_fail(err, BG_ERR_INTERNAL, "an embedding of %zu tables", n_lookups);
     const size_t bytes = n_rows * sizeof(int32_t);
+    for (size_t i = 0; i < n_lookups; i++)
+        if (!lookups[i].ids && n_rows > lookups[i].chosen->rows)
+            return bg_fail(err, BG_ERR_INTERNAL, "an embedding of %zu ids of %zu", n_rows,
+                           lookups[i].chosen->rows);
     BG_TRY(cuda_begin(cuda, n_lookups * bytes, 1, err));
     cuda_embed_args *a = &cuda_push(cuda, NODE_EMBED)->args.embed;
     for (size_t i = 0; i < n_lookups; i++) {
         a->tables[i] = *cuda_matrix_of(lookups[i].table);
-        a->ids[i] = cuda_put(cuda, lookups[i].ids, bytes);
+        a->ids[i] = lookups[i].ids ? cuda_put(cuda, lookups[i].ids, bytes)
+                                   : cuda_ids_of(lookups[i].chosen)->values;
         a->scales[i] = lookups[i].scale;
     }
     a->n_lookups = n_lookups;
@@ -119,6 +124,7 @@ static bg_status cuda_synchronize(bg_backend *backend, bg_error *err)
 
 const bg_backend_ops cuda_ops = {
     .name = "cuda",
+    .queues = true,
     .free = cuda_free,
     .isa = cuda_isa,
     .threads = cuda_threads,
@@ -136,6 +142,9 @@ const bg_backend_ops cuda_ops = {
     .act_read = cuda_act_read,
     .cache_create = cuda_cache_create,
     .cache_free = cuda_cache_free,
+    .ids_create = cuda_ids_create,
+    .ids_free = cuda_ids_free,
+    .ids_read = cuda_ids_read,
     .embed = cuda_embed,
     .norm = cuda_norm_op,
     .linear = cuda_linear_of_sequences,
@@ -143,7 +152,7 @@ const bg_backend_ops cuda_ops = {
     .store = cuda_store,
     .copy_rows = cuda_copy_rows,
     .logits = cuda_logits,
-    .argmax = cuda_argmax,
+    .choose = cuda_choose,
     .score = cuda_score,
     .synchronize = cuda_synchronize,
 };

@@ -23,7 +23,7 @@ static __device__ __forceinline__ void run_embed(const cuda_embed_args &a, const
         for (unsigned c = first_value(); c < cols; c += values_at_once()) {
             float sum = 0;
             for (size_t k = 0; k < a.n_lookups; k++) {
-                const float value = decode_value(a.tables[k], (size_t)a.ids[k][row] * cols + c);
+                const float value = decode_value(a.tables[k], looked_up(a, k, row) * cols + c);
                 sum = k == 0 && a.scales[k] == 1 ? value : sum + a.scales[k] * value;
             }
             a.out[row * cols + c] = round_if(a.half, sum);
@@ -69,8 +69,8 @@ static __device__ __forceinline__ void run_argmax(const cuda_head_args &a, const
     blocks.wait();
     for (size_t row = 0; row < a.n_rows; row++) {
         uint64_t best = 0;
-        for (size_t c = first_value(); c < a.cols; c += values_at_once()) {
-            const uint64_t key = sort_key(load_fresh(a.logits + row * a.cols + c), c);
+        for (unsigned c = first_value(); c < (unsigned)a.cols; c += values_at_once()) {
+            const uint64_t key = choice_key(a.choice, load_fresh(a.logits + row * a.cols + c), c);
             best = key > best ? key : best;
         }
         if (row > 0) step_sync();
@@ -85,7 +85,7 @@ static __device__ __forceinline__ void run_argmax(const cuda_head_args &a, const
     if (atomicAdd(a.n_done, 1u) + 1 < gridDim.x) return;
     __threadfence();
     for (size_t row = 0; row < a.n_rows; row++)
-        a.ids[row] = (int32_t)(0xFFFFFFFFu - (uint32_t)load_fresh(a.best + row));
+        write_choice(a.choice, row, load_fresh(a.best + row));
 }
 
 #endif

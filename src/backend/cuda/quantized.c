@@ -99,8 +99,8 @@ bg_status cuda_put_starts(cuda_backend *cuda, const bg_linear *l, cuda_quantized
     starts[l->n_sequences] = (int32_t)l->n_rows;
     /* Every layer's are the same, and there once. */
     if (cuda->starts_at + bytes <= cuda->step_bytes &&
-        memcmp(cuda->step_host + cuda->starts_at, starts, bytes) == 0) {
-        q->starts = (const void *)(cuda->step_device + cuda->starts_at);
+        memcmp(cuda->step->host + cuda->starts_at, starts, bytes) == 0) {
+        q->starts = (const void *)(cuda->step->device + cuda->starts_at);
     } else {
         cuda->starts_at = cuda->step_bytes;
         q->starts = cuda_put(cuda, starts, bytes);

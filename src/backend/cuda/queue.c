@@ -45,6 +45,7 @@ RUNS(run_place, bg_cuda_place, attention)
 RUNS(run_attend, bg_cuda_attend, attention)
 RUNS(run_attend_one, bg_cuda_attend_one, attention)
 RUNS(run_argmax, bg_cuda_argmax, head)
+RUNS(run_sample, bg_cuda_sample, sample)
 RUNS(run_score, bg_cuda_score, head)
 RUNS(run_score_panel, bg_cuda_score_panel, score)
 RUNS(run_score_panels, bg_cuda_score_panels, score)
@@ -75,6 +76,7 @@ static const struct {
     [NODE_ATTEND] = {"attention", run_attend},
     [NODE_ATTEND_ONE] = {"attention of one query", run_attend_one},
     [NODE_ARGMAX] = {"the largest logit", run_argmax},
+    [NODE_SAMPLE] = {"drawing a token", run_sample},
     [NODE_SCORE] = {"log-likelihoods", run_score},
     [NODE_SCORE_PANEL] = {"log-likelihoods of a panel", run_score_panel},
     [NODE_SCORE_PANELS] = {"log-likelihoods of all panels", run_score_panels},
@@ -128,10 +130,6 @@ static stretch next_stretch(cuda_backend *cuda, size_t first)
 static bg_status launch_all(cuda_backend *cuda, const cuda_node *there, bg_error *err)
 {
     const cudaStream_t stream = cuda->launch.stream;
-    if (cuda->step_bytes > 0)
-        BG_TRY(cuda_check(cudaMemcpyAsync(cuda->step_device, cuda->step_host, cuda->step_bytes,
-                                          cudaMemcpyHostToDevice, stream),
-                          "copying a step's data", err));
     for (size_t i = 0; i < cuda->n_nodes;) {
         const cuda_node *n = &cuda->planned[i];
         const stretch s = next_stretch(cuda, i);
@@ -155,13 +153,22 @@ static bg_status send_nodes(cuda_backend *cuda, cuda_node *there, bg_error *err)
                       "copying a program", err);
 }
 
+/* ---- waiting --------------------------------------------------------------------------------- */
+
+static bg_status wait_for_all(cuda_backend *cuda, bg_error *err)
+{
+    BG_TRY(cuda_check(cudaStreamSynchronize(cuda->launch.stream), "what was queued", err));
+    cuda->finished = cuda->launched;
+    return BG_OK;
+}
+
 /* ---- graphs ---------------------------------------------------------------------------------- */
 
 static cuda_graph *find_graph(cuda_backend *cuda)
 {
     for (int i = 0; i < MAX_GRAPHS; i++) {
         cuda_graph *g = &cuda->graphs[i];
-        if (g->exec && g->n_nodes == cuda->n_nodes && g->step_bytes == cuda->step_bytes &&
+        if (g->exec && g->n_nodes == cuda->n_nodes &&
             memcmp(g->nodes, cuda->nodes, g->n_nodes * sizeof *g->nodes) == 0)
             return g;
     }
@@ -171,7 +178,7 @@ static cuda_graph *find_graph(cuda_backend *cuda)
 /* Whether these nodes were run before; remembers that they are now. */
 static bool seen_before(cuda_backend *cuda)
 {
-    uint64_t hash = cuda->n_nodes * 0x9E3779B97F4A7C15ULL + cuda->step_bytes;
+    uint64_t hash = cuda->n_nodes * 0x9E3779B97F4A7C15ULL;
     const char *p = (const char *)cuda->nodes;
     for (size_t i = 0; i + 8 <= cuda->n_nodes * sizeof *cuda->nodes; i += 8) {
         uint64_t word;
@@ -200,13 +207,14 @@ static cuda_graph *make_graph(cuda_backend *cuda)
     cuda_graph *g = &cuda->graphs[0];
     for (int i = 1; i < MAX_GRAPHS; i++)
         if (cuda->graphs[i].last_use < g->last_use) g = &cuda->graphs[i];
+    const bool idle = wait_for_all(cuda, NULL) == BG_OK;
     free_graph(cuda, g);
     const size_t n = cuda->n_nodes;
     cudaGraph_t graph = NULL;
     g->n_nodes = n;
     g->there = cuda_alloc(cuda, n * sizeof *g->there, "a program", NULL);
     g->nodes = bg_alloc_array(n, sizeof *g->nodes);
-    bool ok = g->there && g->nodes && send_nodes(cuda, g->there, NULL) == BG_OK &&
+    bool ok = idle && g->there && g->nodes && send_nodes(cuda, g->there, NULL) == BG_OK &&
               cudaStreamSynchronize(cuda->launch.stream) == cudaSuccess &&
               cudaStreamBeginCapture(cuda->launch.stream, cudaStreamCaptureModeThreadLocal) ==
                   cudaSuccess;
@@ -223,7 +231,6 @@ static cuda_graph *make_graph(cuda_backend *cuda)
         return NULL;
     }
     memcpy(g->nodes, cuda->nodes, n * sizeof *g->nodes);
-    g->step_bytes = cuda->step_bytes;
     return g;
 }
 
@@ -237,21 +244,61 @@ static cuda_graph *get_graph(cuda_backend *cuda)
     return g;
 }
 
+/* ---- running it ------------------------------------------------------------------------------ */
+
+/* Copies the step's data; while another step runs, beside it. */
+static bg_status send_step(cuda_backend *cuda, bg_error *err)
+{
+    const cuda_step *step = cuda->step;
+    const bool beside = cuda->finished < cuda->launched;
+    const cudaStream_t stream = beside ? cuda->copies : cuda->launch.stream;
+    cudaError_t e = cudaSuccess;
+    if (cuda->step_bytes == 0) return BG_OK;
+    e = cudaMemcpyAsync(step->device, step->host, cuda->step_bytes, cudaMemcpyHostToDevice, stream);
+    if (e == cudaSuccess && beside) e = cudaEventRecord(cuda->copied, stream);
+    if (e == cudaSuccess && beside) e = cudaStreamWaitEvent(cuda->launch.stream, cuda->copied, 0);
+    return cuda_check(e, "copying a step's data", err);
+}
+
+bg_status cuda_start(cuda_backend *cuda, bg_error *err)
+{
+    if (cuda->n_nodes == 0) return BG_OK;
+    cuda_graph *g = get_graph(cuda);
+    bg_status status = send_step(cuda, err);
+    if (status == BG_OK && g)
+        status = cuda_check(cudaGraphLaunch(g->exec, cuda->launch.stream), "a step", err);
+    if (status == BG_OK && !g) status = send_nodes(cuda, cuda->there, err);
+    if (status == BG_OK && !g) status = launch_all(cuda, cuda->there, err);
+    cuda->step->read_by = ++cuda->launched;
+    cuda->step = &cuda->steps[cuda->step == cuda->steps];
+    cuda->n_nodes = cuda->step_bytes = cuda->sequences_bytes = 0;
+    return status;
+}
+
+/* Where nothing runs, the next step's data goes to the first place: texts then have the same
+ * graphs, however many steps there were before. */
 bg_status cuda_flush(cuda_backend *cuda, bg_error *err)
 {
-    bg_status status = BG_OK;
-    if (cuda->n_nodes > 0) {
-        cuda_graph *g = get_graph(cuda);
-        if (g)
-            status = cuda_check(cudaGraphLaunch(g->exec, cuda->launch.stream), "a step", err);
-        else if ((status = send_nodes(cuda, cuda->there, err)) == BG_OK)
-            status = launch_all(cuda, cuda->there, err);
-        cuda->n_nodes = 0;
-    }
+    const bg_status status = cuda_start(cuda, err);
+    const bg_status waited = wait_for_all(cuda, status == BG_OK ? err : NULL);
+    cuda->step = cuda->steps;
     cuda->step_bytes = cuda->sequences_bytes = 0;
-    bg_status waited =
-        cuda_check(cudaStreamSynchronize(cuda->launch.stream), "what was queued", err);
     return status != BG_OK ? status : waited;
+}
+
+void cuda_run_first(cuda_backend *cuda)
+{
+    if (cuda->n_nodes > 0 || cuda->finished < cuda->launched) cuda_flush(cuda, NULL);
+}
+
+static void free_steps(cuda_backend *cuda)
+{
+    for (int i = 0; i < 2; i++) {
+        cudaFreeHost(cuda->steps[i].host);
+        cuda_release(cuda, cuda->steps[i].device, cuda->steps[i].bytes);
+        cuda->steps[i] = (cuda_step){0};
+    }
+    cuda->step_capacity = 0;
 }
 
 void cuda_queue_free(cuda_backend *cuda)
@@ -262,12 +309,14 @@ void cuda_queue_free(cuda_backend *cuda)
     cuda_release(cuda, cuda->there, MAX_NODES * sizeof *cuda->there);
     cuda_release(cuda, cuda->counters, COUNTERS * sizeof *cuda->counters);
     cuda_release(cuda, cuda->parts, parts_bytes(cuda));
-    cudaFreeHost(cuda->step_host);
-    cuda_release(cuda, cuda->step_device, cuda->step_capacity);
+    free_steps(cuda);
+    if (cuda->copied) cudaEventDestroy(cuda->copied);
+    if (cuda->copies) cudaStreamDestroy(cuda->copies);
 }
 
 bg_status cuda_queue_create(cuda_backend *cuda, bg_error *err)
 {
+    cuda->step = cuda->steps;
     cuda->nodes = bg_calloc(MAX_NODES, sizeof *cuda->nodes);
     cuda->planned = bg_calloc(MAX_NODES, sizeof *cuda->planned);
     if (!cuda->nodes || !cuda->planned)
@@ -276,26 +325,31 @@ bg_status cuda_queue_create(cuda_backend *cuda, bg_error *err)
     cuda->counters = cuda_alloc(cuda, COUNTERS * sizeof *cuda->counters, "the queue", err);
     cuda->parts = cuda_alloc(cuda, parts_bytes(cuda), "the queue", err);
     if (!cuda->there || !cuda->counters || !cuda->parts) return BG_ERR_MEMORY;
+    BG_TRY(cuda_check(cudaStreamCreateWithFlags(&cuda->copies, cudaStreamNonBlocking), "the queue",
+                      err));
+    BG_TRY(cuda_check(cudaEventCreateWithFlags(&cuda->copied, cudaEventDisableTiming), "the queue",
+                      err));
     return cuda_check(cudaMemset(cuda->counters, 0, COUNTERS * sizeof *cuda->counters), "the queue",
                       err);
 }
 
 /* ---- filling it ------------------------------------------------------------------------------ */
 
-/* Graphs copy from the old room. */
-static bg_status grow_step(cuda_backend *cuda, size_t bytes, bg_error *err)
+/* Nothing is queued, and nothing runs. */
+static bg_status grow_steps(cuda_backend *cuda, size_t bytes, bg_error *err)
 {
     for (int i = 0; i < MAX_GRAPHS; i++) free_graph(cuda, &cuda->graphs[i]);
-    cudaFreeHost(cuda->step_host);
-    cuda_release(cuda, cuda->step_device, cuda->step_capacity);
-    cuda->step_host = cuda->step_device = NULL;
-    cuda->step_capacity = 0;
+    free_steps(cuda);
     bytes = bg_max_size(2 * bytes, STEP_LEAST);
-    void *p = NULL;
-    BG_TRY(cuda_check(cudaHostAlloc(&p, bytes, 0), "a step's data", err));
-    cuda->step_host = p;
-    cuda->step_device = cuda_alloc(cuda, bytes, "a step's data", err);
-    if (!cuda->step_device) return BG_ERR_MEMORY;
+    for (int i = 0; i < 2; i++) {
+        cuda_step *step = &cuda->steps[i];
+        void *p = NULL;
+        BG_TRY(cuda_check(cudaHostAlloc(&p, bytes, 0), "a step's data", err));
+        step->host = p;
+        step->device = cuda_alloc(cuda, bytes, "a step's data", err);
+        if (!step->device) return BG_ERR_MEMORY;
+        step->bytes = bytes;
+    }
     cuda->step_capacity = bytes;
     return BG_OK;
 }
@@ -308,13 +362,15 @@ bg_status cuda_begin(cuda_backend *cuda, size_t step_bytes, size_t n_nodes, bg_e
                        n_nodes, MAX_NODES);
     if (step_bytes > cuda->step_capacity - cuda->step_bytes || n_nodes > MAX_NODES - cuda->n_nodes)
         BG_TRY(cuda_flush(cuda, err));
-    return step_bytes > cuda->step_capacity ? grow_step(cuda, step_bytes, err) : BG_OK;
+    else if (cuda->step->read_by > cuda->finished)
+        BG_TRY(wait_for_all(cuda, err));
+    return step_bytes > cuda->step_capacity ? grow_steps(cuda, step_bytes, err) : BG_OK;
 }
 
 const void *cuda_put(cuda_backend *cuda, const void *data, size_t n)
 {
-    char *to = cuda->step_host + cuda->step_bytes;
-    const void *there = cuda->step_device + cuda->step_bytes;
+    char *to = cuda->step->host + cuda->step_bytes;
+    const void *there = cuda->step->device + cuda->step_bytes;
     memcpy(to, data, n);
     cuda->step_bytes += (n + STEP_ALIGN - 1) / STEP_ALIGN * STEP_ALIGN;
     return there;
@@ -322,8 +378,8 @@ const void *cuda_put(cuda_backend *cuda, const void *data, size_t n)
 
 void *cuda_put_zeros(cuda_backend *cuda, size_t n)
 {
-    char *there = cuda->step_device + cuda->step_bytes;
-    memset(cuda->step_host + cuda->step_bytes, 0, n);
+    char *there = cuda->step->device + cuda->step_bytes;
+    memset(cuda->step->host + cuda->step_bytes, 0, n);
     cuda->step_bytes += (n + STEP_ALIGN - 1) / STEP_ALIGN * STEP_ALIGN;
     return there;
 }

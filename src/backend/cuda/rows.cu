@@ -9,7 +9,7 @@ static __global__ void embed_rows(cuda_embed_args a)
     for (size_t c = threadIdx.x; c < a.cols; c += blockDim.x) {
         float sum = 0;
         for (size_t k = 0; k < a.n_lookups; k++) {
-            float value = decode_value(a.tables[k], (size_t)a.ids[k][row] * a.cols + c);
+            float value = decode_value(a.tables[k], looked_up(a, k, row) * a.cols + c);
             sum = k == 0 && a.scales[k] == 1 ? value : sum + a.scales[k] * value;
         }
         a.out[row * a.cols + c] = round_if(a.half, sum);

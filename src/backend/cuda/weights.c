@@ -161,18 +161,12 @@ bg_status cuda_weight_create(bg_backend *backend, const bg_source *source, bg_fo
     return BG_OK;
 }
 
-/* What is queued may still read it. A failure of that is reported to who asks for its result. */
-static void run_first(cuda_backend *cuda)
-{
-    if (cuda->n_nodes > 0) cuda_flush(cuda, NULL);
-}
-
 void cuda_weight_free(bg_backend *backend, bg_weight *weight)
 {
     cuda_backend *cuda = (cuda_backend *)backend;
     cuda_weight *w = (cuda_weight *)weight;
     if (!weight) return;
-    run_first(cuda);
+    cuda_run_first(cuda);
     cuda_give(cuda, BG_USE_WEIGHTS, w->memory, w->held);
     bg_free(w);
 }
@@ -182,7 +176,7 @@ void cuda_weight_free(bg_backend *backend, bg_weight *weight)
 void cuda_end_loading(cuda_backend *cuda)
 {
     cuda_room *const rooms[] = {&cuda->operand[0], &cuda->panel};
-    run_first(cuda);
+    cuda_run_first(cuda);
     for (size_t i = 0; i < 2; i++) {
         cuda_release(cuda, rooms[i]->data, rooms[i]->bytes);
         *rooms[i] = (cuda_room){0};
@@ -219,7 +213,7 @@ void cuda_act_free(bg_backend *backend, bg_act *act)
 {
     cuda_backend *cuda = (cuda_backend *)backend;
     if (!act) return;
-    run_first(cuda);
+    cuda_run_first(cuda);
     cuda_give(cuda, BG_USE_ACTIVATIONS, cuda_values(act), act->rows * act->cols * sizeof(float));
     bg_free(act);
 }
@@ -253,7 +247,7 @@ void cuda_cache_free(bg_backend *backend, bg_cache *cache)
     cuda_backend *cuda = (cuda_backend *)backend;
     cuda_cache *c = (cuda_cache *)cache;
     if (!cache) return;
-    run_first(cuda);
+    cuda_run_first(cuda);
     cuda_give(cuda, BG_USE_CACHES, c->keys, cache->bytes / 2);
     cuda_give(cuda, BG_USE_CACHES, c->values, cache->bytes / 2);
     bg_free(c);
