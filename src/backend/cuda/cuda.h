@@ -149,7 +149,7 @@ typedef struct {
     size_t results_bytes;
 
     /* Room for one operation. Each grows when an operation wants more, and stays. */
-    cuda_room operand[CUDA_OPERANDS], panel, product, quantized, outliers, arrived, logits, partial;
+    cuda_room operand[CUDA_OPERANDS], panel, product, quantized, outliers, logits, partial;
     size_t starts_at; /* in the step's data, where sequences began last */
 
     cuda_product_layer last_product;
@@ -273,13 +273,16 @@ bg_status cuda_sequences_room(cuda_backend *cuda, const bg_linear *l, cuda_quant
  * together with those of what it is multiplied by, if that is the layer before it. */
 bg_status cuda_outliers_room(cuda_backend *cuda, const bg_linear *l, cuda_quantized *q,
                              bg_error *err);
-/* Where its sequences begin, in the step's data, which has room for so many bytes. */
-size_t cuda_starts_bytes(const bg_linear *l);
+/* What all of that takes of the step's data. */
+size_t cuda_quantized_bytes(const bg_linear *l);
+/* Where its sequences begin. */
 bg_status cuda_put_starts(cuda_backend *cuda, const bg_linear *l, cuda_quantized *q, bg_error *err);
-/* Queues what fills the codes, unless the last nodes do so for this very input. */
-void cuda_quantize_input(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q);
-/* The same for a product of many rows, which leaves out what codes are in outlier columns. */
-void cuda_quantize_product(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q);
+/* Queues what fills the codes and the mask, unless the last nodes do so for this very input. */
+void cuda_quantize_input(cuda_backend *cuda, const bg_linear *l, cuda_quantized *q);
+/* Queues what lists the outlier columns, unless that has been done; `clear` as in cuda_list_args.
+ */
+void cuda_list_outliers(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q,
+                        bool clear);
 /* Queues what gathers outlier columns, of the input unless that has been done. */
 void cuda_gather_outliers(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q);
 /* Whether a node may write to `count` values of an activation. */

@@ -41,6 +41,11 @@ static cudaError_t launch(void (*kernel)(Args), dim3 grid, unsigned threads, siz
             (const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
         if (e != cudaSuccess) return e;
     }
+    /* The same split of a multiprocessor's memory for all: changing it, kernels cannot overlap. */
+    cudaError_t split =
+        cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                             cudaSharedmemCarveoutMaxShared);
+    if (split != cudaSuccess) return split;
     cudaLaunchAttribute attribute = {};
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;

@@ -86,8 +86,8 @@ typedef struct {
     size_t out_stride;
 } cuda_epilogue;
 
-/* LLM.int8()'s activations, made by bg_cuda_quantize. Outlier columns are those of a sequence,
- * whose rows [starts[i], starts[i + 1]) are; one of all rows where `starts` is NULL. */
+/* LLM.int8()'s activations, made by bg_cuda_quantize or a norm. Outlier columns are those of a
+ * sequence, whose rows [starts[i], starts[i + 1]) are; one of all rows where `starts` is NULL. */
 typedef struct {
     int8_t *codes;       /* (n_rows, cols) */
     float *absmax;       /* (n_rows) */
@@ -95,10 +95,9 @@ typedef struct {
     int32_t *n_outliers; /* (n_sequences) */
     const int32_t *starts;
     int n_sequences;
-    /* On the way there: whether a row has outliers, and then a bit for each of its columns. */
-    int32_t *marked;             /* (n_rows) */
-    uint32_t *masks;             /* (n_rows, cols / 32 rounded up) */
-    unsigned long long *arrived; /* (n_sequences) zeros before and after */
+    /* A bit for each column, set where it is one (n_sequences, cols / 32 rounded up); zeros before.
+     * The lists above are made from it: by bg_cuda_list, or by bg_cuda_product_tile itself. */
+    uint32_t *mask;
     /* For a library's product, by bg_cuda_gather: the outlier columns as binary16, of the input
      * (n_rows, room) and of a layer's weights (n_sequences, outputs, room), of sequences that have
      * no more than `room`, a multiple of 64. */
@@ -144,9 +143,15 @@ typedef struct {
     size_t n_rows, cols;
     float threshold;
     const float *reciprocals;
-    bool clear; /* codes in outlier columns become 0; else who multiplies leaves them out */
     cuda_quantized out;
 } cuda_quantize_args;
+
+/* Lists the outlier columns. */
+typedef struct {
+    size_t n_rows, cols;
+    bool clear; /* codes in outlier columns become 0; else who multiplies leaves them out */
+    cuda_quantized quantized;
+} cuda_list_args;
 
 /* Fills outlier_in, if `input`, and outlier_weights; codes in outlier columns become 0. */
 typedef struct {
@@ -367,6 +372,7 @@ typedef enum {
     NODE_COPY,
     NODE_LINEAR,
     NODE_QUANTIZE,
+    NODE_LIST,
     NODE_GATHER,
     NODE_CONVERT,
     NODE_DECODE,
@@ -394,6 +400,7 @@ typedef struct {
         cuda_copy_args copy;
         cuda_linear_args linear;
         cuda_quantize_args quantize;
+        cuda_list_args list;
         cuda_gather_args gather;
         cuda_convert_args convert;
         cuda_decode_args decode;
@@ -429,6 +436,7 @@ bool bg_cuda_linear_needs_program(const cuda_linear_args *a, const cuda_launch *
 /* Few rows: weights are decoded in registers. */
 cudaError_t bg_cuda_linear(const cuda_linear_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_quantize(const cuda_quantize_args *a, const cuda_launch *l);
+cudaError_t bg_cuda_list(const cuda_list_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_convert(const cuda_convert_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_decode(const cuda_decode_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_finish(const cuda_finish_args *a, const cuda_launch *l);

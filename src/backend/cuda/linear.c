@@ -181,8 +181,11 @@ static bg_status few_rows(cuda_backend *cuda, const bg_linear *l, bg_error *err)
     const bool int8 = bg_format_is_int8(l->weight->format) && (l->n_rows > 1 || !merges) &&
                       !program_takes(cuda, &a);
     if (int8) BG_TRY(cuda_quantized_room(cuda, l->n_rows, l->in->cols, &a.quantized, err));
-    BG_TRY(cuda_begin(cuda, 0, 2, err));
-    if (int8) cuda_quantize_input(cuda, l, &a.quantized);
+    BG_TRY(cuda_begin(cuda, int8 ? cuda_quantized_bytes(l) : 0, 3, err));
+    if (int8) {
+        cuda_quantize_input(cuda, l, &a.quantized);
+        cuda_list_outliers(cuda, l, &a.quantized, true);
+    }
     cuda_push(cuda, NODE_LINEAR)->args.linear = a;
     return BG_OK;
 }

@@ -84,6 +84,7 @@ static writing written_by(cuda_node *n)
         return (writing){true, e->out, a->n_rows, 0, a->w[0].rows, e->out_stride, NULL};
     }
     case NODE_QUANTIZE:
+    case NODE_LIST:
     case NODE_GATHER:
     case NODE_CONVERT:
     case NODE_DECODE:

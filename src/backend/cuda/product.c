@@ -97,7 +97,8 @@ static bg_status prepare(cuda_backend *cuda, const bg_linear *l, cuda_product_la
     } else if (p->type != CUDA_F32)
         BG_TRY(cuda_operand_rooms(cuda, m * k, p->type, err));
     /* Of two layers whose panels take turns, too. */
-    return cuda_begin(cuda, cuda_starts_bytes(l), 2 + 6 * ((n + rows - 1) / rows), err);
+    const size_t step_bytes = p->type == CUDA_I8 ? cuda_quantized_bytes(l) : 0;
+    return cuda_begin(cuda, step_bytes, 3 + 6 * ((n + rows - 1) / rows), err);
 }
 
 /* Rows [first, first + n) of the weights, which lie at `panel`, to `out` without a gap. */
@@ -276,9 +277,9 @@ static bg_status multiply_tiles(cuda_backend *cuda, const bg_linear *l, const cu
     t.n_rows = l->n_rows;
     t.cols = l->in->cols;
     BG_TRY(cuda_sequences_room(cuda, l, &t.quantized, err));
-    BG_TRY(cuda_begin(cuda, cuda_starts_bytes(l), 2, err));
+    BG_TRY(cuda_begin(cuda, cuda_quantized_bytes(l), 2, err));
     BG_TRY(cuda_put_starts(cuda, l, &t.quantized, err));
-    cuda_quantize_product(cuda, l, &t.quantized);
+    cuda_quantize_input(cuda, l, &t.quantized);
     if (!merge_tile(cuda, &t)) memcpy(&cuda_push(cuda, NODE_TILE)->args.tile, &t, sizeof t);
     return BG_OK;
 }
@@ -346,7 +347,8 @@ bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err)
     BG_TRY(prepare(cuda, l, &p, err));
     if (p.type == CUDA_I8) {
         BG_TRY(cuda_put_starts(cuda, l, &p.quantized, err));
-        cuda_quantize_product(cuda, l, &p.quantized);
+        cuda_quantize_input(cuda, l, &p.quantized);
+        cuda_list_outliers(cuda, l, &p.quantized, false);
         p.x = p.quantized.codes;
         if (gates_codes(cuda, &p)) {
             multiply_gated(cuda, l, &p);

@@ -23,32 +23,33 @@ template <typename S> static cudaError_t launch_shape(const product_args *p, con
 {
     unsigned tiles = 0;
     for (int i = 0; i < p->a.n_parts; i++) tiles += blocks_for(p->a.w[i].rows, S::OUTPUTS);
-    return launch(product_mma<S>, dim3(tiles * p->row_tiles), THREADS,
+    return launch(product_mma<S>, dim3(tiles * p->row_tiles), S::THREADS,
                   S::SHARED + scale_bytes(S::W, S::OUTPUTS, p->a.cols), *p, l);
 }
 
-#define SHAPE(m, n, kind)                                                                          \
+#define SHAPE(m, n, kind, warps)                                                                   \
     {                                                                                              \
-        m * 16, n * 8, mma_shape<m, n, kind>::SHARED, launch_shape<mma_shape<m, n, kind>>          \
+        m * 16, n * 8, mma_shape<m, n, kind, warps>::BLOCKS, mma_shape<m, n, kind, warps>::SHARED, \
+            launch_shape<mma_shape<m, n, kind, warps>>                                             \
     }
 
 enum { SHAPES = 2 };
 
 /* By kind of weights. Codes are decoded once for all rows of a tile: the more, the better. */
 static const struct {
-    size_t outputs, rows, shared;
+    size_t outputs, rows, at_once, shared;
     cudaError_t (*launch)(const product_args *p, const cuda_launch *l);
 } shapes[][SHAPES] = {
-    {SHAPE(2, 4, WEIGHTS_F16), SHAPE(2, 8, WEIGHTS_F16)},
-    {SHAPE(2, 4, WEIGHTS_BF16), SHAPE(2, 8, WEIGHTS_BF16)},
-    {SHAPE(1, 8, WEIGHTS_4BIT), SHAPE(2, 8, WEIGHTS_4BIT)},
+    {SHAPE(2, 4, WEIGHTS_F16, 4), SHAPE(2, 8, WEIGHTS_F16, 4)},
+    {SHAPE(2, 4, WEIGHTS_BF16, 4), SHAPE(2, 8, WEIGHTS_BF16, 4)},
+    {SHAPE(1, 8, WEIGHTS_4BIT, 8), SHAPE(2, 8, WEIGHTS_4BIT, 4)},
 };
 
 /* How much there is to do besides its results, before and behind them, for a tile: as many of them.
  * Where tiles are alike otherwise, the larger ones are over sooner. */
-enum { TILE_START = 256, TILES_AT_ONCE = 2 };
+enum { TILE_START = 256 };
 
-/* The shape that is over first when each multiprocessor has two tiles at once; -1: none fits. */
+/* The shape that is over first; -1: none fits. */
 static int choose(const cuda_mma_args *a, weight_kind kind, const cuda_launch *l)
 {
     size_t least = SIZE_MAX;
@@ -60,7 +61,8 @@ static int choose(const cuda_mma_args *a, weight_kind kind, const cuda_launch *l
         size_t tiles = 0;
         for (int k = 0; k < a->n_parts; k++) tiles += blocks_for(a->w[k].rows, outputs);
         tiles *= blocks_for(a->n_rows, rows);
-        const size_t rounds = blocks_for(tiles, TILES_AT_ONCE * (size_t)l->multiprocessors);
+        const size_t rounds =
+            blocks_for(tiles, shapes[kind][i].at_once * (size_t)l->multiprocessors);
         const size_t work = rounds * (rows * outputs + TILE_START);
         if (work >= least) continue;
         least = work;

@@ -3,11 +3,11 @@
  * one launch, weights of 16 bits as they lie in memory or of 4 bits decoded in registers, the
  * epilogue at once.
  *
- * A block has a tile of results, and its four warps share the columns that are summed over: each
- * takes every fourth step of 64 of them, for the whole tile, from a ring in shared memory of its
- * own that nobody else waits for. So a number is read from shared memory once, and 4-bit codes are
- * decoded once. Weights are asked for before the input is there, those that the rings have no room
- * for into the GPU's cache, and scales are computed. The warps' sums meet at the end.
+ * A block has a tile of results, and its warps share the columns that are summed over: each takes
+ * every fourth or eighth step of 64 of them, for the whole tile, from a ring in shared memory of
+ * its own that nobody else waits for. So a number is read from shared memory once, and 4-bit codes
+ * are decoded once. Weights are asked for before the input is there, those that the rings have no
+ * room for into the GPU's cache, and scales are computed. The warps' sums meet at the end.
  *
  * Weights are the left factor of an instruction (16 outputs), the input is the right one (8 rows).
  * Which columns it calls its first, second, ... does not matter as long as both factors are taken
@@ -26,27 +26,28 @@
 #include "backend/cuda/operand.cuh"
 
 enum {
-    STEP = 64, /* columns; a block of codes */
-    WARPS = 4,
-    THREADS = WARPS * WARP,
+    STEP = 64,               /* columns; a block of codes */
     ROW_BYTES = STEP * 2,    /* of a row of 16-bit numbers in a slot of the ring */
     PIECES = ROW_BYTES / 16, /* in it */
     CODE_BYTES = STEP / 2,
     ROWS_AT_ONCE = WARP / PIECES, /* that a warp asks for with one instruction */
     MOST_SHARED = 112 << 10,      /* so that a multiprocessor has two blocks, maybe of two layers */
+    MOST_ALONE = 140 << 10,       /* of one block, and one of attention */
     MOST_SLOTS = 4,
 };
 
 enum weight_kind { WEIGHTS_F16, WEIGHTS_BF16, WEIGHTS_4BIT };
 
-/* Tiles of 16 M outputs for 8 N rows. */
-template <int M_, int N_, weight_kind W_> struct mma_shape {
+/* Tiles of 16 M outputs for 8 N rows, by four warps where a multiprocessor has two blocks, by eight
+ * where it has one. */
+template <int M_, int N_, weight_kind W_, int WARPS_> struct mma_shape {
     static constexpr int M = M_, N = N_, OUTPUTS = 16 * M, ROWS = 8 * N;
+    static constexpr int WARPS = WARPS_, THREADS = WARPS * WARP, BLOCKS = 8 / WARPS;
     static constexpr weight_kind W = W_;
     static constexpr bool CODES = W == WEIGHTS_4BIT;
     static constexpr int WEIGHTS_AT = ROWS * ROW_BYTES;
     static constexpr int SLOT = WEIGHTS_AT + OUTPUTS * (CODES ? CODE_BYTES : ROW_BYTES);
-    static constexpr int FIT = MOST_SHARED / (WARPS * SLOT);
+    static constexpr int FIT = (BLOCKS > 1 ? MOST_SHARED : MOST_ALONE) / (WARPS * SLOT);
     static constexpr int SLOTS = FIT < MOST_SLOTS ? FIT : MOST_SLOTS;
     /* Of a row of the sums as they meet: lanes that write at once do so to different banks. */
     static constexpr int PITCH = OUTPUTS + 4;
@@ -131,10 +132,10 @@ static __device__ __forceinline__ void announce(const cuda_matrix &w, size_t out
 {
     enum { LINE = 128 };
     const unsigned row_bytes = (unsigned)w.cols * (S::CODES ? 4 : 16) / 8;
-    constexpr unsigned ASKED = S::SLOTS * WARPS * (S::CODES ? CODE_BYTES : ROW_BYTES);
+    constexpr unsigned ASKED = S::SLOTS * S::WARPS * (S::CODES ? CODE_BYTES : ROW_BYTES);
 #pragma unroll 1
     for (unsigned at = ASKED + threadIdx.x / S::OUTPUTS * LINE; at < row_bytes;
-         at += THREADS / S::OUTPUTS * LINE) {
+         at += S::THREADS / S::OUTPUTS * LINE) {
         const size_t row = output + threadIdx.x % S::OUTPUTS;
         if (row >= w.rows) return;
 #if __CUDA_ARCH__ >= 800
@@ -151,7 +152,7 @@ static __device__ __forceinline__ void put_scales(float *to, const product_args 
 {
     const int steps = (int)w.cols / STEP;
 #pragma unroll 4
-    for (int i = (int)threadIdx.x; i < steps * S::OUTPUTS; i += THREADS) {
+    for (int i = (int)threadIdx.x; i < steps * S::OUTPUTS; i += S::THREADS) {
         const size_t row = min(output + (size_t)(i % S::OUTPUTS), w.rows - 1);
         to[i] = block_scale(w, row * (size_t)steps + (size_t)(i / S::OUTPUTS)) * p.unit;
     }
@@ -288,7 +289,7 @@ static __device__ __forceinline__ float4 total(const char *room, int row, int ou
     const float *at = (const float *)room + row * S::PITCH + output;
     float4 y = *(const float4 *)at;
 #pragma unroll
-    for (int i = 1; i < WARPS; i++) {
+    for (int i = 1; i < S::WARPS; i++) {
         const float4 x = *(const float4 *)(at + i * S::ROWS * S::PITCH);
         y.x += x.x;
         y.y += x.y;
@@ -316,7 +317,7 @@ static __device__ __forceinline__ void write_fours(const cuda_mma_args &a, const
         const four_inputs in = next;
         const float4 product = total<S>(room, x, y);
         const size_t r = row + (size_t)x, c = output + (size_t)y;
-        at += THREADS;
+        at += S::THREADS;
         x = at / FOURS;
         y = at % FOURS * 4;
         if (at < n && output + (size_t)y < outputs)
@@ -335,19 +336,19 @@ static __device__ __noinline__ void write_ones(const cuda_mma_args &a, const cud
                                                const float *sums)
 {
 #pragma unroll 1
-    for (int at = (int)threadIdx.x; at < S::ROWS * S::OUTPUTS; at += THREADS) {
+    for (int at = (int)threadIdx.x; at < S::ROWS * S::OUTPUTS; at += S::THREADS) {
         const int x = at / S::OUTPUTS, y = at % S::OUTPUTS;
         const size_t r = row + (size_t)x, c = output + (size_t)y, to = r * e.out_stride + c;
         if (r >= a.n_rows || c >= outputs) continue;
         float v = 0;
-        for (int i = 0; i < WARPS; i++) v += sums[(i * S::ROWS + x) * S::PITCH + y];
+        for (int i = 0; i < S::WARPS; i++) v += sums[(i * S::ROWS + x) * S::PITCH + y];
         finish(e, r, c, add_bias(e, false, c, v));
         if (a.operand.out) put(a.operand.type, a.operand.out, to, e.out[to]);
     }
 }
 
 template <typename S>
-static __global__ void __launch_bounds__(THREADS, 2)
+static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
     product_mma(const __grid_constant__ product_args p)
 {
     if (!MMA) return; /* bg_cuda_product_mma_fits says no then */
@@ -368,7 +369,7 @@ static __global__ void __launch_bounds__(THREADS, 2)
     float *const scales = (float *)(room + S::SHARED);
 
 #pragma unroll 1
-    for (char *slot = ring; slot < end; slot += S::SLOT, ask += WARPS * STEP)
+    for (char *slot = ring; slot < end; slot += S::SLOT, ask += S::WARPS * STEP)
         if (ask < cols) ask_weights<S>(slot, weights, ask);
     ask = warp * STEP;
     if (row_tile == 0) announce<S>(w, output);
@@ -376,7 +377,7 @@ static __global__ void __launch_bounds__(THREADS, 2)
     wait_for_earlier();
     let_next_start();
 #pragma unroll 1
-    for (char *slot = ring; slot < end; slot += S::SLOT, ask += WARPS * STEP) {
+    for (char *slot = ring; slot < end; slot += S::SLOT, ask += S::WARPS * STEP) {
         if (ask < cols) ask_numbers<S::ROWS>(slot, input, ask);
         end_of_group();
     }
@@ -384,7 +385,7 @@ static __global__ void __launch_bounds__(THREADS, 2)
     float sum[S::M][S::N][4] = {};
     char *slot = ring;
 #pragma unroll 1
-    for (int k = warp * STEP; k < cols; k += WARPS * STEP, ask += WARPS * STEP) {
+    for (int k = warp * STEP; k < cols; k += S::WARPS * STEP, ask += S::WARPS * STEP) {
         wait_for_groups<S::SLOTS - 1>();
         __syncwarp();
         if (S::CODES)

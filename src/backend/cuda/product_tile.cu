@@ -17,6 +17,8 @@ enum {
     MOST_ROWS = 1024,
 };
 
+static_assert((int)THREADS == (int)QUANTIZE_THREADS, "blocks that list outliers");
+
 /* Beyond so many products and sums, larger tiles and fewer bytes matter more than launches. */
 #define MOST_OPERATIONS 0x1p29
 
@@ -147,13 +149,27 @@ add_sequence(const cuda_tile_args &a, const cuda_matrix &w, int sequence, size_t
         });
 }
 
-static __device__ __forceinline__ bool tile_has_outliers(const cuda_tile_args &a, size_t row,
-                                                         int tile)
+/* The sequences that have rows in a tile. */
+struct sequence_range {
+    int first, last;
+};
+
+static __device__ __forceinline__ sequence_range sequences_of(const cuda_tile_args &a, size_t row,
+                                                              int tile)
 {
+    if (!a.quantized.starts) return {0, 0};
     const size_t end = row + (size_t)tile < a.n_rows ? row + (size_t)tile : a.n_rows;
-    bool some = false;
-    for (int s = sequence_of(a.quantized, row); s <= sequence_of(a.quantized, end - 1); s++)
-        some |= a.quantized.n_outliers[s] > 0;
+    return {sequence_of(a.quantized, row), sequence_of(a.quantized, end - 1)};
+}
+
+/* What the thread sees of their masks. */
+static __device__ __forceinline__ uint32_t look_for_outliers(const cuda_tile_args &a,
+                                                             sequence_range s)
+{
+    const unsigned words = words_of(a.cols), n = (unsigned)(s.last - s.first + 1) * words;
+    const uint32_t *masks = a.quantized.mask + (size_t)s.first * words;
+    uint32_t some = 0;
+    for (unsigned i = threadIdx.x; i < n; i += THREADS) some |= masks[i];
     return some;
 }
 
@@ -165,8 +181,7 @@ static __device__ __noinline__ void sum_outliers(const cuda_tile_args &a, int pa
                                                  size_t col, char *room)
 {
     constexpr int QUARTER = S::TILE / 2;
-    const cuda_quantized &q = a.quantized;
-    const size_t end = row + S::TILE < a.n_rows ? row + S::TILE : a.n_rows;
+    const sequence_range sequences = sequences_of(a, row, S::TILE);
     int32_t *sums = (int32_t *)room;
     for (int i = (int)threadIdx.x; i < S::TILE * S::TILE; i += THREADS) {
         const int at = i / S::TILE * S::SUM_PITCH + i % S::TILE;
@@ -177,8 +192,8 @@ static __device__ __noinline__ void sum_outliers(const cuda_tile_args &a, int pa
     __syncthreads();
     float more[QUARTER / 16][QUARTER / 8][4] = {};
     int32_t taken[QUARTER / 16][QUARTER / 8][4] = {};
-    for (int s = sequence_of(q, row); s <= sequence_of(q, end - 1); s++)
-        if (q.n_outliers[s] > 0)
+    for (int s = sequences.first; s <= sequences.last; s++)
+        if (list_columns(a.quantized, s, a.cols) > 0)
             add_sequence<S>(a, a.w[part], s, row, col, (__half *)(room + S::SUM * 4), more, taken);
     const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
     const int above = warp / 2 % 2 * QUARTER + lane / 4, beside = warp % 2 * QUARTER + lane % 4 * 2;
@@ -288,6 +303,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
         if (s < steps) inputs.copy(xs + s * S::STAGE, s, cols);
         end_of_group();
     }
+    const uint32_t some = look_for_outliers(a, sequences_of(a, row, S::TILE));
     int32_t sum[2][4][4] = {};
     for (int step = 0; step < steps; step++) {
         const int stage = step % STAGES * S::STAGE, ahead = step + STAGES - 1;
@@ -317,8 +333,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
     }
     __syncthreads();
     keep_sums<S>((int32_t *)room + slice * S::SUM + above * S::SUM_PITCH + beside, sum);
-    __syncthreads();
-    const bool outliers = tile_has_outliers(a, row, S::TILE);
+    const bool outliers = __syncthreads_or(some != 0);
     if (outliers) sum_outliers<S>(a, part, row, col, room);
 #pragma unroll 1
     for (int g = 0; g < S::GROUPS; g++) {
@@ -337,8 +352,8 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
             product[2] += v.z;
             product[3] += v.w;
         }
-        const bool some = outliers && a.quantized.n_outliers[sequence_of(a.quantized, own.row)] > 0;
-        own.finish(e, product, some, (const float *)(room + S::MORE) + r * S::MORE_PITCH + c);
+        const bool has = outliers && a.quantized.n_outliers[sequence_of(a.quantized, own.row)] > 0;
+        own.finish(e, product, has, (const float *)(room + S::MORE) + r * S::MORE_PITCH + c);
     }
 }
 

@@ -27,22 +27,13 @@ static __global__ void __launch_bounds__(QUANTIZE_THREADS)
     const size_t row = blockIdx.x;
     const float *x = a.in + row * a.cols;
     float most = 0;
-    bool own = false;
     for (size_t c = threadIdx.x; c < a.cols; c += QUANTIZE_THREADS) {
         most = fmaxf(most, fabsf(below(x[c], a.threshold)));
-        own |= fabsf(x[c]) >= a.threshold;
+        if (fabsf(x[c]) >= a.threshold) mark(a, row, c / MASK_BITS, 1u << c % MASK_BITS);
     }
     const float factor = row_factor(a, row, most);
     for (size_t c = threadIdx.x; c < a.cols; c += QUANTIZE_THREADS)
         a.out.codes[row * a.cols + c] = (int8_t)code_of(x[c], a.threshold, factor);
-    const bool marked = __syncthreads_or(own);
-    if (threadIdx.x == 0) a.out.marked[row] = marked;
-    if (marked) {
-        uint32_t *mask = clear_mask(a, row);
-        for (size_t c = threadIdx.x; c < a.cols; c += QUANTIZE_THREADS)
-            if (fabsf(x[c]) >= a.threshold) atomicOr(mask + c / MASK_BITS, 1u << c % MASK_BITS);
-    }
-    finish_row(a, row, marked);
 }
 
 cudaError_t bg_cuda_quantize(const cuda_quantize_args *a, const cuda_launch *l)
@@ -57,4 +48,25 @@ cudaError_t bg_cuda_quantize(const cuda_quantize_args *a, const cuda_launch *l)
                  : fours <= 8 ? quantize_fours<8>
                               : quantize_fours<16>;
     return launch(kernel, rows, QUANTIZE_THREADS, 0, *a, l);
+}
+
+/* A block for each sequence. */
+static __global__ void __launch_bounds__(QUANTIZE_THREADS)
+    list_outliers(const __grid_constant__ cuda_list_args a)
+{
+    wait_for_earlier();
+    let_next_start();
+    const int sequence = (int)blockIdx.x;
+    const size_t n = (size_t)list_columns(a.quantized, sequence, a.cols);
+    if (!a.clear || n == 0) return;
+    const row_range rows = rows_of(a.quantized, sequence, a.n_rows);
+    const int32_t *list = a.quantized.outliers + (size_t)sequence * a.cols;
+    for (size_t i = threadIdx.x; i < (rows.end - rows.begin) * n; i += QUANTIZE_THREADS)
+        a.quantized.codes[(rows.begin + i / n) * a.cols + (size_t)list[i % n]] = 0;
+}
+
+cudaError_t bg_cuda_list(const cuda_list_args *a, const cuda_launch *l)
+{
+    return launch(list_outliers, dim3((unsigned)a->quantized.n_sequences), QUANTIZE_THREADS, 0, *a,
+                  l);
 }

@@ -1,7 +1,7 @@
 /* One row of LLM.int8()'s input by a block: its codes, its absmax, and which of its columns have an
  * outlier. Codes do not wait for the other rows: an outlier's own is 0, and what else is in its
- * column is taken out later by who multiplies. The block that finishes a sequence last lists the
- * columns of all its rows. */
+ * column is taken out later by who multiplies. Rows set bits in the mask of their sequence, and
+ * wait for nothing; who needs the columns lists them from it. */
 #ifndef BG_BACKEND_CUDA_QUANTIZE_CUH
 #define BG_BACKEND_CUDA_QUANTIZE_CUH
 
@@ -57,69 +57,32 @@ static __device__ __forceinline__ int before_this(int own, int *room, int *total
     return before + sum - own;
 }
 
-/* The masks of a sequence's rows together, a word for each thread from word `begin` on. What other
- * blocks have written is read past the first-level cache. */
-static __device__ __forceinline__ uint32_t join_masks(const cuda_quantize_args &a, row_range rows,
-                                                      size_t words, size_t begin, int *room)
+static __device__ __forceinline__ unsigned words_of(size_t cols)
 {
-    __shared__ int32_t marked[QUANTIZE_THREADS];
-    const size_t word = begin + threadIdx.x;
-    uint32_t mask = 0;
-    for (size_t first = rows.begin; first < rows.end; first += QUANTIZE_THREADS) {
-        const size_t r = first + threadIdx.x;
-        const int own = r < rows.end && __ldcg(a.out.marked + r);
-        int n;
-        const int at = before_this(own, room, &n);
-        if (own) marked[at] = (int32_t)r;
-        __syncthreads();
-        if (word < words)
-#pragma unroll 8
-            for (int i = 0; i < n; i++)
-                mask |= __ldcg(a.out.masks + (size_t)marked[i] * words + word);
-    }
-    return mask;
+    return (unsigned)(cols + MASK_BITS - 1) / MASK_BITS;
 }
 
-static __device__ __noinline__ void list_outliers(const cuda_quantize_args &a, int sequence,
-                                                  row_range rows, bool some)
+/* By a whole block: writes the list of a sequence's outlier columns, and how many they are, which
+ * it returns. Several blocks may do so at once: they write the same. */
+static __device__ __forceinline__ int list_columns(const cuda_quantized &q, int sequence,
+                                                   size_t cols)
 {
     __shared__ int room[QUANTIZE_THREADS / WARP];
-    const size_t words = (a.cols + MASK_BITS - 1) / MASK_BITS;
-    int32_t *list = a.out.outliers + (size_t)sequence * a.cols;
+    const unsigned words = words_of(cols);
+    const uint32_t *masks = q.mask + (size_t)sequence * words;
+    int32_t *list = q.outliers + (size_t)sequence * cols;
     int n = 0;
-    for (size_t begin = 0; some && begin < words; begin += QUANTIZE_THREADS) {
-        uint32_t mask = join_masks(a, rows, words, begin, room);
+    for (unsigned begin = 0; begin < words; begin += QUANTIZE_THREADS) {
+        const unsigned word = begin + threadIdx.x;
+        uint32_t mask = word < words ? masks[word] : 0;
         int more, at = n + before_this(__popc(mask), room, &more);
         for (; mask; mask &= mask - 1)
-            list[at++] = (int32_t)((begin + threadIdx.x) * MASK_BITS) + __ffs((int)mask) - 1;
+            list[at++] = (int32_t)(word * MASK_BITS) + __ffs((int)mask) - 1;
         n += more;
     }
-    if (threadIdx.x == 0) a.out.n_outliers[sequence] = n;
-    if (!a.clear || n == 0) return;
+    if (threadIdx.x == 0) q.n_outliers[sequence] = n;
     __syncthreads();
-    for (size_t i = threadIdx.x; i < (rows.end - rows.begin) * (size_t)n; i += QUANTIZE_THREADS)
-        a.out.codes[(rows.begin + i / (size_t)n) * a.cols + (size_t)list[i % (size_t)n]] = 0;
-}
-
-/* A row is done, `marked` or not. Rows are counted in the low half of a number, those that are
- * marked in the high half; the last one makes it 0 again. */
-static __device__ __forceinline__ void finish_row(const cuda_quantize_args &a, size_t row,
-                                                  bool marked)
-{
-    __shared__ unsigned long long count;
-    const int sequence = a.out.starts ? sequence_of(a.out, row) : 0;
-    const row_range rows = rows_of(a.out, sequence, a.n_rows);
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        __threadfence();
-        const unsigned long long own = 1 + ((unsigned long long)marked << 32);
-        count = own + atomicAdd(a.out.arrived + sequence, own);
-    }
-    __syncthreads();
-    if ((uint32_t)count != rows.end - rows.begin) return;
-    __threadfence();
-    if (threadIdx.x == 0) a.out.arrived[sequence] = 0;
-    list_outliers(a, sequence, rows, count >> 32 != 0);
+    return n;
 }
 
 /* ---- codes ----------------------------------------------------------------------------------- */
@@ -158,13 +121,12 @@ static __device__ __forceinline__ float row_factor(const cuda_quantize_args &a, 
     return most > 0 ? 127 * reciprocal(a.reciprocals, most) : 0;
 }
 
-static __device__ __forceinline__ uint32_t *clear_mask(const cuda_quantize_args &a, size_t row)
+/* Columns of a row that have outliers: bits of a word of its sequence's mask. */
+static __device__ __forceinline__ void mark(const cuda_quantize_args &a, size_t row, size_t word,
+                                            uint32_t bits)
 {
-    const size_t words = (a.cols + MASK_BITS - 1) / MASK_BITS;
-    uint32_t *mask = a.out.masks + row * words;
-    for (size_t i = threadIdx.x; i < words; i += QUANTIZE_THREADS) mask[i] = 0;
-    __syncthreads();
-    return mask;
+    const int sequence = a.out.starts ? sequence_of(a.out, row) : 0;
+    atomicOr(a.out.mask + (size_t)sequence * words_of(a.cols) + word, bits);
 }
 
 /* A row that lies in registers: of thread t, fours t, t + QUANTIZE_THREADS, ..., zeros behind its
@@ -175,11 +137,12 @@ static __device__ __forceinline__ void quantize_kept(const cuda_quantize_args &a
 {
     const size_t fours = a.cols / 4;
     float most = 0;
-    bool own = false;
 #pragma unroll
     for (int i = 0; i < FOURS; i++) {
+        const unsigned q = threadIdx.x + i * QUANTIZE_THREADS;
+        const uint32_t bits = outliers_of(x[i], a.threshold);
         most = fmaxf(most, most_of(x[i], a.threshold));
-        own |= outliers_of(x[i], a.threshold) != 0;
+        if (bits) mark(a, row, q / 8, bits << q % 8 * 4);
     }
     const float factor = row_factor(a, row, most);
     uint32_t *codes = (uint32_t *)(a.out.codes + row * a.cols);
@@ -191,18 +154,6 @@ static __device__ __forceinline__ void quantize_kept(const cuda_quantize_args &a
             code_of(x[i].x, a.threshold, factor) | code_of(x[i].y, a.threshold, factor) << 8 |
             code_of(x[i].z, a.threshold, factor) << 16 | code_of(x[i].w, a.threshold, factor) << 24;
     }
-    const bool marked = __syncthreads_or(own);
-    if (threadIdx.x == 0) a.out.marked[row] = marked;
-    if (marked) {
-        uint32_t *mask = clear_mask(a, row);
-#pragma unroll
-        for (int i = 0; i < FOURS; i++) {
-            const unsigned q = threadIdx.x + i * QUANTIZE_THREADS;
-            const uint32_t bits = outliers_of(x[i], a.threshold);
-            if (bits) atomicOr(mask + q / 8, bits << q % 8 * 4);
-        }
-    }
-    finish_row(a, row, marked);
 }
 
 #endif

@@ -1,5 +1,6 @@
 /* LLM.int8()'s activations as nodes: which sequences they are of, the room that they take, and what
- * quantizes them: the norm that writes them where it is the last node, or a node of its own. */
+ * quantizes them: the norm that writes them where it is the last node, or a node of its own. Where
+ * their outlier columns are is gathered in masks, zeros in the step's data before. */
 #include "backend/cuda/cuda.h"
 
 #include "core/alloc.h"
@@ -18,40 +19,31 @@ static size_t rounded(size_t n, size_t to)
     return (n + to - 1) / to * to;
 }
 
-/* Zeros for so many sequences; kernels leave zeros behind. */
-static bg_status reserve_arrived(cuda_backend *cuda, size_t n_sequences, bg_error *err)
+/* Of a mask of columns. */
+static size_t mask_bytes(size_t n_sequences, size_t cols)
 {
-    const size_t bytes = n_sequences * sizeof(unsigned long long);
-    if (bytes <= cuda->arrived.bytes) return BG_OK;
-    BG_TRY(cuda_reserve(cuda, &cuda->arrived, bytes, err));
-    return cuda_check(cudaMemsetAsync(cuda->arrived.data, 0, bytes, cuda->launch.stream),
-                      "working memory", err);
+    return n_sequences * ((cols + MASK_BITS - 1) / MASK_BITS) * sizeof(uint32_t);
 }
 
 /* Arrays in one piece, each aligned for any type. */
 static bg_status quantized_room(cuda_backend *cuda, size_t n_rows, size_t cols, size_t n_sequences,
                                 cuda_quantized *q, bg_error *err)
 {
-    const size_t words = (cols + MASK_BITS - 1) / MASK_BITS;
     const struct {
         void *field;
         size_t bytes;
     } parts[] = {{&q->codes, n_rows * cols},
                  {&q->absmax, n_rows * sizeof *q->absmax},
-                 {&q->marked, n_rows * sizeof *q->marked},
-                 {&q->masks, n_rows * words * sizeof *q->masks},
                  {&q->n_outliers, n_sequences * sizeof *q->n_outliers},
                  {&q->outliers, n_sequences * cols * sizeof *q->outliers}};
     size_t bytes = 0;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) bytes += rounded(parts[i].bytes, 256);
     BG_TRY(cuda_reserve(cuda, &cuda->quantized, bytes, err));
-    BG_TRY(reserve_arrived(cuda, n_sequences, err));
     char *p = cuda->quantized.data;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         memcpy(parts[i].field, &p, sizeof p);
         p += rounded(parts[i].bytes, 256);
     }
-    q->arrived = cuda->arrived.data;
     q->n_sequences = (int)n_sequences;
     return BG_OK;
 }
@@ -84,14 +76,19 @@ bg_status cuda_outliers_room(cuda_backend *cuda, const bg_linear *l, cuda_quanti
     return BG_OK;
 }
 
-size_t cuda_starts_bytes(const bg_linear *l)
+static size_t starts_bytes(const bg_linear *l)
 {
     return l->n_sequences > 1 ? (l->n_sequences + 1) * sizeof(int32_t) : 0;
 }
 
+size_t cuda_quantized_bytes(const bg_linear *l)
+{
+    return starts_bytes(l) + mask_bytes(bg_max_size(l->n_sequences, 1), l->in->cols);
+}
+
 bg_status cuda_put_starts(cuda_backend *cuda, const bg_linear *l, cuda_quantized *q, bg_error *err)
 {
-    const size_t bytes = cuda_starts_bytes(l);
+    const size_t bytes = starts_bytes(l);
     if (bytes == 0) return BG_OK;
     int32_t *starts = bg_alloc(bytes);
     if (!starts) return bg_fail_memory(err, bytes, "sequences");
@@ -109,8 +106,9 @@ bg_status cuda_put_starts(cuda_backend *cuda, const bg_linear *l, cuda_quantized
     return BG_OK;
 }
 
-/* Whether the last nodes have quantized this very input. */
-static bool quantized_already(const cuda_backend *cuda, const cuda_quantize_args *wanted)
+/* The mask of the nodes that have quantized this very input, which is wanted without one; NULL:
+ * there are none. */
+static uint32_t *quantized_already(const cuda_backend *cuda, const cuda_quantize_args *wanted)
 {
     for (size_t i = cuda->n_nodes; i > 0 && cuda->n_nodes - i < LOOK_BACK; i--) {
         cuda_node *n = &cuda->nodes[i - 1];
@@ -118,10 +116,15 @@ static bool quantized_already(const cuda_backend *cuda, const cuda_quantize_args
         if (n->kind == NODE_QUANTIZE) there = &n->args.quantize;
         if (n->kind == NODE_NORM_MANY && n->args.norm.quantize.out.codes)
             there = &n->args.norm.quantize;
-        if (there) return memcmp(there, wanted, sizeof *wanted) == 0;
-        if (cuda_may_write(n, wanted->in, wanted->n_rows * wanted->cols)) return false;
+        if (there) {
+            cuda_quantize_args bare;
+            memcpy(&bare, there, sizeof bare);
+            bare.out.mask = NULL;
+            return memcmp(&bare, wanted, sizeof bare) == 0 ? there->out.mask : NULL;
+        }
+        if (cuda_may_write(n, wanted->in, wanted->n_rows * wanted->cols)) return NULL;
     }
-    return false;
+    return NULL;
 }
 
 /* The norm that wrote the input, if it is the last node. */
@@ -135,7 +138,7 @@ static cuda_norm_args *last_norm(cuda_backend *cuda, const cuda_quantize_args *w
     return same && bg_cuda_norm_quantizes(norm->cols) ? norm : NULL;
 }
 
-static void quantize(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q, bool clear)
+void cuda_quantize_input(cuda_backend *cuda, const bg_linear *l, cuda_quantized *q)
 {
     cuda_quantize_args a;
     memset(&a, 0, sizeof a); /* also what lies between fields: nodes are compared as bytes */
@@ -144,24 +147,38 @@ static void quantize(cuda_backend *cuda, const bg_linear *l, const cuda_quantize
     a.cols = l->in->cols;
     a.threshold = cuda_matrix_of(l->weight)->threshold;
     a.reciprocals = cuda_reciprocals(cuda);
-    a.clear = clear;
     memcpy(&a.out, q, sizeof a.out);
     /* What a layer gathers is its own. */
     a.out.outlier_in = a.out.outlier_weights = NULL;
     a.out.room = 0;
-    if (quantized_already(cuda, &a)) return;
+    q->mask = quantized_already(cuda, &a);
+    if (q->mask) return;
+    q->mask = cuda_put_zeros(cuda, mask_bytes((size_t)q->n_sequences, a.cols));
+    a.out.mask = q->mask;
     cuda_norm_args *norm = last_norm(cuda, &a);
     memcpy(norm ? &norm->quantize : &cuda_push(cuda, NODE_QUANTIZE)->args.quantize, &a, sizeof a);
 }
 
-void cuda_quantize_input(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q)
+/* Each mask is of one input. */
+static bool listed_already(const cuda_backend *cuda, const cuda_quantized *q)
 {
-    quantize(cuda, l, q, true);
+    for (size_t i = cuda->n_nodes; i > 0 && cuda->n_nodes - i < LOOK_BACK; i--) {
+        const cuda_node *n = &cuda->nodes[i - 1];
+        if (n->kind == NODE_LIST && n->args.list.quantized.mask == q->mask) return true;
+    }
+    return false;
 }
 
-void cuda_quantize_product(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q)
+void cuda_list_outliers(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q, bool clear)
 {
-    quantize(cuda, l, q, false);
+    if (listed_already(cuda, q)) return;
+    cuda_list_args *a = &cuda_push(cuda, NODE_LIST)->args.list;
+    a->n_rows = l->n_rows;
+    a->cols = l->in->cols;
+    a->clear = clear;
+    memcpy(&a->quantized, q, sizeof a->quantized);
+    a->quantized.outlier_in = a->quantized.outlier_weights = NULL;
+    a->quantized.room = 0;
 }
 
 /* Whether the input's outlier columns, as it was quantized last, have been gathered. */

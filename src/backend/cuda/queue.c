@@ -12,7 +12,7 @@
 
 enum {
     STEP_ALIGN = 16,
-    STEP_LEAST = 64 << 10,
+    STEP_LEAST = 256 << 10,
     COUNTERS = CUDA_PROGRAM_COUNTERS + 2 * CUDA_MOST_PARTED,
 };
 
@@ -35,6 +35,7 @@ RUNS(run_norm_many, bg_cuda_norm_many, norm)
 RUNS(run_copy, bg_cuda_copy_rows, copy)
 RUNS(run_linear, bg_cuda_linear, linear)
 RUNS(run_quantize, bg_cuda_quantize, quantize)
+RUNS(run_list, bg_cuda_list, list)
 RUNS(run_gather, bg_cuda_gather, gather)
 RUNS(run_convert, bg_cuda_convert, convert)
 RUNS(run_decode, bg_cuda_decode, decode)
@@ -65,6 +66,7 @@ static const struct {
     [NODE_COPY] = {"copying rows", run_copy},
     [NODE_LINEAR] = {"a linear layer of few rows", run_linear},
     [NODE_QUANTIZE] = {"quantizing activations", run_quantize},
+    [NODE_LIST] = {"listing outliers", run_list},
     [NODE_GATHER] = {"gathering outliers", run_gather},
     [NODE_CONVERT] = {"converting activations", run_convert},
     [NODE_DECODE] = {"decoding weights", run_decode},
