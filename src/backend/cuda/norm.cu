@@ -66,7 +66,6 @@ static __global__ void __launch_bounds__(NORM_THREADS)
         w[i] = make_float4(w[i].x + offset, w[i].y + offset, w[i].z + offset, w[i].w + offset);
         if (biased) b[i] = ((const float4 *)a.norm.bias)[q];
     }
-    if (QUANTIZED) bring_inverses(a.quantize);
     wait_for_earlier();
     let_next_start();
 #pragma unroll

@@ -6,7 +6,6 @@ template <int FOURS>
 static __global__ void __launch_bounds__(QUANTIZE_THREADS)
     quantize_fours(const __grid_constant__ cuda_quantize_args a)
 {
-    bring_inverses(a);
     wait_for_earlier();
     let_next_start();
     const size_t fours = a.cols / 4;
@@ -23,7 +22,6 @@ static __global__ void __launch_bounds__(QUANTIZE_THREADS)
 static __global__ void __launch_bounds__(QUANTIZE_THREADS)
     quantize_any(const __grid_constant__ cuda_quantize_args a)
 {
-    bring_inverses(a);
     wait_for_earlier();
     let_next_start();
     const size_t row = blockIdx.x;

@@ -87,42 +87,15 @@ static __device__ __forceinline__ int list_columns(const cuda_quantized &q, int 
 
 /* ---- codes ----------------------------------------------------------------------------------- */
 
-enum { INVERSES = 1024 };
-
-/* The table of reciprocals where a block finds it at once. */
-static __device__ __forceinline__ float *inverses()
-{
-    __shared__ float room[INVERSES];
-    return room;
-}
-
-/* Before the input is there; the block meets before it looks something up. */
-static __device__ __forceinline__ void bring_inverses(const cuda_quantize_args &a)
-{
-#pragma unroll
-    for (int i = 0; i < INVERSES; i += QUANTIZE_THREADS)
-        inverses()[i + threadIdx.x] = a.reciprocals[i + threadIdx.x];
-}
-
 static __device__ __forceinline__ float below(float x, float threshold)
 {
     x = round_half(x);
     return fabsf(x) < threshold ? x : 0;
 }
 
-/* A code in the lowest byte. Adding what has its last bit at 1 rounds as rintf does. */
 static __device__ __forceinline__ uint32_t code_of(float x, float threshold, float factor)
 {
-    return __float_as_uint(below(x, threshold) * factor + 12582912.0f);
-}
-
-static __device__ __forceinline__ uint32_t codes_of(float4 v, float threshold, float factor)
-{
-    const uint32_t first =
-        __byte_perm(code_of(v.x, threshold, factor), code_of(v.y, threshold, factor), 0x0040);
-    const uint32_t last =
-        __byte_perm(code_of(v.z, threshold, factor), code_of(v.w, threshold, factor), 0x0040);
-    return __byte_perm(first, last, 0x5410);
+    return (uint32_t)(int)rintf(below(x, threshold) * factor) & 0xFF;
 }
 
 static __device__ __forceinline__ float most_of(float4 v, float threshold)
@@ -145,7 +118,7 @@ static __device__ __forceinline__ float row_factor(const cuda_quantize_args &a, 
     __shared__ float room[QUANTIZE_THREADS / WARP];
     most = block_max(most, room);
     if (threadIdx.x == 0) a.out.absmax[row] = most;
-    return most > 0 ? 127 * reciprocal(inverses(), most) : 0;
+    return most > 0 ? 127 * reciprocal(a.reciprocals, most) : 0;
 }
 
 /* Columns of a row that have outliers: bits of a word of its sequence's mask. */
@@ -176,7 +149,10 @@ static __device__ __forceinline__ void quantize_kept(const cuda_quantize_args &a
 #pragma unroll
     for (int i = 0; i < FOURS; i++) {
         const size_t q = threadIdx.x + i * QUANTIZE_THREADS;
-        if (q < fours) codes[q] = codes_of(x[i], a.threshold, factor);
+        if (q >= fours) continue;
+        codes[q] =
+            code_of(x[i].x, a.threshold, factor) | code_of(x[i].y, a.threshold, factor) << 8 |
+            code_of(x[i].z, a.threshold, factor) << 16 | code_of(x[i].w, a.threshold, factor) << 24;
     }
 }
 
