@@ -473,11 +473,11 @@ cudaError_t bg_cuda_double_quant(const cuda_double_quant_args *a, const cuda_lau
 
 /* ---- programs: program.cu -------------------------------------------------------------------- */
 
-/* Shared memory that nodes need: bytes, and for the weights' pieces, the longest of so many steps.
- */
+/* Shared memory that nodes need: bytes, tables of their weights' format, and for the weights'
+ * pieces the longest of so many steps, each of so many bytes. */
 typedef struct {
-    size_t bytes;
-    unsigned piece_steps;
+    size_t bytes, tables;
+    unsigned piece_steps, step_bytes;
 } cuda_program_room;
 
 /* Whether a program takes the node; writes the plan into it, and what it needs. */

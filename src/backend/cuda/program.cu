@@ -3,16 +3,11 @@
 
 #include <cstring>
 
-/* Shared memory beside what a node needs: tables, and the shortest ring. */
-template <kind K> static constexpr size_t fixed_bytes(unsigned piece_steps)
-{
-    return tile_shape<K>::TABLES + LEAST_SLOTS * piece_steps * (size_t)step_shape<K>::PITCH;
-}
-
-/* Whatever kind of program it will be. */
 static bool has_room(const cuda_program_room *room, const cuda_launch *l)
 {
-    return fixed_bytes<KIND_4BIT_DQ>(room->piece_steps) + room->bytes <= program_shared(l);
+    return room->tables + LEAST_SLOTS * (size_t)room->piece_steps * room->step_bytes +
+               room->bytes <=
+           program_shared(l);
 }
 
 /* Steps of a piece, so that all warps have one where a block has few steps. */
@@ -93,7 +88,7 @@ static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, cuda_program_ro
             }
             if (K == KIND_INT8) sums += most; /* products with outlier columns */
             a.sums_bytes = (uint32_t)aligned16(sums * (TILE << row_shift) * 4);
-            *room = {a.sums_bytes + input, length};
+            *room = {a.sums_bytes + input, tile_shape<K>::TABLES, length, shape::PITCH};
             if (has_room(room, l)) return true;
         }
     }
@@ -134,7 +129,7 @@ static uint32_t key_shift(size_t head_dim)
 static uint32_t plan_parts(const cuda_attention_args &a, const cuda_launch *l)
 {
     /* Telling each other takes blocks as long as a few rounds of keys. */
-    enum { LEAST_ROUNDS = 4 };
+    enum { LEAST_ROUNDS = 6 };
     const size_t heads = a.n_heads * a.n_sequences;
     const size_t rounds = (a.max_keys << a.key_shift) / STEP_THREADS;
     size_t parts = (size_t)l->multiprocessors / heads;
@@ -182,16 +177,21 @@ static bool plan(cuda_node *node, const cuda_launch *l, cuda_program_room *room)
 
 bool bg_cuda_program_plan(cuda_node *node, const cuda_launch *l, cuda_program_room *room)
 {
-    *room = {0, 1};
+    *room = {};
     return l->programs && plan(node, l, room) && has_room(room, l);
+}
+
+template <typename T> static T larger(T a, T b)
+{
+    return a > b ? a : b;
 }
 
 bool bg_cuda_program_shares(cuda_program_room *room, const cuda_program_room *other,
                             const cuda_launch *l)
 {
-    const cuda_program_room both = {room->bytes > other->bytes ? room->bytes : other->bytes,
-                                    room->piece_steps > other->piece_steps ? room->piece_steps
-                                                                           : other->piece_steps};
+    const cuda_program_room both = {
+        larger(room->bytes, other->bytes), larger(room->tables, other->tables),
+        larger(room->piece_steps, other->piece_steps), larger(room->step_bytes, other->step_bytes)};
     if (!has_room(&both, l)) return false;
     *room = both;
     return true;

@@ -23,7 +23,7 @@
 /* Warps that run nodes, the block's first; warps that copy weights for them; and one that watches
  * for the other blocks. */
 enum { WARPS_SHIFT = 3, STEP_WARPS = 1 << WARPS_SHIFT, STEP_THREADS = STEP_WARPS * WARP };
-enum { COPY_WARPS = 2, COPY_THREADS = COPY_WARPS * WARP };
+enum { COPY_WARPS = 3, COPY_THREADS = COPY_WARPS * WARP };
 enum { BLOCK_THREADS = STEP_THREADS + COPY_THREADS + WARP };
 
 /* ---- a block's warps ------------------------------------------------------------------------- */

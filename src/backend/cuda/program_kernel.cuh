@@ -173,6 +173,7 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
         return;
     }
     if (threadIdx.x >= STEP_THREADS) {
+        weights.slot = threadIdx.x / WARP - STEP_WARPS;
         copy_all<K>(p, copied, weights);
         return;
     }

@@ -194,7 +194,7 @@ struct ring {
     char *slots;
     ring_barriers *barriers;
     unsigned slot_bytes, n_slots, slot, parity;
-    unsigned turn; /* the warp that a node's first piece is for */
+    unsigned turn; /* the warp that a node's, or tile's, first piece is for */
 
     __device__ __forceinline__ void skip(unsigned n)
     {
@@ -225,7 +225,7 @@ struct ring {
 static __device__ __forceinline__ void init_ring(const ring &r)
 {
     for (unsigned i = threadIdx.x; i < r.n_slots; i += STEP_THREADS) {
-        barrier_init(&r.barriers->full[i], COPY_THREADS);
+        barrier_init(&r.barriers->full[i], WARP);
         barrier_init(&r.barriers->empty[i], READERS);
     }
 }
@@ -276,32 +276,28 @@ static __device__ __forceinline__ tile_source source_with(const tile_source &min
             __shfl_sync(0xFFFFFFFF, mine.row, lane), __shfl_sync(0xFFFFFFFF, mine.rows, lane)};
 }
 
-/* Steps [step, step + n) of a tile of rows of `steps`: each copying warp every other row, a lane 16
- * bytes of each. */
+/* Steps [step, step + n) of a tile of rows of `steps`, by one warp: a lane 16 bytes of each row. */
 template <kind K>
 static __device__ __forceinline__ void copy_piece(const cuda_linear_args &a,
                                                   const tile_source &from, unsigned steps,
                                                   unsigned step, unsigned n, uint32_t to)
 {
     using shape = step_shape<K>;
-    const unsigned lane = threadIdx.x % WARP, first = threadIdx.x / WARP - STEP_WARPS;
-    const unsigned row_bytes = steps * STEP_BYTES, two_rows = COPY_WARPS * row_bytes;
-    const unsigned rows = lane / 4 < n ? (from.rows + COPY_WARPS - 1 - first) / COPY_WARPS : 0;
-    const char *p = from.codes + (first * row_bytes + step * STEP_BYTES + lane * 16);
+    const unsigned lane = threadIdx.x % WARP, row_bytes = steps * STEP_BYTES;
+    const unsigned rows = lane / 4 < n ? from.rows : 0;
+    const char *p = from.codes + (step * STEP_BYTES + lane * 16);
     to += lane / 4 * shape::PITCH;
 #pragma unroll
-    for (unsigned i = 0; i < TILE / COPY_WARPS; i++) {
-        copy_16_if(i < rows, to + place_in_step<K>(COPY_WARPS * i + first, lane % 4), p);
-        p += two_rows;
+    for (unsigned r = 0; r < TILE; r++) {
+        copy_16_if(r < rows, to + place_in_step<K>(r, lane % 4), p);
+        p += row_bytes;
     }
     if constexpr (is_4bit(K)) {
         const cuda_matrix &w = a.w[from.part];
         const unsigned s = lane % MOST_STEPS;
         to += (s - lane / 4) * shape::PITCH + shape::SCALES_AT;
 #pragma unroll
-        for (unsigned i = lane / MOST_STEPS * COPY_WARPS; i < TILE;
-             i += WARP / MOST_STEPS * COPY_WARPS) {
-            const unsigned r = i + first;
+        for (unsigned r = lane / MOST_STEPS; r < TILE; r += WARP / MOST_STEPS) {
             if (s >= n || r >= from.rows) break;
             const size_t at = (size_t)(from.row + r) * steps + step + s;
             if constexpr (K == KIND_4BIT) {
@@ -315,30 +311,33 @@ static __device__ __forceinline__ void copy_piece(const cuda_linear_args &a,
     }
 }
 
-/* All weights of a layer, as often as its rows of activations are multiplied. */
+/* The copying warp's pieces of a layer, as often as its rows of activations are multiplied: of all
+ * pieces, the warps take one in turn. */
 template <kind K>
 static __device__ __forceinline__ void copy_weights(const cuda_linear_args &a, ring &to)
 {
     const tiling t = tiling_of<K>(a);
+    const unsigned warp = threadIdx.x / WARP - STEP_WARPS;
     tile_source mine;
 #pragma unroll 1
     for (unsigned first = 0; first < (unsigned)a.n_rows; first += a.rows_at_once)
 #pragma unroll 1
         for (unsigned tile = 0; tile < t.n_tiles;) {
             if (tile % WARP == 0) mine = source_of(a, t, tile + threadIdx.x % WARP);
-            const unsigned pieces = pieces_of(t, tile), n = tile < t.abreast ? STEP_WARPS : 1;
-            const unsigned steps = steps_of(t, tile);
+            const unsigned shift = tile < t.abreast ? WARPS_SHIFT : 0, steps = steps_of(t, tile);
+            const unsigned pieces = pieces_of(t, tile) << shift;
 #pragma unroll 1
-            for (unsigned i = 0, step = 0; i < pieces; i++, step += t.piece_steps)
-#pragma unroll 1
-                for (unsigned k = 0; k < n; k++) {
-                    copy_piece<K>(a, source_with(mine, (tile + k) % WARP), steps, step,
-                                  min(steps - step, t.piece_steps),
-                                  shared_address(to.wait_empty()));
-                    barrier_arrive_copied(&to.barriers->full[to.slot]);
-                    to.skip(1);
-                }
-            tile += n;
+            for (unsigned i = (COPY_WARPS + warp - to.turn) % COPY_WARPS; i < pieces;
+                 i += COPY_WARPS) {
+                const unsigned step = (i >> shift) * t.piece_steps;
+                const unsigned k = i & ((1u << shift) - 1);
+                copy_piece<K>(a, source_with(mine, (tile + k) % WARP), steps, step,
+                              min(steps - step, t.piece_steps), shared_address(to.wait_empty()));
+                barrier_arrive_copied(&to.barriers->full[to.slot]);
+                to.skip(COPY_WARPS);
+            }
+            to.turn = (to.turn + pieces) % COPY_WARPS;
+            tile += 1u << shift;
         }
 }
 
