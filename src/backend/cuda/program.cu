@@ -70,6 +70,7 @@ static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, cuda_program_ro
         size_t input = staged_bytes(tile_shape<K>::PARTS, (unsigned)at_once, (unsigned)a.cols);
         if (added)
             input += staged_bytes(tile_shape<K>::PARTS, (unsigned)at_once, (unsigned)a.w[1].cols);
+        if (a.norm.weight) input += shared_norm_bytes((unsigned)at_once, (unsigned)a.cols);
         uint32_t row_shift = 0;
         while (1u << row_shift < at_once) row_shift++;
         for (uint32_t length = piece_length(most * steps); length > 0; length--) {

@@ -94,6 +94,25 @@ static __device__ __forceinline__ void ask_for(const void *p)
     asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
 }
 
+/* 16 bytes to shared memory, from what other blocks may have written; the thread may read them
+ * after wait_for_copies, others after a barrier besides. */
+static __device__ __forceinline__ void copy_fresh_16(void *to, const void *from)
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile(
+        "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((uint32_t)__cvta_generic_to_shared(to)),
+        "l"(from)
+        : "memory");
+#endif
+}
+
+static __device__ __forceinline__ void wait_for_copies()
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+
 /* ---- arithmetic ------------------------------------------------------------------------------ */
 
 /* x / n by a multiplication, for x n < 2^32; inverse = inverse_of(n). Divisions take as long as all

@@ -26,10 +26,10 @@ struct head_task {
     cuda_sequence s;
     unsigned number, part; /* the head's among all sequences', and which of its keys' parts */
     unsigned head, kv, d;
-    size_t at; /* of the head's plane in the cache */
-    int own;   /* the position whose key is not in the cache yet; -1: all are */
-    key_range all;
-    int n;
+    size_t at;                  /* of the head's plane in the cache */
+    const float *keys, *values; /* the first that are looked at, of n */
+    int first, n;
+    unsigned own; /* which of them is not in the cache yet; others: none */
 };
 
 static __device__ __forceinline__ head_task task_of(const cuda_attention_args &a,
@@ -44,12 +44,13 @@ static __device__ __forceinline__ head_task task_of(const cuda_attention_args &a
     t.kv = divide(t.head, a.group_inverse);
     t.d = (unsigned)a.head_dim;
     t.at = plane(a, t.s.slot, t.kv);
-    t.own = a.stored ? -1 : t.s.past;
-    t.all = visible_to(a, t.s, t.s.past);
-    const int each =
-        (int)divide((unsigned)(t.all.end - t.all.first) + a.parts - 1, a.parts_inverse);
-    t.all.first = min(t.all.first + (int)t.part * each, t.all.end);
-    t.n = min(t.all.end - t.all.first, each);
+    const key_range all = visible_to(a, t.s, t.s.past);
+    const int each = (int)divide((unsigned)(all.end - all.first) + a.parts - 1, a.parts_inverse);
+    t.first = min(all.first + (int)t.part * each, all.end);
+    t.n = min(all.end - t.first, each);
+    t.own = a.stored ? UINT32_MAX : (unsigned)(t.s.past - t.first);
+    t.keys = a.keys + t.at + (size_t)t.first * t.d;
+    t.values = a.values + t.at + (size_t)t.first * t.d;
     return t;
 }
 
@@ -76,30 +77,36 @@ static __device__ __forceinline__ value_share values_of(const cuda_attention_arg
     return {(threadIdx.x - lane * columns) * 4, lane, divide(STEP_THREADS, a.column_inverse)};
 }
 
-static __device__ __forceinline__ float4 cached(const float *rows, const head_task &t, unsigned j,
-                                                unsigned column)
+static __device__ __forceinline__ float4 load_if(bool there, const float *p)
 {
-    const int position = t.all.first + (int)j;
-    if ((int)j >= t.n || position == t.own || column >= t.d) return make_float4(0, 0, 0, 0);
-    return load_fresh((const float4 *)(rows + t.at + (size_t)position * t.d + column));
+    return there ? load_fresh((const float4 *)p) : make_float4(0, 0, 0, 0);
+}
+
+/* Whether the cache has the task's key j. */
+static __device__ __forceinline__ bool is_cached(const head_task &t, unsigned j)
+{
+    return (int)j < t.n && j != t.own;
 }
 
 static __device__ __forceinline__ void get_keys(const cuda_attention_args &a, const head_task &t,
                                                 unsigned j, float4 keys[READY])
 {
-    const unsigned lanes = 1u << a.key_shift, part = threadIdx.x & (lanes - 1);
-#pragma unroll
-    for (unsigned i = 0; i < READY; i++) keys[i] = cached(a.keys, t, j, (part + i * lanes) * 4);
-}
-
-static __device__ __forceinline__ void get_values(const cuda_attention_args &a, const head_task &t,
-                                                  const value_share &v, unsigned begin,
-                                                  float4 values[READY])
-{
+    const unsigned lanes = 1u << a.key_shift, column = (threadIdx.x & (lanes - 1)) * 4;
+    const bool there = is_cached(t, j);
+    const float *p = t.keys + (j * t.d + column);
 #pragma unroll
     for (unsigned i = 0; i < READY; i++)
-        values[i] = v.lane < v.lanes ? cached(a.values, t, begin + i * v.lanes, v.column)
-                                     : make_float4(0, 0, 0, 0);
+        keys[i] = load_if(there && column + i * 4 * lanes < t.d, p + i * 4 * lanes);
+}
+
+static __device__ __forceinline__ void get_values(const head_task &t, const value_share &v,
+                                                  unsigned begin, float4 values[READY])
+{
+    const float *p = t.values + (begin * t.d + v.column);
+#pragma unroll
+    for (unsigned i = 0; i < READY; i++)
+        values[i] =
+            load_if(v.lane < v.lanes && is_cached(t, begin + i * v.lanes), p + i * v.lanes * t.d);
 }
 
 /* In a 16-bit model to the last bit: a weight that is rounded may lie on the border of two. */
@@ -126,7 +133,7 @@ static __device__ __forceinline__ float dot_key(const cuda_attention_args &a, co
                                                 const attention_rooms &rooms)
 {
     const unsigned lanes = 1u << a.key_shift, part = threadIdx.x & (lanes - 1);
-    const bool own = t.all.first + (int)j == t.own;
+    const bool own = j == t.own;
     T sum = 0;
 #pragma unroll
     for (unsigned i = 0; i < READY; i++) {
@@ -219,8 +226,8 @@ static __device__ __forceinline__ void attend_task(const cuda_attention_args &a,
     step_sync();
     if (!a.stored && t.part == 0 && t.head == t.kv * a.group)
         for (unsigned i = threadIdx.x; i < t.d; i += STEP_THREADS) {
-            a.keys[t.at + (size_t)t.own * t.d + i] = rooms.key[i];
-            a.values[t.at + (size_t)t.own * t.d + i] = rooms.value[i];
+            a.keys[t.at + (size_t)t.s.past * t.d + i] = rooms.key[i];
+            a.values[t.at + (size_t)t.s.past * t.d + i] = rooms.value[i];
         }
 
     typedef typename dot_type<HALF>::type dot;
@@ -235,7 +242,7 @@ static __device__ __forceinline__ void attend_task(const cuda_attention_args &a,
         for (int i = 0; i < READY; i++) r.keys[i] = next[i];
         if ((int)j >= t.n) continue;
         float score = a.scale * product;
-        if (a.position_bias) score += bias_of(a, t.head, t.all.first + (int)j - t.s.past);
+        if (a.position_bias) score += bias_of(a, t.head, t.first + (int)j - t.s.past);
         if ((threadIdx.x & ((1u << a.key_shift) - 1)) == 0) scores[j] = score;
         max = fmaxf(max, score);
     }
@@ -255,15 +262,14 @@ static __device__ __forceinline__ void attend_task(const cuda_attention_args &a,
 #pragma unroll 1
         for (unsigned begin = v.lane; (int)begin < t.n; begin += READY * v.lanes) {
             float4 next[READY];
-            get_values(a, t, v, begin + READY * v.lanes, next);
+            get_values(t, v, begin + READY * v.lanes, next);
 #pragma unroll
             for (unsigned i = 0; i < READY; i++) {
                 const unsigned j = begin + i * v.lanes;
                 if ((int)j >= t.n) continue;
                 const float w = scores[j];
-                const float4 x = t.all.first + (int)j == t.own
-                                     ? *(const float4 *)(rooms.value + v.column)
-                                     : r.values[i];
+                const float4 x =
+                    j == t.own ? *(const float4 *)(rooms.value + v.column) : r.values[i];
                 y.x = __fmaf_rn(w, x.x, y.x);
                 y.y = __fmaf_rn(w, x.y, y.y);
                 y.z = __fmaf_rn(w, x.z, y.z);
@@ -312,7 +318,7 @@ run_attention(const cuda_attention_args &a, const cuda_sequence *sequences,
         const value_share v = values_of(a, t.d);
         ready_rows ready;
         get_keys(a, t, threadIdx.x >> a.key_shift, ready.keys);
-        get_values(a, t, v, v.lane, ready.values);
+        get_values(t, v, v.lane, ready.values);
         if (a.rope && threadIdx.x * 32 < (unsigned)a.rope_dim)
             ask_for(a.rope + (size_t)t.s.past * a.rope_dim + threadIdx.x * 32);
         if (waited)

@@ -93,25 +93,14 @@ static __device__ __forceinline__ float largest(const float4 &x)
     return fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
 }
 
-/* Reads a row to shared memory, each four of it as f(four) makes it. */
+/* Reads a row to shared memory, all of a thread's quads at once, and passes each to f. */
 template <typename F> static __device__ __forceinline__ void load_row(const input_row &row, F f)
 {
-#pragma unroll 1
-    for (unsigned q = row.lane; q < row.fours; q += 4 * row.threads) {
-        float4 x[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const unsigned at = q + i * row.threads;
-            x[i] =
-                at < row.fours ? load_fresh((const float4 *)row.in + at) : make_float4(0, 0, 0, 0);
-        }
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const unsigned at = q + i * row.threads;
-            if (at >= row.fours) break;
-            row.quads[quad_place(at)] = f(x[i]);
-        }
-    }
+#pragma unroll 4
+    for (unsigned q = row.lane; q < row.fours; q += row.threads)
+        copy_fresh_16(row.quads + quad_place(q), (const float4 *)row.in + q);
+    wait_for_copies();
+    row.each([&](const float4 &x, unsigned) INLINE { f(x); });
 }
 
 /* The sum of a row and that of its squares, in double precision where they have to round as on the
@@ -144,10 +133,7 @@ static __device__ __forceinline__ norm_state norm_of(const cuda_norm &norm, unsi
 {
     norm_state n = {0, 0};
     row_sums<T> s = {0, 0};
-    load_row(row, [&](const float4 &x) INLINE {
-        s.add(x, CENTERED);
-        return x;
-    });
+    load_row(row, [&](const float4 &x) INLINE { s.add(x, CENTERED); });
     if (CENTERED) {
         team_sums(t, s.sum, s.squares, (T *)rooms.sums);
         n.mean = (float)(s.sum * (T)inverse);
@@ -178,13 +164,33 @@ static __device__ __forceinline__ norm_state norm_of(const cuda_norm &norm, unsi
         return norm_of<false, float, false>(norm, cols, inverse, t, row, rooms);
 }
 
-/* What a norm takes besides its row, got before the wait: weights for a thread's first quads. */
+/* What a norm takes besides its row, got before the wait: weights for a thread's first quads, and
+ * where those of the others are. */
 enum { READY_QUADS = 2 };
 
 struct ready_norm {
     float4 weight[READY_QUADS], bias[READY_QUADS];
-    double inverse; /* of the number of columns */
+    const float *weights, *biases; /* in shared memory where several rows want them */
+    double inverse;                /* of the number of columns */
 };
+
+static __host__ __device__ __forceinline__ size_t shared_norm_bytes(unsigned rows, unsigned cols)
+{
+    return rows > 1 ? 2 * (size_t)cols * sizeof(float) : 0;
+}
+
+/* Of several rows: to `room`, which is for shared_norm_bytes. The block may read them after
+ * wait_for_copies and a barrier. */
+static __device__ __forceinline__ void share_norm(const cuda_norm &norm, unsigned cols, float *room,
+                                                  ready_norm &r)
+{
+    for (unsigned c = threadIdx.x * 4; c < cols; c += STEP_THREADS * 4) {
+        copy_fresh_16(room + c, norm.weight + c);
+        if (norm.bias) copy_fresh_16(room + cols + c, norm.bias + c);
+    }
+    r.weights = room;
+    r.biases = norm.bias ? room + cols : NULL;
+}
 
 static __device__ __forceinline__ float4 read_weights(const float *p, unsigned q)
 {
@@ -197,6 +203,8 @@ static __device__ __forceinline__ void get_norm_ready(const cuda_norm &norm, uns
     /* The reciprocal's 24 bits, doubled by one of Newton's steps. */
     const double n = (double)cols, y = (double)__frcp_rn((float)cols);
     r.inverse = y * (2 - n * y);
+    r.weights = norm.weight;
+    r.biases = norm.bias;
 #pragma unroll
     for (unsigned i = 0; i < READY_QUADS; i++) {
         const unsigned q = t.lane + i * t.threads;
@@ -233,8 +241,9 @@ static __device__ __forceinline__ void each_normed(const cuda_norm &norm, bool h
     }
 #pragma unroll 1
     for (unsigned q = row.lane + READY_QUADS * row.threads; q < row.fours; q += row.threads) {
-        const float4 y = normed(norm, half, s, row.quads[quad_place(q)],
-                                read_weights(norm.weight, q), read_weights(norm.bias, q));
+        const float4 y =
+            normed(norm, half, s, row.quads[quad_place(q)], ((const float4 *)r.weights)[q],
+                   r.biases ? ((const float4 *)r.biases)[q] : make_float4(0, 0, 0, 0));
         if (to) ((float4 *)to)[q] = y;
         row.quads[quad_place(q)] = f(y, q);
     }
@@ -425,10 +434,8 @@ stage_input(const float *in, unsigned cols, const layer_input &to_do, const team
                 return y;
             });
         } else {
-            load_row(row, [&](const float4 &x) INLINE {
-                most = fmaxf(most, largest(round_four(x)));
-                return x;
-            });
+            load_row(row,
+                     [&](const float4 &x) INLINE { most = fmaxf(most, largest(round_four(x))); });
         }
         scale =
             quantize_row(cols, to_do.threshold, most, t, m, row, s, (const float *)tables, rooms);
@@ -439,10 +446,7 @@ stage_input(const float *in, unsigned cols, const layer_input &to_do, const team
         if (TYPE == PARTS_F16) scale = 1 / NORMED_SCALE;
     } else {
         float most = 0;
-        load_row(row, [&](const float4 &x) INLINE {
-            most = fmaxf(most, largest(x));
-            return x;
-        });
+        load_row(row, [&](const float4 &x) INLINE { most = fmaxf(most, largest(x)); });
         const float up = TYPE == PARTS_F16 ? split_scale(team_max(t, most, rooms.most)) : 1;
         row.each([&](float4 &x, unsigned) INLINE { x = split<TYPE>(x, up); });
         scale = 1 / up;

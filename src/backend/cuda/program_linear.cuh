@@ -282,6 +282,11 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     room += a.sums_bytes;
     char *second_room = room + staged_bytes(shape::PARTS, rows, cols);
     if (threadIdx.x < 2) rooms[threadIdx.x].has_outliers = rooms[threadIdx.x].n_outliers = 0;
+    if (input.norm.weight && rows > 1) {
+        char *end = second_room + (t.added ? staged_bytes(shape::PARTS, rows, second_cols) : 0);
+        share_norm(input.norm, cols, (float *)end, ready);
+        wait_for_copies();
+    }
     if (blocks) blocks->wait();
 
     if (x.there) load_others(a, first, x);
