@@ -145,28 +145,38 @@ static __device__ __forceinline__ team team_of(unsigned shift, unsigned *number)
 
 /* All warps that run nodes call these; room (STEP_WARPS) is not read by anybody who is still in the
  * last call with the same room: two calls in turn have two rooms. */
-template <typename T, typename F>
-static __device__ __forceinline__ T team_all(const team &t, T x, T *room, F join)
+template <typename T> static __device__ __forceinline__ T team_sum(const team &t, T x, T *room)
 {
+    x = warp_sum(x);
     if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = x;
     step_sync();
     x = room[t.first_warp + (threadIdx.x & (t.warps - 1))];
 #pragma unroll
     for (unsigned i = STEP_WARPS / 2; i > 0; i /= 2) {
         const T other = __shfl_xor_sync(0xFFFFFFFF, x, (int)i);
-        if (i < t.warps) x = join(x, other);
+        if (i < t.warps) x += other;
     }
     return x;
 }
 
-template <typename T> static __device__ __forceinline__ T team_sum(const team &t, T x, T *room)
+/* Floats in the order of integers, and back. */
+static __device__ __forceinline__ int ordered(int bits)
 {
-    return team_all(t, warp_sum(x), room, [](T a, T b) INLINE { return a + b; });
+    return bits ^ (bits >> 31 & 0x7FFFFFFF);
 }
 
-static __device__ __forceinline__ float team_max(const team &t, float x, float *room)
+/* NaN is never the largest. */
+static __device__ __forceinline__ float team_max(const team &t, float x, int *room)
 {
-    return team_all(t, warp_max(x), room, [](float a, float b) INLINE { return fmaxf(a, b); });
+#if __CUDA_ARCH__ >= 800
+    int most = __reduce_max_sync(0xFFFFFFFF, ordered(__float_as_int(fmaxf(x, -INFINITY))));
+    if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = most;
+    step_sync();
+    most = room[t.first_warp + (threadIdx.x & (t.warps - 1))];
+    return __int_as_float(ordered(__reduce_max_sync(0xFFFFFFFF, most)));
+#else
+    return x;
+#endif
 }
 
 /* Two sums at once. */

@@ -15,7 +15,8 @@ enum { READY = 4, LEAST_KEY_SHIFT = 2 };
 
 struct attention_rooms {
     float query[MAX_HEAD_DIM], key[MAX_HEAD_DIM], value[MAX_HEAD_DIM];
-    float max[STEP_WARPS], sum[STEP_WARPS];
+    int max[STEP_WARPS];
+    float sum[STEP_WARPS];
     float partial[STEP_THREADS * 4];
     float all_max;
     bool last;

@@ -17,7 +17,7 @@ enum part_type { PARTS_F16, PARTS_BF16, CODES_INT8 };
 
 struct input_rooms {
     double sums[2 * STEP_WARPS];
-    float most[STEP_WARPS];
+    int most[STEP_WARPS];
     float scale[MOST_ROWS]; /* what sums are multiplied by: the power of two, or the row's absmax */
     int has_outliers, n_outliers;
 };
@@ -385,7 +385,7 @@ static __device__ __forceinline__ float quantize_row(unsigned cols, float thresh
             if (marks) atomicOr(&s.marks[q / 8], marks << 4 * q % 32);
             most = fmaxf(most, largest(coded(round_four(x), threshold, marks)));
         });
-        most = team_max(t, most, (float *)rooms.sums);
+        most = team_max(t, most, (int *)rooms.sums);
         if (threadIdx.x < WARP) {
             const int n = list_bits(s.marks, words, s.outliers);
             if (threadIdx.x == 0) rooms.n_outliers = n;

@@ -228,6 +228,7 @@ static cudaError_t launch_program(const program_args &args, size_t room, const c
     const size_t slot = (size_t)p.piece_steps * step_shape<K>::PITCH;
     const size_t slots = (program_shared(l) - tile_shape<K>::TABLES - room) / slot;
     p.n_slots = (unsigned)(slots < MOST_SLOTS ? slots : MOST_SLOTS);
+    while (!is_ring_length(p.n_slots)) p.n_slots--;
     const size_t shared = tile_shape<K>::TABLES + p.n_slots * slot + room;
     cudaError_t e = cudaFuncSetAttribute((const void *)run_program<K, PACKED>,
                                          cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);

@@ -22,10 +22,19 @@ __host__ __device__ constexpr bool is_4bit(kind k)
 
 enum { TILE = 16, STEP_BYTES = 64, MOST_STEPS = 8 }; /* of a piece */
 
-/* Of a barrier's phases only two can be told apart: a warp must not wait for a slot that may have
- * been filled twice. As its pieces are always STEP_WARPS apart, from node to node, too, a ring of
- * that many slots is long enough. */
-enum { LEAST_SLOTS = STEP_WARPS, MOST_SLOTS = 32 };
+/* Of a barrier's phases only two can be told apart: a warp must know that what it waits for is at
+ * most one phase away, of a slot's fillings and emptyings. A warp that multiplies knows of its own
+ * pieces, each STEP_WARPS after the last, that they have come, and so of those before them by the
+ * same copying warp, each COPY_WARPS after the last; one that copies, the other way round. So a
+ * slot's pieces must be so far apart that one gets from one to the other by both kinds of steps. */
+enum { LEAST_SLOTS = STEP_WARPS + COPY_WARPS, MOST_SLOTS = 32 };
+
+static inline bool is_ring_length(unsigned slots)
+{
+    for (unsigned n = STEP_WARPS; n < slots; n += STEP_WARPS)
+        if ((slots - n) % COPY_WARPS == 0) return true;
+    return false;
+}
 
 template <kind K> struct step_shape {
     static constexpr int BITS = is_4bit(K) ? 4 : K == KIND_INT8 ? 8 : 16;
