@@ -93,14 +93,32 @@ static __device__ __forceinline__ float largest(const float4 &x)
     return fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
 }
 
-/* Reads a row to shared memory, all of a thread's quads at once, and passes each to f. */
+/* Reads a row to shared memory and passes each four of it to f: a short one through registers, a
+ * long one without, so that all of it is on its way at once. */
 template <typename F> static __device__ __forceinline__ void load_row(const input_row &row, F f)
 {
+    enum { SHORT = 2 };
+    if (row.fours > SHORT * row.threads) {
 #pragma unroll 4
-    for (unsigned q = row.lane; q < row.fours; q += row.threads)
-        copy_fresh_16(row.quads + quad_place(q), (const float4 *)row.in + q);
-    wait_for_copies();
-    row.each([&](const float4 &x, unsigned) INLINE { f(x); });
+        for (unsigned q = row.lane; q < row.fours; q += row.threads)
+            copy_fresh_16(row.quads + quad_place(q), (const float4 *)row.in + q);
+        wait_for_copies();
+        row.each([&](const float4 &x, unsigned) INLINE { f(x); });
+        return;
+    }
+    float4 x[SHORT];
+#pragma unroll
+    for (int i = 0; i < SHORT; i++) {
+        const unsigned q = row.lane + i * row.threads;
+        if (q < row.fours) x[i] = load_fresh((const float4 *)row.in + q);
+    }
+#pragma unroll
+    for (int i = 0; i < SHORT; i++) {
+        const unsigned q = row.lane + i * row.threads;
+        if (q >= row.fours) break;
+        row.quads[quad_place(q)] = x[i];
+        f(x[i]);
+    }
 }
 
 /* The sum of a row and that of its squares, in double precision where they have to round as on the

@@ -35,7 +35,7 @@ cudaError_t program_4bit_dq_packed(const program_args &args, size_t room, const 
 cudaError_t program_4bit_dq(const program_args &args, size_t room, const cuda_launch *l);
 
 /* Room for what is declared in the kernel; nodes, tables and the ring have the rest. */
-enum { SHARED_STATIC = 17 << 10 };
+enum { SHARED_STATIC = 13 << 10 };
 
 static inline size_t program_shared(const cuda_launch *l)
 {
