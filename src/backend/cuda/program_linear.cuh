@@ -212,7 +212,7 @@ multiply_piece(const tiling &t, unsigned steps, unsigned piece, const char *in, 
     const unsigned lane = threadIdx.x % WARP, first = piece * t.piece_steps;
     const unsigned count = min(steps - first, t.piece_steps);
     const char *slot = weights.wait_full();
-#pragma unroll(is_4bit(K) ? 2 : 4)
+#pragma unroll(is_4bit(K) ? 1 : 4)
     for (unsigned i = 0; i < count; i++)
         now.multiply_step(in, slot + i * step_shape<K>::PITCH, first + i, lane, tables);
     weights.give_back();
