@@ -174,8 +174,12 @@ cuda_node *cuda_push(cuda_backend *cuda, node_kind kind);
 bg_status cuda_start(cuda_backend *cuda, bg_error *err);
 /* The same, and waits for it. */
 bg_status cuda_flush(cuda_backend *cuda, bg_error *err);
-/* The same before memory goes that what is queued or runs may use. A failure is reported to who
- * asks for its result. */
+/* Until a kernel has written a word of page-locked memory, or nothing runs any more. */
+bg_status cuda_look_for(cuda_backend *cuda, const int32_t *word, int32_t unwritten, bg_error *err);
+/* The caller has seen the last kernel's result: nothing that was queued reads anything now. */
+void cuda_has_finished(cuda_backend *cuda);
+/* Runs all and waits before memory goes that what is queued or runs may use. A failure is reported
+ * to who asks for its result. */
 void cuda_run_first(cuda_backend *cuda);
 bg_status cuda_queue_create(cuda_backend *cuda, bg_error *err);
 void cuda_queue_free(cuda_backend *cuda);

@@ -8,9 +8,6 @@
 /* No id, and not -1 either. */
 enum { UNWRITTEN = -2 };
 
-/* So many looks come before the driver is asked whether there was an error. */
-enum { LOOKS = 1 << 12 };
-
 void cuda_ids_free(bg_backend *backend, bg_ids *base)
 {
     cuda_backend *cuda = (cuda_backend *)backend;
@@ -56,15 +53,10 @@ static bool has_come(const cuda_ids *ids, size_t i)
 /* Until the i-th has come, or nothing runs any more. */
 static bg_status wait_for(cuda_backend *cuda, const cuda_ids *ids, size_t i, bg_error *err)
 {
-    for (unsigned looks = 1; !has_come(ids, i); looks++) {
-        if (looks % LOOKS != 0) continue;
-        const cudaError_t e = cudaStreamQuery(cuda->launch.stream);
-        if (e == cudaErrorNotReady) continue;
-        BG_TRY(cuda_check(e, "what was queued", err));
-        if (!has_come(ids, i))
-            return bg_fail(err, BG_ERR_INTERNAL, "the GPU did not choose token %zu of %zu", i,
-                           ids->base.rows);
-    }
+    BG_TRY(cuda_look_for(cuda, &ids->seen[i], UNWRITTEN, err));
+    if (!has_come(ids, i))
+        return bg_fail(err, BG_ERR_INTERNAL, "the GPU did not choose token %zu of %zu", i,
+                       ids->base.rows);
     return BG_OK;
 }
 

@@ -40,8 +40,8 @@ static const struct {
     size_t outputs, rows, at_once, shared;
     cudaError_t (*launch)(const product_args *p, const cuda_launch *l);
 } shapes[][SHAPES] = {
-    {SHAPE(2, 4, WEIGHTS_F16, 4), SHAPE(2, 8, WEIGHTS_F16, 4)},
-    {SHAPE(2, 4, WEIGHTS_BF16, 4), SHAPE(2, 8, WEIGHTS_BF16, 4)},
+    {SHAPE(2, 4, WEIGHTS_F16, 8), SHAPE(2, 8, WEIGHTS_F16, 4)},
+    {SHAPE(2, 4, WEIGHTS_BF16, 8), SHAPE(2, 8, WEIGHTS_BF16, 4)},
     {SHAPE(1, 8, WEIGHTS_4BIT, 8), SHAPE(2, 8, WEIGHTS_4BIT, 4)},
 };
 

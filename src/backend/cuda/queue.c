@@ -14,6 +14,7 @@ enum {
     STEP_ALIGN = 16,
     STEP_LEAST = 256 << 10,
     COUNTERS = CUDA_PROGRAM_COUNTERS + 2 * CUDA_MOST_PARTED,
+    LOOKS = 1 << 12, /* before the driver is asked whether there was an error */
 };
 
 static size_t parts_bytes(const cuda_backend *cuda)
@@ -164,6 +165,16 @@ static bg_status wait_for_all(cuda_backend *cuda, bg_error *err)
     return BG_OK;
 }
 
+bg_status cuda_look_for(cuda_backend *cuda, const int32_t *word, int32_t unwritten, bg_error *err)
+{
+    for (unsigned looks = 1; __atomic_load_n(word, __ATOMIC_ACQUIRE) == unwritten; looks++) {
+        if (looks % LOOKS != 0) continue;
+        const cudaError_t e = cudaStreamQuery(cuda->launch.stream);
+        if (e != cudaErrorNotReady) return cuda_check(e, "what was queued", err);
+    }
+    return BG_OK;
+}
+
 /* ---- graphs ---------------------------------------------------------------------------------- */
 
 static cuda_graph *find_graph(cuda_backend *cuda)
@@ -279,6 +290,13 @@ bg_status cuda_start(cuda_backend *cuda, bg_error *err)
 
 /* Where nothing runs, the next step's data goes to the first place: texts then have the same
  * graphs, however many steps there were before. */
+void cuda_has_finished(cuda_backend *cuda)
+{
+    cuda->finished = cuda->launched;
+    cuda->step = cuda->steps;
+    cuda->step_bytes = cuda->sequences_bytes = 0;
+}
+
 bg_status cuda_flush(cuda_backend *cuda, bg_error *err)
 {
     const bg_status status = cuda_start(cuda, err);
