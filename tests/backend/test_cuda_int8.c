@@ -138,6 +138,31 @@ static void test_sequences(void)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_sequences(cases[i]);
 }
 
+/* A product of the library takes what outlier columns' codes add out of its result; the kernel of
+ * the layer after it, which has too odd a number of outputs for the library, wants those codes to
+ * be 0. */
+static void test_odd_outputs(void)
+{
+    enum { ROWS = 1100, COLS = 320, EVEN = 64, ODD = 24 };
+    float *values = draw_many((size_t)ROWS * COLS, 1);
+    for (size_t i = 0; i < 20; i++) values[i * 53 * COLS + i * 13] = i % 2 ? 9 : -30;
+    const weight w[2] = {weight_new(BG_FORMAT_INT8, EVEN, COLS, 0.2f),
+                         weight_new(BG_FORMAT_INT8, ODD, COLS, 0.2f)};
+    const weight bias = weight_new(BG_FORMAT_F32, 1, ODD, 1);
+    act x = act_of(values, ROWS, COLS, true);
+    const act out[2] = {act_of(NULL, ROWS, EVEN, true), act_of(NULL, ROWS, ODD, true)};
+    for (int d = 0; d < BOTH; d++) norm_and_layers(d, NULL, w, &bias, &x, NULL, out, ROWS, NULL, 0);
+    for (size_t i = 0; i < 2; i++) {
+        const double gap = difference(out[i], ROWS);
+        CHECK(gap <= tolerance(true), "%zu outputs: %g", out[i].on[CPU]->cols, gap);
+        weight_drop(w[i]);
+        act_drop(out[i]);
+    }
+    bg_free(values);
+    weight_drop(bias);
+    act_drop(x);
+}
+
 /* ---- two layers, one behind the other ---------------------------------------------------------
  */
 
@@ -256,6 +281,7 @@ int main(void)
 {
     if (!open_both()) return test_finish();
     RUN(test_sequences);
+    RUN(test_odd_outputs);
     RUN(test_mlp);
     RUN(test_infinite);
     close_both();
