@@ -1,5 +1,4 @@
-/* LLM.int8() on the GPU: outlier columns of sequences, codes that a layer makes for the next one,
- * infinities. */
+/* LLM.int8() on the GPU: outlier columns of sequences, layers one behind the other, infinities. */
 #include "both.h"
 
 /* ---- sequences --------------------------------------------------------------------------------
@@ -128,7 +127,7 @@ static void test_sequences(void)
         {{300, 90, 130, 77}, 4, 1024, {512, 208}, .normed = true, .exact = true},
         {{70, 66, 100}, 3, 768, {768, 96}, .exact = true},
         {{70, 66, 100}, 3, 768, {768, 96}, .normed = true, .exact = true},
-        /* Rows so long that several blocks share a tile, where there are few. */
+        /* Long rows, few and many. */
         {{70, 128, 100}, 3, 3072, {640, 96}, .exact = true},
         /* Few rows, whose kernels do not know sequences, and rows of odd lengths. */
         {{3, 1, 20, 7}, 4, 320, {192, 64}, .exact = false},
@@ -166,8 +165,7 @@ static void test_odd_outputs(void)
 /* ---- two layers, one behind the other ---------------------------------------------------------
  */
 
-/* An MLP; where the device is waited for between its layers, the second one's input is quantized
- * by a kernel of its own. */
+/* An MLP, whose second layer may start while the first one ends, or, where it `waits`, not. */
 static float *run_mlp(const weight *up, const weight *wide, const weight *down, act x, act middle,
                       act out, const bg_sequence *sequences, size_t n_sequences, bool waits)
 {
@@ -200,8 +198,7 @@ static float *run_mlp(const weight *up, const weight *wide, const weight *down, 
     return got;
 }
 
-/* The codes that a layer itself makes of its results are those of the kernel that does nothing
- * else, with outliers in some columns, in one sequence or in all. */
+/* To the last bit the same either way, with outliers in some columns, of one sequence or of all. */
 static void test_mlp(void)
 {
     enum { ROWS = 128, HIDDEN = 768, INNER = 3072 };
