@@ -1,5 +1,4 @@
-/* LLM.int8() on the GPU: outlier columns of sequences, codes that a layer makes for the next one,
- * infinities. */
+/* LLM.int8() on the GPU: outlier columns of sequences, layers one behind the other, infinities. */
 #include "both.h"
 
 /* ---- sequences --------------------------------------------------------------------------------
@@ -128,7 +127,7 @@ static void test_sequences(void)
         {{300, 90, 130, 77}, 4, 1024, {512, 208}, .normed = true, .exact = true},
         {{70, 66, 100}, 3, 768, {768, 96}, .exact = true},
         {{70, 66, 100}, 3, 768, {768, 96}, .normed = true, .exact = true},
-        /* Rows so long that several blocks share a tile, where there are few. */
+        /* Long rows, few and many. */
         {{70, 128, 100}, 3, 3072, {640, 96}, .exact = true},
         /* Few rows, whose kernels do not know sequences, and rows of odd lengths. */
         {{3, 1, 20, 7}, 4, 320, {192, 64}, .exact = false},
@@ -138,11 +137,35 @@ static void test_sequences(void)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_sequences(cases[i]);
 }
 
+/* A product of the library takes what outlier columns' codes add out of its result; the kernel of
+ * the layer after it, which has too odd a number of outputs for the library, wants those codes to
+ * be 0. */
+static void test_odd_outputs(void)
+{
+    enum { ROWS = 1100, COLS = 320, EVEN = 64, ODD = 24 };
+    float *values = draw_many((size_t)ROWS * COLS, 1);
+    for (size_t i = 0; i < 20; i++) values[i * 53 * COLS + i * 13] = i % 2 ? 9 : -30;
+    const weight w[2] = {weight_new(BG_FORMAT_INT8, EVEN, COLS, 0.2f),
+                         weight_new(BG_FORMAT_INT8, ODD, COLS, 0.2f)};
+    const weight bias = weight_new(BG_FORMAT_F32, 1, ODD, 1);
+    act x = act_of(values, ROWS, COLS, true);
+    const act out[2] = {act_of(NULL, ROWS, EVEN, true), act_of(NULL, ROWS, ODD, true)};
+    for (int d = 0; d < BOTH; d++) norm_and_layers(d, NULL, w, &bias, &x, NULL, out, ROWS, NULL, 0);
+    for (size_t i = 0; i < 2; i++) {
+        const double gap = difference(out[i], ROWS);
+        CHECK(gap <= tolerance(true), "%zu outputs: %g", out[i].on[CPU]->cols, gap);
+        weight_drop(w[i]);
+        act_drop(out[i]);
+    }
+    bg_free(values);
+    weight_drop(bias);
+    act_drop(x);
+}
+
 /* ---- two layers, one behind the other ---------------------------------------------------------
  */
 
-/* An MLP; where the device is waited for between its layers, the second one's input is quantized
- * by a kernel of its own. */
+/* An MLP, whose second layer may start while the first one ends, or, where it `waits`, not. */
 static float *run_mlp(const weight *up, const weight *wide, const weight *down, act x, act middle,
                       act out, const bg_sequence *sequences, size_t n_sequences, bool waits)
 {
@@ -175,8 +198,7 @@ static float *run_mlp(const weight *up, const weight *wide, const weight *down, 
     return got;
 }
 
-/* The codes that a layer itself makes of its results are those of the kernel that does nothing
- * else, with outliers in some columns, in one sequence or in all. */
+/* To the last bit the same either way, with outliers in some columns, of one sequence or of all. */
 static void test_mlp(void)
 {
     enum { ROWS = 128, HIDDEN = 768, INNER = 3072 };
@@ -256,6 +278,7 @@ int main(void)
 {
     if (!open_both()) return test_finish();
     RUN(test_sequences);
+    RUN(test_odd_outputs);
     RUN(test_mlp);
     RUN(test_infinite);
     close_both();

@@ -159,19 +159,21 @@ void cuda_quantize_input(cuda_backend *cuda, const bg_linear *l, cuda_quantized 
     memcpy(norm ? &norm->quantize : &cuda_push(cuda, NODE_QUANTIZE)->args.quantize, &a, sizeof a);
 }
 
-/* Each mask is of one input. */
-static bool listed_already(const cuda_backend *cuda, const cuda_quantized *q)
+/* Each mask is of one input. A list that cleared codes does for who did not ask for that, too. */
+static bool listed_already(const cuda_backend *cuda, const cuda_quantized *q, bool clear)
 {
     for (size_t i = cuda->n_nodes; i > 0 && cuda->n_nodes - i < LOOK_BACK; i--) {
         const cuda_node *n = &cuda->nodes[i - 1];
-        if (n->kind == NODE_LIST && n->args.list.quantized.mask == q->mask) return true;
+        if (n->kind == NODE_LIST && n->args.list.quantized.mask == q->mask &&
+            (n->args.list.clear || !clear))
+            return true;
     }
     return false;
 }
 
 void cuda_list_outliers(cuda_backend *cuda, const bg_linear *l, const cuda_quantized *q, bool clear)
 {
-    if (listed_already(cuda, q)) return;
+    if (listed_already(cuda, q, clear)) return;
     cuda_list_args *a = &cuda_push(cuda, NODE_LIST)->args.list;
     a->n_rows = l->n_rows;
     a->cols = l->in->cols;
