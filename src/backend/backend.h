@@ -83,7 +83,8 @@ typedef struct {
 typedef struct {
     const bg_weight *table; /* (n, hidden) */
     const int32_t *ids;     /* (n_rows), host memory, each in [0, table->rows) */
-    const bg_ids *chosen;   /* taken in their place where ids is NULL; outside of that, 0 is */
+    const bg_ids *chosen; /* taken in their place where ids is NULL; an id that is not in the table
+                             counts as 0 */
     float scale;
 } bg_lookup;
 

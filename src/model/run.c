@@ -204,9 +204,9 @@ bg_status bg_run_score(bg_run *run, size_t n, const int32_t *targets, double *nl
 bg_status bg_run_choose(bg_run *run, size_t n, const bg_choice *how, bg_error *err)
 {
     const bg_model *m = run->model;
-    run->n_chosen = n;
     BG_TRY(m->backend->ops->choose(m->backend, head(m)->weight, head(m)->bias, run->selected, n,
                                    how, run->chosen[run->n_choices % 2], err));
+    run->n_chosen = n;
     run->n_choices++;
     return BG_OK;
 }
@@ -214,7 +214,7 @@ bg_status bg_run_choose(bg_run *run, size_t n, const bg_choice *how, bg_error *e
 bg_status bg_run_chosen(bg_run *run, size_t ago, size_t n, int32_t *ids, bg_error *err)
 {
     bg_backend *backend = run->model->backend;
-    if (ago > 1 || ago >= run->n_choices || n > run->max_selected)
+    if (ago > 1 || ago >= run->n_choices || n > run->n_chosen)
         return bg_fail(err, BG_ERR_INTERNAL, "%zu tokens that were not chosen", n);
     return backend->ops->ids_read(backend, run->chosen[(run->n_choices - 1 - ago) % 2], n, ids,
                                   err);

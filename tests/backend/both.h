@@ -81,6 +81,25 @@ static void weight_drop(weight w)
     for (int d = 0; d < BOTH; d++) backends[d]->ops->weight_free(backends[d], w.on[d]);
 }
 
+/* Not every test has one. */
+typedef struct {
+    bg_cache *on[BOTH];
+} cache;
+
+static inline cache cache_new(size_t layers, size_t slots, size_t length, size_t heads, size_t dim)
+{
+    cache c;
+    for (int d = 0; d < BOTH; d++)
+        OK(backends[d]->ops->cache_create(backends[d], layers, slots, length, heads, dim, &c.on[d],
+                                          &err));
+    return c;
+}
+
+static inline void cache_drop(cache c)
+{
+    for (int d = 0; d < BOTH; d++) backends[d]->ops->cache_free(backends[d], c.on[d]);
+}
+
 /* ||gpu - cpu|| / ||cpu|| over the first rows; NaN is large. */
 static double difference(act a, size_t rows)
 {
@@ -101,7 +120,7 @@ static double difference(act a, size_t rows)
 }
 
 /* In a 16-bit model, sums in another order may now and then round to the next number. */
-static double tolerance(bool half)
+static inline double tolerance(bool half)
 {
     return half ? 4e-4 : 5e-6;
 }

@@ -122,24 +122,6 @@ static void test_rows(void)
 /* ---- attention ------------------------------------------------------------------------------- */
 
 typedef struct {
-    bg_cache *on[BOTH];
-} cache;
-
-static cache cache_new(size_t layers, size_t slots, size_t length, size_t heads, size_t dim)
-{
-    cache c;
-    for (int d = 0; d < BOTH; d++)
-        OK(backends[d]->ops->cache_create(backends[d], layers, slots, length, heads, dim, &c.on[d],
-                                          &err));
-    return c;
-}
-
-static void cache_drop(cache c)
-{
-    for (int d = 0; d < BOTH; d++) backends[d]->ops->cache_free(backends[d], c.on[d]);
-}
-
-typedef struct {
     size_t heads, kv_heads, dim, rope; /* values that turn; 0: none */
     size_t window, prefix;
     bool normed, bias, causal, half;

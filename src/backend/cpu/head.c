@@ -1,5 +1,5 @@
-/* The output head: logits, their largest, and log-likelihoods, in chunks of rows so that the
- * logits of a whole text are never in memory at once. */
+/* The output head: logits, the tokens that they choose, and log-likelihoods, in chunks of rows so
+ * that the logits of a whole text are never in memory at once. */
 #include "backend/choice.h"
 #include "backend/cpu/cpu.h"
 #include "core/checked.h"
@@ -20,7 +20,7 @@ typedef struct {
     int32_t *ids;
 } reduce_loop;
 
-/* Calls `body` over the logits of each chunk; context.nll, .ids and .targets are moved along. */
+/* Calls `body` over the logits of each chunk; context's arrays are moved along. */
 static bg_status chunks(cpu_backend *cpu, const bg_weight *head, const bg_weight *bias,
                         const bg_act *in, size_t n_rows, bg_loop_body body, reduce_loop *loop,
                         float *out, bg_error *err)

@@ -480,8 +480,13 @@ typedef struct {
     unsigned piece_steps, step_bytes;
 } cuda_program_room;
 
-/* Whether a program takes the node; writes the plan into it, and what it needs. */
-bool bg_cuda_program_plan(cuda_node *node, const cuda_launch *l, cuda_program_room *room);
+/* Steps that a piece of a layer's weights may have. */
+enum { CUDA_MOST_STEPS = 8 };
+
+/* Whether a program takes the node, in pieces of up to so many steps; writes the plan into it, and
+ * what it needs. */
+bool bg_cuda_program_plan(cuda_node *node, const cuda_launch *l, unsigned most_steps,
+                          cuda_program_room *room);
 /* Makes *room do for both; false, and nothing changed, where there is not so much. */
 bool bg_cuda_program_shares(cuda_program_room *room, const cuda_program_room *other,
                             const cuda_launch *l);

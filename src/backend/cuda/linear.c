@@ -27,7 +27,7 @@ static bool program_takes(const cuda_backend *cuda, const cuda_linear_args *a)
     memset(&node, 0, sizeof node);
     node.kind = NODE_LINEAR;
     node.args.linear = *a;
-    return bg_cuda_program_plan(&node, &cuda->launch, &room);
+    return bg_cuda_program_plan(&node, &cuda->launch, CUDA_MOST_STEPS, &room);
 }
 
 static void fill(cuda_backend *cuda, const bg_linear *l, const cuda_epilogue *e,

@@ -11,10 +11,10 @@ static bool has_room(const cuda_program_room *room, const cuda_launch *l)
 }
 
 /* Steps of a piece, so that all warps have one where a block has few steps. */
-static uint32_t piece_length(size_t steps)
+static uint32_t piece_length(size_t steps, unsigned most)
 {
     const size_t n = (steps + STEP_WARPS - 1) / STEP_WARPS;
-    return (uint32_t)(n < MOST_STEPS ? n : MOST_STEPS);
+    return (uint32_t)(n < most ? n : most);
 }
 
 /* Rows of a tile: with as few tiles for a block as 16 rows give it, but as low as they can be, so
@@ -50,7 +50,8 @@ static size_t most_sums(const cuda_linear_args &a, size_t n_tiles)
 }
 
 template <kind K>
-static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, cuda_program_room *room)
+static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, unsigned most_steps,
+                      cuda_program_room *room)
 {
     using shape = step_shape<K>;
     const bool added = a.paired == CUDA_ADDED, paired = a.paired != CUDA_NOT_PAIRED;
@@ -73,7 +74,7 @@ static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, cuda_program_ro
         if (a.norm.weight) input += shared_norm_bytes((unsigned)at_once, (unsigned)a.cols);
         uint32_t row_shift = 0;
         while (1u << row_shift < at_once) row_shift++;
-        for (uint32_t length = piece_length(most * steps); length > 0; length--) {
+        for (uint32_t length = piece_length(most * steps, most_steps); length > 0; length--) {
             a.rows_at_once = (uint32_t)at_once;
             a.row_shift = row_shift;
             a.piece_steps = length;
@@ -96,7 +97,8 @@ static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, cuda_program_ro
     return false;
 }
 
-typedef bool (*plan_function)(cuda_linear_args &a, const cuda_launch *l, cuda_program_room *room);
+typedef bool (*plan_function)(cuda_linear_args &a, const cuda_launch *l, unsigned most_steps,
+                              cuda_program_room *room);
 
 /* What a format's values are multiplied by before they are rounded to fp16: fp4's are then exact
  * (twelfths), and of nf4's none is further off than 1.8e-4 of itself (3.3e-4 without). */
@@ -151,7 +153,8 @@ static bool plan_attention(cuda_attention_args &a, const cuda_launch *l, cuda_pr
     return a.head_dim % 4 == 0 && a.qkv_stride % 4 == 0 && a.half == a.out_half;
 }
 
-static bool plan(cuda_node *node, const cuda_launch *l, cuda_program_room *room)
+static bool plan(cuda_node *node, const cuda_launch *l, unsigned most_steps,
+                 cuda_program_room *room)
 {
     switch (node->kind) {
     case NODE_EMBED:
@@ -169,17 +172,18 @@ static bool plan(cuda_node *node, const cuda_launch *l, cuda_program_room *room)
         return plan_attention(node->args.attention, l, room);
     case NODE_LINEAR: {
         const plan_function plans = formats[node->args.linear.w[0].format].plan;
-        return plans && plans(node->args.linear, l, room);
+        return plans && plans(node->args.linear, l, most_steps, room);
     }
     default:
         return false;
     }
 }
 
-bool bg_cuda_program_plan(cuda_node *node, const cuda_launch *l, cuda_program_room *room)
+bool bg_cuda_program_plan(cuda_node *node, const cuda_launch *l, unsigned most_steps,
+                          cuda_program_room *room)
 {
     *room = {};
-    return l->programs && plan(node, l, room) && has_room(room, l);
+    return l->programs && plan(node, l, most_steps, room) && has_room(room, l);
 }
 
 template <typename T> static T larger(T a, T b)
@@ -210,7 +214,7 @@ const char *bg_cuda_program_name(bg_format_id format, const cuda_launch *l)
     a.w[0].format = format;
     a.n_parts = 1;
     a.n_rows = 1;
-    return bg_cuda_program_plan(&node, l, &room) ? formats[format].name : NULL;
+    return bg_cuda_program_plan(&node, l, MOST_STEPS, &room) ? formats[format].name : NULL;
 }
 
 static bool is_packed(const cuda_node *linear)

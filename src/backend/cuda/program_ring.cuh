@@ -20,7 +20,7 @@ __host__ __device__ constexpr bool is_4bit(kind k)
     return k == KIND_4BIT || k == KIND_4BIT_DQ;
 }
 
-enum { TILE = 16, STEP_BYTES = 64, MOST_STEPS = 8 }; /* of a piece */
+enum { TILE = 16, STEP_BYTES = 64, MOST_STEPS = CUDA_MOST_STEPS };
 
 /* Of a barrier's phases only two can be told apart: a warp must know that what it waits for is at
  * most one phase away, of a slot's fillings and emptyings. A warp that multiplies knows of its own
@@ -74,7 +74,7 @@ template <kind K> static __device__ __forceinline__ tiling tiling_of(const cuda_
     t.abreast = t.added ? 0 : t.n_tiles / STEP_WARPS * STEP_WARPS;
     t.piece_steps = a.piece_steps;
     t.steps = (unsigned)a.cols / step_shape<K>::COLS;
-    t.pieces = t.most_pieces = a.pieces[0];
+    t.pieces = a.pieces[0];
     t.added_steps = t.added ? (unsigned)a.w[1].cols / step_shape<K>::COLS : 0;
     t.added_pieces = t.added ? a.pieces[1] : 0;
     t.most_pieces = min(max(t.pieces, t.added_pieces), (unsigned)STEP_WARPS);

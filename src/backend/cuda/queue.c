@@ -92,13 +92,15 @@ typedef struct {
     size_t n;
     cuda_program_room room;
     bool program;
+    bool narrow; /* it ends where the next node would want more room than there is */
 } stretch;
 
 /* A program takes longer to start than a few kernels one after the other. */
 enum { PROGRAM_NODES = 8 };
 
-/* The stretch that begins with a node. Plans are written to cuda->planned. */
-static stretch next_stretch(cuda_backend *cuda, size_t first)
+/* The stretch that begins with a node, its weights in pieces of up to so many steps. Plans are
+ * written to cuda->planned. */
+static stretch stretch_of(cuda_backend *cuda, size_t first, unsigned most_steps)
 {
     stretch s = {0};
     const cuda_node *linear = NULL;
@@ -107,7 +109,7 @@ static stretch next_stretch(cuda_backend *cuda, size_t first)
         cuda_node *n = &cuda->planned[i];
         cuda_program_room room;
         *n = cuda->nodes[i];
-        if (!bg_cuda_program_plan(n, &cuda->launch, &room)) break;
+        if (!bg_cuda_program_plan(n, &cuda->launch, most_steps, &room)) break;
         const cuda_node *leader = linear;
         if (n->kind == NODE_LINEAR && bg_cuda_program_leads(n, linear)) {
             bool all = true; /* the nodes before it may be of another kind's programs */
@@ -118,15 +120,32 @@ static stretch next_stretch(cuda_backend *cuda, size_t first)
         } else if (linear && !bg_cuda_program_joins(linear, n)) {
             break;
         }
-        if (!bg_cuda_program_shares(&s.room, &room, &cuda->launch)) break;
+        s.narrow = !bg_cuda_program_shares(&s.room, &room, &cuda->launch);
+        if (s.narrow) break;
         linear = leader;
         needed |=
             n->kind == NODE_LINEAR && bg_cuda_linear_needs_program(&n->args.linear, &cuda->launch);
         s.n++;
     }
-    if (!linear || (s.n < PROGRAM_NODES && !needed && !cuda->check_each)) return (stretch){.n = 1};
+    if (!linear || (s.n < PROGRAM_NODES && !needed && !cuda->check_each))
+        return (stretch){.n = 1, .narrow = s.narrow};
     s.program = true;
     return s;
+}
+
+/* A node of many values leaves room for short pieces alone: then others have them, too, if the
+ * stretch is longer for it. */
+static stretch next_stretch(cuda_backend *cuda, size_t first)
+{
+    unsigned steps = CUDA_MOST_STEPS, last = steps;
+    stretch best = stretch_of(cuda, first, steps);
+    while (best.narrow && last > 4) {
+        const stretch s = stretch_of(cuda, first, last -= 2);
+        if (s.n <= best.n) continue;
+        best = s;
+        steps = last;
+    }
+    return steps == last ? best : stretch_of(cuda, first, steps);
 }
 
 /* Launches what is queued; `there` is where the planned nodes lie on the device. */
