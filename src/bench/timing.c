@@ -180,8 +180,8 @@ bg_status bg_timing_round(bg_timing *t, bg_round *out, bg_error *err)
     bg_backend *backend = t->model->backend;
     size_t past;
     *out = (bg_round){0};
-    /* Rounds of two processes take turns, and what this one had of the device, or in its caches, the
-     * other may have taken: a pass that is not timed brings it back. */
+    /* Rounds of two processes take turns, and what this one had of the device, or in its caches,
+     * the other may have taken: a pass that is not timed brings it back. */
     BG_TRY(whole_prefill(t, &past, err));
     BG_TRY(backend->ops->synchronize(backend, err));
     const double device_start = backend->ops->device_seconds(backend);
