@@ -1,6 +1,7 @@
 /* Which nodes a program takes - all that a decoding step has - and how it runs them. */
 #include "backend/cuda/program_kernel.cuh"
 
+#include <algorithm>
 #include <cstring>
 
 static bool has_room(const cuda_program_room *room, const cuda_launch *l)
@@ -186,17 +187,13 @@ bool bg_cuda_program_plan(cuda_node *node, const cuda_launch *l, unsigned most_s
     return l->programs && plan(node, l, most_steps, room) && has_room(room, l);
 }
 
-template <typename T> static T larger(T a, T b)
-{
-    return a > b ? a : b;
-}
-
 bool bg_cuda_program_shares(cuda_program_room *room, const cuda_program_room *other,
                             const cuda_launch *l)
 {
-    const cuda_program_room both = {
-        larger(room->bytes, other->bytes), larger(room->tables, other->tables),
-        larger(room->piece_steps, other->piece_steps), larger(room->step_bytes, other->step_bytes)};
+    const cuda_program_room both = {std::max(room->bytes, other->bytes),
+                                    std::max(room->tables, other->tables),
+                                    std::max(room->piece_steps, other->piece_steps),
+                                    std::max(room->step_bytes, other->step_bytes)};
     if (!has_room(&both, l)) return false;
     *room = both;
     return true;

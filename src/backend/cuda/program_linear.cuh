@@ -34,8 +34,8 @@ struct product_ends {
 struct output {
     bool there, half, gated, multiplied, added, kept;
     bg_activation activation;
-    unsigned part, m, at,
-        others; /* its place in its tile's sums, and among products with outliers */
+    unsigned part, m;
+    unsigned at, others; /* among its tile's sums, and among products with outlier columns */
     product_ends ends, first_ends; /* the latter of a pair's first part */
     float *out, *first_out;
     const float *residual;
