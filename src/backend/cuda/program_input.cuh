@@ -80,6 +80,7 @@ struct input_row {
     const float *in;
     float4 *quads; /* in shared memory */
     unsigned fours, lane, threads;
+    bool asked; /* it is on its way to shared memory */
 
     template <typename F> __device__ __forceinline__ void each(F f) const
     {
@@ -93,15 +94,20 @@ static __device__ __forceinline__ float largest(const float4 &x)
     return fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
 }
 
+static __device__ __forceinline__ void ask_for_row(const input_row &row)
+{
+#pragma unroll 4
+    for (unsigned q = row.lane; q < row.fours; q += row.threads)
+        copy_fresh_16(row.quads + quad_place(q), (const float4 *)row.in + q);
+}
+
 /* Reads a row to shared memory and passes each four of it to f: a short one through registers, a
  * long one without, so that all of it is on its way at once. */
 template <typename F> static __device__ __forceinline__ void load_row(const input_row &row, F f)
 {
     enum { SHORT = 2 };
-    if (row.fours > SHORT * row.threads) {
-#pragma unroll 4
-        for (unsigned q = row.lane; q < row.fours; q += row.threads)
-            copy_fresh_16(row.quads + quad_place(q), (const float4 *)row.in + q);
+    if (row.asked || row.fours > SHORT * row.threads) {
+        if (!row.asked) ask_for_row(row);
         wait_for_copies();
         row.each([&](const float4 &x, unsigned) INLINE { f(x); });
         return;
@@ -422,26 +428,38 @@ static __device__ __forceinline__ float quantize_row(unsigned cols, float thresh
 
 /* What is done to a layer's input. */
 struct layer_input {
-    float *normed;
+    const float *in;
+    float *normed; /* of a layer with a norm */
     cuda_norm norm;
     float threshold;
 };
 
-/* Rows [first, first + rows) of a layer's input; the block may read them when this returns. A model
+/* The row of team number m, of `rows` from `first` on; that of a team without one has nothing. */
+static __device__ __forceinline__ input_row row_of(const float *in, unsigned cols, const team &t,
+                                                   unsigned m, unsigned first, unsigned rows,
+                                                   const staged_input &s, bool asked)
+{
+    const bool there = m < rows;
+    return {in + (size_t)(first + (there ? m : 0)) * cols,
+            (float4 *)(s.quads + m * s.pitch),
+            there ? cols / 4 : 0,
+            t.lane,
+            t.threads,
+            asked};
+}
+
+/* A layer's input, the row of each team; the block may read all of them when this returns. A model
  * of 16-bit activations is one of int8 weights. `tables`: int8's reciprocals. */
 template <part_type TYPE>
 static __device__ __forceinline__ void
-stage_input(const float *in, unsigned cols, const layer_input &to_do, const team &t, unsigned m,
-            const ready_norm &ready, unsigned first, unsigned rows, const staged_input &s,
-            input_rooms &rooms, const char *tables)
+stage_input(const input_row &row, unsigned cols, const layer_input &to_do, const team &t,
+            unsigned m, const ready_norm &ready, const staged_input &s, input_rooms &rooms,
+            const char *tables)
 {
     constexpr bool HALF = TYPE == CODES_INT8;
     const cuda_norm &norm = to_do.norm;
-    const bool there = m < rows, has_norm = norm.weight != NULL;
-    const size_t at = (size_t)(first + (there ? m : 0)) * cols;
-    const input_row row = {in + at, (float4 *)(s.quads + m * s.pitch), there ? cols / 4 : 0, t.lane,
-                           t.threads};
-    float *to = blockIdx.x == 0 ? to_do.normed + at : NULL;
+    const bool has_norm = norm.weight != NULL;
+    float *to = blockIdx.x == 0 ? to_do.normed + (row.in - to_do.in) : NULL;
     float scale = 1;
     if constexpr (TYPE == CODES_INT8) {
         float most = 0;
@@ -469,7 +487,7 @@ stage_input(const float *in, unsigned cols, const layer_input &to_do, const team
         row.each([&](float4 &x, unsigned) INLINE { x = split<TYPE>(x, up); });
         scale = 1 / up;
     }
-    if (t.lane == 0 && there) rooms.scale[m] = scale;
+    if (t.lane == 0 && row.fours > 0) rooms.scale[m] = scale;
     step_sync();
 }
 

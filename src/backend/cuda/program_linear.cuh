@@ -271,8 +271,7 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     output x = output_of<K>(a, t, threadIdx.x, first, rows);
     const unsigned shift = a.row_shift, cols = (unsigned)a.cols;
     const unsigned second_cols = t.added ? (unsigned)a.w[1].cols : 0;
-    const layer_input input = {a.normed, a.norm, a.w[0].threshold};
-    const float *in = a.in, *second_in = a.second_in;
+    const layer_input input = {a.in, a.normed, a.norm, a.w[0].threshold};
     unsigned m;
     const team team = team_of(shift, &m);
     ready_norm ready;
@@ -281,6 +280,9 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     float *others = sums + sums_of(t, t.n_tiles, shift).first;
     room += a.sums_bytes;
     char *second_room = room + staged_bytes(shape::PARTS, rows, cols);
+    const staged_input one = staged_at(room, shape::PARTS, rows, cols);
+    const staged_input two = staged_at(second_room, shape::PARTS, rows, second_cols);
+    input_row row = row_of(a.in, cols, team, m, first, rows, one, t.added);
     if (threadIdx.x < 2) rooms[threadIdx.x].has_outliers = rooms[threadIdx.x].n_outliers = 0;
     if (input.norm.weight && rows > 1) {
         char *end = second_room + (t.added ? staged_bytes(shape::PARTS, rows, second_cols) : 0);
@@ -290,15 +292,18 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     if (blocks) blocks->wait();
 
     if (x.there) load_others(a, first, x);
+    if (t.added) {
+        /* Both are on their way before either is looked at. */
+        ask_for_row(row);
+        ask_for_row(row_of(a.second_in, second_cols, team, m, first, rows, two, true));
+    }
 #pragma unroll 1
     for (int i = 0; i <= (int)t.added; i++) {
         const unsigned wide = i ? second_cols : cols;
-        stage_input<shape::PARTS>(i ? second_in : in, wide, input, team, m, ready, first, rows,
-                                  staged_at(i ? second_room : room, shape::PARTS, rows, wide),
-                                  rooms[i], tables);
+        const staged_input to = staged_at(i ? second_room : room, shape::PARTS, rows, wide);
+        if (i) row = row_of(a.second_in, second_cols, team, m, first, rows, to, true);
+        stage_input<shape::PARTS>(row, wide, input, team, m, ready, to, rooms[i], tables);
     }
-    const staged_input one = staged_at(room, shape::PARTS, rows, cols);
-    const staged_input two = staged_at(second_room, shape::PARTS, rows, second_cols);
     multiply_pieces<K, PACKED>(a, t, rows, shift, weights, tables, column_of<K>(one, rows, PACKED),
                                column_of<K>(two, rows, PACKED), sums);
     step_sync();

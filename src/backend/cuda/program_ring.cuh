@@ -166,6 +166,17 @@ static __device__ __forceinline__ void barrier_arrive_copied(uint64_t *b)
 #endif
 }
 
+/* Until all that the thread has asked for is there, but for the last `LEFT` times that this was
+ * called and since. */
+template <int LEFT> static __device__ __forceinline__ void wait_for_earlier_copies()
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;\n"
+                 "cp.async.wait_group %0;" ::"n"(LEFT)
+                 : "memory");
+#endif
+}
+
 /* Until the barrier's phases of this parity are over. */
 static __device__ __forceinline__ void barrier_wait(uint64_t *b, unsigned parity)
 {
@@ -343,6 +354,9 @@ static __device__ __forceinline__ void copy_weights(const cuda_linear_args &a, r
                 copy_piece<K>(a, source_with(mine, (tile + k) % WARP), steps, step,
                               min(steps - step, t.piece_steps), shared_address(to.wait_empty()));
                 barrier_arrive_copied(&to.barriers->full[to.slot]);
+                /* What is more on its way than keeps memory busy only makes others wait longer for
+                 * what they read. */
+                wait_for_earlier_copies<1>();
                 to.skip(COPY_WARPS);
             }
             to.turn = (to.turn + pieces) % COPY_WARPS;
