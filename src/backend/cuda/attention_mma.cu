@@ -27,6 +27,8 @@ template <int DIM_, int GROUPS_, int SPLIT_, int KEYS_, bool HALF_> struct atten
     static constexpr int QUERIES = 16 * GROUPS, TILE = SPLIT * KEYS;
     static constexpr int PITCH = DIM + GAP, WARPS = GROUPS * SPLIT, THREADS = WARPS * WARP;
     static constexpr int PARTS = HALF ? 1 : 2; /* of a number */
+    /* Scores of a tile that stays for both passes do, too, where they are few. */
+    static constexpr bool STAYS = KEYS <= 16;
     static constexpr int QUERY_SIZE = QUERIES * PITCH, KEY_SIZE = TILE * PITCH;
     static constexpr int FOURS = DIM / 4, COLUMNS = DIM / 8;
     /* Rows that the threads bring at once, a four each. */
@@ -342,14 +344,18 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
                       row < n_own ? query_at(a, query, s.past + first, row, column)
                                   : make_float4(0, 0, 0, 0));
     float y[S::COLUMNS][4] = {};
+    float score[S::KEYS / 8][4];
     const bool once = end - begin <= S::TILE; /* then a tile stays for both passes */
-    for (int pass = S::HALF ? 0 : 1; pass < 2; pass++) {
+    constexpr int first_pass = S::HALF ? 0 : 1;
+    const bool kept = a.fresh && head % sharing == 0;
+    const key_range own_keys = {kept ? s.past + first : 0, kept ? s.past + last + 1 : 0};
+    for (int pass = first_pass; pass < 2; pass++) {
         for (int tile = begin; tile < end; tile += S::TILE) {
-            if (pass == (S::HALF ? 0 : 1) || !once) {
+            if (pass == first_pass || !once) {
                 __syncthreads();
-                stage_tile<S>(keys, values, rows, tile, min(S::TILE, end - tile),
-                              pass == 1 || once);
-                if (tile == begin && pass == (S::HALF ? 0 : 1) && brought < S::BROUGHT) {
+                stage_tile<S>(keys, values, rows, tile, min(S::TILE, end - tile), pass == 1 || once,
+                              own_keys);
+                if (tile == begin && pass == first_pass && brought < S::BROUGHT) {
 #pragma unroll
                     for (int i = 0; i < S::EARLY; i++) {
                         const int row = brought + i * S::BROUGHT;
@@ -361,9 +367,10 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
                 __syncthreads();
             }
             if (tile + share >= group_end) continue;
-            float score[S::KEYS / 8][4];
-            multiply_keys<S>(queries + group * 16 * S::PITCH, keys + share * S::PITCH, score);
-            score_tile<S>(a, head, q, tile + share, score);
+            if (pass == first_pass || !once || !S::STAYS) {
+                multiply_keys<S>(queries + group * 16 * S::PITCH, keys + share * S::PITCH, score);
+                score_tile<S>(a, head, q, tile + share, score);
+            }
             if (pass == 0) {
 #pragma unroll
                 for (int j = 0; j < S::KEYS / 8; j++)
@@ -376,7 +383,6 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
         }
         if (pass == 0) share_most<S>(q, warp, (float *)((char *)room + S::MOST_AT));
     }
-    if (a.fresh && head % sharing == 0) keep_rows<S>(rows, s.past + first, last - first + 1);
     __syncthreads();
     put_findings<S>(found, warp, q, y);
     __syncthreads();

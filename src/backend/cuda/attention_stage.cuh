@@ -48,10 +48,12 @@ static __device__ __forceinline__ key_rows rows_of(const cuda_attention_args &a,
             a.fresh ? s.past : INT32_MAX};
 }
 
-/* n keys from position `first` on, and their values, as tiles (TILE, DIM) with zeros around. */
+/* n keys from position `first` on, and their values, as tiles (TILE, DIM) with zeros around. With
+ * their values, those of `own` are written to the cache: each block sees the keys of its queries.
+ */
 template <typename S>
 static __device__ __forceinline__ void stage_tile(__half *keys, __half *values, const key_rows &r,
-                                                  int first, int n, bool with_values)
+                                                  int first, int n, bool with_values, key_range own)
 {
     enum { AT_ONCE = 4 };
     const int row = (int)threadIdx.x / S::FOURS, c = (int)threadIdx.x % S::FOURS * 4;
@@ -75,23 +77,13 @@ static __device__ __forceinline__ void stage_tile(__half *keys, __half *values, 
             const int at = begin + i * S::BROUGHT, to = at * S::PITCH + c;
             if (at >= S::TILE) break;
             put_values<S>(keys + to, S::KEY_SIZE, k[i]);
-            if (with_values) put_values<S>(values + to, S::KEY_SIZE, v[i]);
+            if (!with_values) continue;
+            put_values<S>(values + to, S::KEY_SIZE, v[i]);
+            const int position = first + at;
+            if (position < own.first || position >= own.end || c >= (int)r.dim) continue;
+            *(float4 *)(r.keys + (size_t)(unsigned)position * r.dim) = k[i];
+            *(float4 *)(r.values + (size_t)(unsigned)position * r.dim) = v[i];
         }
-    }
-}
-
-/* The block's own rows, n from position `first` on, to the cache. */
-template <typename S>
-static __device__ __forceinline__ void keep_rows(const key_rows &r, int first, int n)
-{
-    const int row = (int)threadIdx.x / S::FOURS, c = (int)threadIdx.x % S::FOURS * 4;
-    if (row >= S::BROUGHT || c >= (int)r.dim) return;
-#pragma unroll 1
-    for (int i = row; i < n; i += S::BROUGHT) {
-        const size_t from = (size_t)(unsigned)(first + i - r.fresh) * r.stride;
-        const size_t to = (size_t)(unsigned)(first + i) * r.dim;
-        *(float4 *)(r.keys + to) = *(const float4 *)(r.new_keys + from);
-        *(float4 *)(r.values + to) = *(const float4 *)(r.new_values + from);
     }
 }
 

@@ -127,6 +127,15 @@ static __device__ __forceinline__ float block_scale(const cuda_matrix &w, size_t
 static __device__ float reciprocal(const float *table, float x)
 {
     if (!(x > 0) || isinf(x)) return 1.0f / x;
+#if __CUDA_ARCH__ == 900
+    /* The GPU that the table was read from, and its instruction: a binary16 number need not wait
+     * for the table. */
+    if ((__float_as_uint(x) & 0x1FFF) == 0 && x >= 0x1p-24f && x < 0x1p16f) {
+        float y;
+        asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+        return y;
+    }
+#endif
     int exponent;
     float mantissa = 2 * frexpf(x, &exponent), index = (mantissa - 1) * 1024;
     float inverse = index == floorf(index) ? table[(int)index] : __frcp_rn(mantissa);

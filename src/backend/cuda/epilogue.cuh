@@ -49,15 +49,22 @@ struct four_inputs {
     float4 bias, multiplier, addend, residual;
 };
 
+/* All but the bias, which is that of all rows. */
+static __device__ __forceinline__ void load_rows(const cuda_epilogue &e, size_t m, size_t col,
+                                                 four_inputs &in)
+{
+    if (e.multiplier)
+        in.multiplier = *(const float4 *)(e.multiplier + m * e.multiplier_stride + col);
+    if (e.addend) in.addend = *(const float4 *)(e.addend + m * e.addend_stride + col);
+    if (e.residual) in.residual = *(const float4 *)(e.residual + m * e.residual_stride + col);
+}
+
 static __device__ __forceinline__ four_inputs load_four(const cuda_epilogue &e, size_t m,
                                                         size_t col)
 {
     four_inputs in;
     if (e.bias) in.bias = *(const float4 *)(e.bias + col);
-    if (e.multiplier)
-        in.multiplier = *(const float4 *)(e.multiplier + m * e.multiplier_stride + col);
-    if (e.addend) in.addend = *(const float4 *)(e.addend + m * e.addend_stride + col);
-    if (e.residual) in.residual = *(const float4 *)(e.residual + m * e.residual_stride + col);
+    load_rows(e, m, col, in);
     return in;
 }
 
@@ -66,21 +73,46 @@ static __device__ __forceinline__ float4 round_four(float4 y)
     return make_float4(round_half(y.x), round_half(y.y), round_half(y.z), round_half(y.w));
 }
 
-/* Not inlined: kernels that are short have many places for it. */
-static __device__ __noinline__ float4 activate_four(bg_activation activation, bool half, float4 y)
+template <bg_activation ACTIVATION>
+static __device__ __forceinline__ float4 activate_each(bool half, float4 y)
 {
-    y.x = round_if(half, activate(activation, half, y.x));
-    y.y = round_if(half, activate(activation, half, y.y));
-    y.z = round_if(half, activate(activation, half, y.z));
-    y.w = round_if(half, activate(activation, half, y.w));
-    return y;
+    return make_float4(activate(ACTIVATION, half, y.x), activate(ACTIVATION, half, y.y),
+                       activate(ACTIVATION, half, y.z), activate(ACTIVATION, half, y.w));
 }
 
-static __device__ __forceinline__ float4 finish_four(const cuda_epilogue &e, const four_inputs &in,
-                                                     float4 y)
+/* Which function it is is asked once, so that the four are computed side by side. Not inlined:
+ * kernels that are short have many places for it. */
+static __device__ __noinline__ float4 activate_four(bg_activation activation, bool half, float4 y)
 {
-    if (e.bias) y = make_float4(y.x + in.bias.x, y.y + in.bias.y, y.z + in.bias.z, y.w + in.bias.w);
-    if (e.half) y = round_four(y);
+    switch (activation) {
+    case BG_ACTIVATION_RELU:
+        y = activate_each<BG_ACTIVATION_RELU>(half, y);
+        break;
+    case BG_ACTIVATION_GELU:
+        y = activate_each<BG_ACTIVATION_GELU>(half, y);
+        break;
+    case BG_ACTIVATION_GELU_NEW:
+        y = activate_each<BG_ACTIVATION_GELU_NEW>(half, y);
+        break;
+    case BG_ACTIVATION_GELU_TANH:
+        y = activate_each<BG_ACTIVATION_GELU_TANH>(half, y);
+        break;
+    case BG_ACTIVATION_SILU:
+        y = activate_each<BG_ACTIVATION_SILU>(half, y);
+        break;
+    case BG_ACTIVATION_TANH:
+        y = activate_each<BG_ACTIVATION_TANH>(half, y);
+        break;
+    default:
+        break;
+    }
+    return half ? round_four(y) : y;
+}
+
+/* `finished`. */
+static __device__ __forceinline__ float4 finished_four(const cuda_epilogue &e,
+                                                       const four_inputs &in, float4 y)
+{
     if (e.activation != BG_ACTIVATION_NONE) y = activate_four(e.activation, e.half, y);
     if (e.multiplier) {
         const float4 &m = in.multiplier;
@@ -98,6 +130,14 @@ static __device__ __forceinline__ float4 finish_four(const cuda_epilogue &e, con
         if (e.half) y = round_four(y);
     }
     return y;
+}
+
+static __device__ __forceinline__ float4 finish_four(const cuda_epilogue &e, const four_inputs &in,
+                                                     float4 y)
+{
+    if (e.bias) y = make_float4(y.x + in.bias.x, y.y + in.bias.y, y.z + in.bias.z, y.w + in.bias.w);
+    if (e.half) y = round_four(y);
+    return finished_four(e, in, y);
 }
 
 /* Whether n results from column `first` on are. */

@@ -6,35 +6,85 @@ static_assert((int)NORM_THREADS == (int)QUANTIZE_THREADS, "a row in the same reg
 
 enum { MOST_KEPT = 8 }; /* fours of values that a thread keeps */
 
-/* Sums are of type T: in a 16-bit model of double precision, so that they round as on the CPU. */
+/* N sums over the block, of threads' `x`. `room` holds N for each warp, and nobody reads what was
+ * there before. */
+template <int N, typename T> static __device__ __forceinline__ void kept_sums(T x[N], T *room)
+{
+    enum { WARPS = NORM_THREADS / WARP };
+#pragma unroll
+    for (int step = WARP / 2; step > 0; step /= 2)
+#pragma unroll
+        for (int i = 0; i < N; i++) x[i] += __shfl_xor_sync(0xFFFFFFFF, x[i], step);
+    if (threadIdx.x % WARP == 0)
+#pragma unroll
+        for (int i = 0; i < N; i++) room[i * WARPS + threadIdx.x / WARP] = x[i];
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        T all[WARPS];
+#pragma unroll
+        for (int k = 0; k < WARPS; k++) all[k] = room[i * WARPS + k];
+#pragma unroll
+        for (int n = WARPS / 2; n > 0; n /= 2)
+#pragma unroll
+            for (int k = 0; k < n; k++) all[k] += all[k + n];
+        x[i] = all[0];
+    }
+}
+
+/* norm_scale; `inverse`: 1 / n. What the CPU computes in double precision comes from one of
+ * Newton's steps. */
+static __device__ __forceinline__ float kept_scale(double squares, double inverse, float eps)
+{
+    const double x = (double)((float)(squares * inverse) + eps), y = (double)rsqrtf((float)x);
+    return (float)(y * (1.5 - 0.5 * x * y * y));
+}
+
+/* Sums are of type T: in a 16-bit model of double precision, so that they round as on the CPU.
+ * There, differences to the mean need not be summed by themselves: what is lost where squares
+ * nearly cancel is far behind what a float has. */
 template <typename T, int KEPT>
 static __device__ __forceinline__ norm_state kept_norm(const cuda_norm_args &a,
-                                                       const float4 x[KEPT], double *room)
+                                                       const float4 x[KEPT], double inverse,
+                                                       double *room)
 {
+    constexpr bool EXACT = sizeof(T) == sizeof(double);
     const cuda_norm &norm = a.norm;
     const size_t fours = a.cols / 4;
     norm_state s = {0, 0};
-    T *sums = (T *)room, total = 0;
-    if (norm.kind == BG_NORM_LAYER) {
-#pragma unroll
-        for (int i = 0; i < KEPT; i++) total += ((T)x[i].x + (T)x[i].y) + ((T)x[i].z + (T)x[i].w);
-        s.mean = (float)(first_block_sum(total, sums) / (T)a.cols);
-        sums += NORM_THREADS / WARP;
-    }
-    total = 0;
+    T sums[2] = {0, 0}; /* and of squares */
 #pragma unroll
     for (int i = 0; i < KEPT; i++) {
-        if (threadIdx.x + i * NORM_THREADS >= fours) continue;
-        const T p = (T)x[i].x - (T)s.mean, q = (T)x[i].y - (T)s.mean;
-        const T r = (T)x[i].z - (T)s.mean, t = (T)x[i].w - (T)s.mean;
-        total += (p * p + q * q) + (r * r + t * t);
+        const T p = (T)x[i].x, q = (T)x[i].y, r = (T)x[i].z, t = (T)x[i].w;
+        sums[0] += (p + q) + (r + t);
+        sums[1] += (p * p + q * q) + (r * r + t * t);
     }
-    total = first_block_sum(total, sums);
-    if (sizeof(T) == sizeof(double))
-        s.scale = norm_scale((double)total, a.cols, norm.eps);
+    kept_sums<2>(sums, (T *)room);
+    if (norm.kind == BG_NORM_LAYER) {
+        s.mean = (float)(EXACT ? sums[0] * (T)inverse : sums[0] / (T)a.cols);
+        const T mean = (T)s.mean;
+        if (EXACT) {
+            sums[1] += mean * (mean * (T)a.cols - 2 * sums[0]);
+            if (sums[1] < 0) sums[1] = 0;
+        } else {
+            sums[1] = 0;
+#pragma unroll
+            for (int i = 0; i < KEPT; i++) {
+                if (threadIdx.x + i * NORM_THREADS >= fours) continue;
+                const T p = (T)x[i].x - mean, q = (T)x[i].y - mean;
+                const T r = (T)x[i].z - mean, t = (T)x[i].w - mean;
+                sums[1] += (p * p + q * q) + (r * r + t * t);
+            }
+            kept_sums<1>(sums + 1, (T *)room + 2 * NORM_THREADS / WARP);
+        }
+    }
+    if (EXACT)
+        s.scale = kept_scale((double)sums[1], inverse, norm.eps);
     else
-        s.scale = 1.0f / sqrtf((float)total / (float)a.cols + norm.eps);
-    if (norm.kind == BG_NORM_LAYER && a.half) s.scale = nextafterf(s.scale, 0);
+        s.scale = 1.0f / sqrtf((float)sums[1] / (float)a.cols + norm.eps);
+    /* The next float towards zero, of one that is positive. */
+    if (norm.kind == BG_NORM_LAYER && a.half)
+        s.scale = __uint_as_float(__float_as_uint(s.scale) - 1);
     return s;
 }
 
@@ -66,6 +116,7 @@ static __global__ void __launch_bounds__(NORM_THREADS)
         w[i] = make_float4(w[i].x + offset, w[i].y + offset, w[i].z + offset, w[i].w + offset);
         if (biased) b[i] = ((const float4 *)a.norm.bias)[q];
     }
+    const double inverse = 1 / (double)a.cols;
     wait_for_earlier();
     let_next_start();
 #pragma unroll
@@ -73,7 +124,7 @@ static __global__ void __launch_bounds__(NORM_THREADS)
         const unsigned q = threadIdx.x + i * NORM_THREADS;
         x[i] = q < fours ? ((const float4 *)a.in)[first + q] : make_float4(0, 0, 0, 0);
     }
-    const norm_state s = kept_norm<T, KEPT>(a, x, room);
+    const norm_state s = kept_norm<T, KEPT>(a, x, inverse, room);
 #pragma unroll
     for (int i = 0; i < KEPT; i++) {
         const unsigned q = threadIdx.x + i * NORM_THREADS;

@@ -33,29 +33,33 @@ template <typename S> static cudaError_t launch_shape(const product_args *p, con
             launch_shape<mma_shape<m, n, kind, warps>>                                             \
     }
 
-enum { SHAPES = 2 };
+enum { SHAPES = 3 };
 
-/* By kind of weights. Codes are decoded once for all rows of a tile: the more, the better. */
+/* By kind of weights. Codes are decoded once for all rows of a tile: the more, the better, but for
+ * short rows of weights, where it is the input that is waited for. */
 static const struct {
     size_t outputs, rows, at_once, shared;
     cudaError_t (*launch)(const product_args *p, const cuda_launch *l);
 } shapes[][SHAPES] = {
     {SHAPE(2, 4, WEIGHTS_F16, 8), SHAPE(2, 8, WEIGHTS_F16, 4)},
     {SHAPE(2, 4, WEIGHTS_BF16, 8), SHAPE(2, 8, WEIGHTS_BF16, 4)},
-    {SHAPE(1, 8, WEIGHTS_4BIT, 8), SHAPE(2, 8, WEIGHTS_4BIT, 4)},
+    {SHAPE(1, 8, WEIGHTS_4BIT, 8), SHAPE(2, 8, WEIGHTS_4BIT, 4), SHAPE(2, 4, WEIGHTS_4BIT, 8)},
 };
+
+enum { SHORT_SHAPE = 2, MOST_SHORT = 1024 }; /* of 4 bits, and columns that it is for */
 
 /* How much there is to do besides its results, before and behind them, for a tile: as many of them.
  * Where tiles are alike otherwise, the larger ones are over sooner. */
 enum { TILE_START = 256 };
 
-/* The shape that is over first; -1: none fits. */
+/* The shape that is over first, the last one of these; -1: none fits. */
 static int choose(const cuda_mma_args *a, weight_kind kind, const cuda_launch *l)
 {
     size_t least = SIZE_MAX;
     int best = -1;
     for (int i = 0; i < SHAPES; i++) {
         const size_t outputs = shapes[kind][i].outputs, rows = shapes[kind][i].rows;
+        if (!shapes[kind][i].launch || (i == SHORT_SHAPE && a->cols > MOST_SHORT)) continue;
         const size_t shared = shapes[kind][i].shared + scale_bytes(kind, outputs, a->cols);
         if (shared > (size_t)l->max_shared) continue;
         size_t tiles = 0;
@@ -64,7 +68,7 @@ static int choose(const cuda_mma_args *a, weight_kind kind, const cuda_launch *l
         const size_t rounds =
             blocks_for(tiles, shapes[kind][i].at_once * (size_t)l->multiprocessors);
         const size_t work = rounds * (rows * outputs + TILE_START);
-        if (work >= least) continue;
+        if (work > least) continue;
         least = work;
         best = i;
     }

@@ -305,24 +305,23 @@ static __device__ __forceinline__ void write_fours(const cuda_mma_args &a, const
                                                    size_t outputs, size_t row, size_t output,
                                                    char *room, const float sum[S::M][S::N][4])
 {
-    constexpr int FOURS = S::OUTPUTS / 4;
-    const int n = (int)min((size_t)S::ROWS, a.n_rows - row) * FOURS;
-    int at = (int)threadIdx.x, x = at / FOURS, y = at % FOURS * 4;
+    constexpr int FOURS = S::OUTPUTS / 4, AT_ONCE = S::THREADS / FOURS; /* rows */
+    static_assert(S::THREADS % FOURS == 0, "a thread has the same outputs of all rows");
+    const int n = (int)min((size_t)S::ROWS, a.n_rows - row);
+    const int y = (int)threadIdx.x % FOURS * 4;
+    const size_t c = output + (size_t)y;
+    int x = (int)threadIdx.x / FOURS;
     four_inputs next;
-    if (at < n && output + (size_t)y < outputs)
-        next = load_four(e, row + (size_t)x, output + (size_t)y);
+    if (x < n && c < outputs) next = load_four(e, row + (size_t)x, c);
     put_sums<S>(room, sum);
+    if (c >= outputs) return;
 #pragma unroll 1
-    while (at < n) {
+    for (int above = x; x < n; above = x) {
         const four_inputs in = next;
-        const float4 product = total<S>(room, x, y);
-        const size_t r = row + (size_t)x, c = output + (size_t)y;
-        at += S::THREADS;
-        x = at / FOURS;
-        y = at % FOURS * 4;
-        if (at < n && output + (size_t)y < outputs)
-            next = load_four(e, row + (size_t)x, output + (size_t)y);
-        if (c >= outputs) continue;
+        const float4 product = total<S>(room, above, y);
+        const size_t r = row + (size_t)above;
+        x += AT_ONCE;
+        if (x < n) load_rows(e, row + (size_t)x, c, next);
         const float4 v = finish_four(e, in, product);
         *(float4 *)(e.out + r * e.out_stride + c) = v;
         if (a.operand.out) put_four(a.operand.type, a.operand.out, r * e.out_stride + c, v);

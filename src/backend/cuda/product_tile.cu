@@ -11,7 +11,7 @@ enum {
     STAGES = 4,
     WARPS = 8,
     THREADS = WARPS * WARP,
-    BLOCKS = 3,  /* of a multiprocessor */
+    BLOCKS = 2,  /* of a multiprocessor */
     CORNER = 32, /* rows and columns of a warp's results */
     FOUR = 4,    /* results that a thread finishes at once, side by side */
     MOST_ROWS = 1024,
@@ -47,18 +47,14 @@ template <int TILE_> struct tile_shape {
  * place of rows THREADS / CHUNKS apart in each stage. */
 template <typename S> struct tile_source {
     static constexpr int APART = THREADS / S::CHUNKS;
-    const char *from[S::COPIES];
-    bool there[S::COPIES];
+    const char *from; /* its first piece */
+    int rows;         /* from its row on */
 
-    __device__ __forceinline__ tile_source(const void *codes, size_t row, size_t rows, size_t cols)
+    __device__ __forceinline__ tile_source(const void *codes, size_t row, size_t n_rows, int cols)
     {
-#pragma unroll
-        for (int i = 0; i < S::COPIES; i++) {
-            const size_t r = row + threadIdx.x / S::CHUNKS + (size_t)(i * APART);
-            there[i] = r < rows;
-            from[i] =
-                (const char *)codes + (there[i] ? r : 0) * cols + threadIdx.x % S::CHUNKS * 16;
-        }
+        const size_t first = row + threadIdx.x / S::CHUNKS;
+        from = (const char *)codes + first * (size_t)cols + threadIdx.x % S::CHUNKS * 16;
+        rows = (int)n_rows - (int)first;
     }
 
     __device__ __forceinline__ void copy(char *to, int step, int cols) const
@@ -67,21 +63,29 @@ template <typename S> struct tile_source {
         const bool within = k + (int)threadIdx.x % S::CHUNKS * 16 < cols;
         to += threadIdx.x / S::CHUNKS * S::PITCH + threadIdx.x % S::CHUNKS * 16;
 #pragma unroll
-        for (int i = 0; i < S::COPIES; i++)
-            copy_or_clear_16(to + i * APART * S::PITCH, from[i] + (within ? k : 0),
-                             within && there[i]);
+        for (int i = 0; i < S::COPIES; i++) {
+            const bool there = within && i * APART < rows;
+            copy_or_clear_16(to + i * APART * S::PITCH,
+                             from + (there ? (size_t)(i * APART) * (size_t)cols + (size_t)k : 0),
+                             there);
+        }
     }
 };
 
 /* ---- outliers -------------------------------------------------------------------------------- */
+
+/* What a thread sums: results of outlier columns, or of their codes. */
+union outlier_sums {
+    float more[4];
+    int32_t taken[4];
+};
 
 /* The outlier columns of a sequence: multiplied in 16 bits by the first four warps, a quarter of
  * the tile each, and their codes by the others. */
 template <typename S>
 static __device__ __forceinline__ void
 add_sequence(const cuda_tile_args &a, const cuda_matrix &w, int sequence, size_t row, size_t col,
-             __half *room, float more[S::TILE / 32][S::TILE / 16][4],
-             int32_t taken[S::TILE / 32][S::TILE / 16][4])
+             __half *room, outlier_sums sums[S::TILE / 32][S::TILE / 16])
 {
     typedef typename S::outliers T;
     constexpr int CODE_PITCH = S::CODE_PITCH, QUARTER = S::TILE / 2;
@@ -131,8 +135,8 @@ add_sequence(const cuda_tile_args &a, const cuda_matrix &w, int sequence, size_t
                             load_a(x, room + (above + i) * T::PITCH + step, T::PITCH);
                             load_b_pair(y, room + T::SIZE + (beside + j) * T::PITCH + step,
                                         T::PITCH);
-                            mma_half(more[i / 16][j / 8], x, y);
-                            mma_half(more[i / 16][j / 8 + 1], x, y + 2);
+                            mma_half(sums[i / 16][j / 8].more, x, y);
+                            mma_half(sums[i / 16][j / 8 + 1].more, x, y + 2);
                         }
                         continue;
                     }
@@ -142,8 +146,8 @@ add_sequence(const cuda_tile_args &a, const cuda_matrix &w, int sequence, size_t
                                CODE_PITCH / 2);
                         load_b_pair(y, (const __half *)(other + (beside + j) * CODE_PITCH + step),
                                     CODE_PITCH / 2);
-                        mma_codes(taken[i / 16][j / 8], x, y);
-                        mma_codes(taken[i / 16][j / 8 + 1], x, y + 2);
+                        mma_codes(sums[i / 16][j / 8].taken, x, y);
+                        mma_codes(sums[i / 16][j / 8 + 1].taken, x, y + 2);
                     }
                 }
         });
@@ -162,14 +166,15 @@ static __device__ __forceinline__ sequence_range sequences_of(const cuda_tile_ar
     return {sequence_of(a.quantized, row), sequence_of(a.quantized, end - 1)};
 }
 
-/* What the thread sees of their masks. */
+/* What the thread sees of their masks, which most have one word of. */
 static __device__ __forceinline__ uint32_t look_for_outliers(const cuda_tile_args &a,
                                                              sequence_range s)
 {
     const unsigned words = words_of(a.cols), n = (unsigned)(s.last - s.first + 1) * words;
     const uint32_t *masks = a.quantized.mask + (size_t)s.first * words;
-    uint32_t some = 0;
-    for (unsigned i = threadIdx.x; i < n; i += THREADS) some |= masks[i];
+    uint32_t some = threadIdx.x < n ? masks[threadIdx.x] : 0;
+#pragma unroll 1
+    for (unsigned i = threadIdx.x + THREADS; i < n; i += THREADS) some |= masks[i];
     return some;
 }
 
@@ -190,11 +195,10 @@ static __device__ __noinline__ void sum_outliers(const cuda_tile_args &a, int pa
         sums[at] = sum;
     }
     __syncthreads();
-    float more[QUARTER / 16][QUARTER / 8][4] = {};
-    int32_t taken[QUARTER / 16][QUARTER / 8][4] = {};
+    outlier_sums own[QUARTER / 16][QUARTER / 8] = {};
     for (int s = sequences.first; s <= sequences.last; s++)
         if (list_columns(a.quantized, s, a.cols) > 0)
-            add_sequence<S>(a, a.w[part], s, row, col, (__half *)(room + S::SUM * 4), more, taken);
+            add_sequence<S>(a, a.w[part], s, row, col, (__half *)(room + S::SUM * 4), own);
     const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
     const int above = warp / 2 % 2 * QUARTER + lane / 4, beside = warp % 2 * QUARTER + lane % 4 * 2;
 #pragma unroll
@@ -205,9 +209,9 @@ static __device__ __noinline__ void sum_outliers(const cuda_tile_args &a, int pa
             for (int k = 0; k < 4; k++) {
                 const int r = above + i * 16 + k / 2 * 8, c = beside + j * 8 + k % 2;
                 if (warp < 4)
-                    ((float *)(room + S::MORE))[r * S::MORE_PITCH + c] = more[i][j][k];
+                    ((float *)(room + S::MORE))[r * S::MORE_PITCH + c] = own[i][j].more[k];
                 else
-                    sums[r * S::SUM_PITCH + c] -= taken[i][j][k];
+                    sums[r * S::SUM_PITCH + c] -= own[i][j].taken[k];
             }
     __syncthreads();
 }
@@ -230,53 +234,105 @@ static __device__ __forceinline__ void keep_sums(int32_t *to, const int32_t sum[
         }
 }
 
-/* Four results side by side, and what they are made of. */
-struct four_results {
-    bool there;
-    size_t row, col;
-    float absmax, scales[FOUR];
-    epilogue_inputs in[FOUR];
+/* What most results of a thread are made of besides their sums: GROUPS times four side by side, in
+ * the same columns. */
+template <typename S> struct four_results {
+    static constexpr int APART = THREADS * FOUR / S::TILE; /* rows */
+    static_assert(THREADS * FOUR % S::TILE == 0, "the same columns");
+    size_t col;
+    bool there; /* the columns */
+    float4 scales, bias, residual;
+    float absmax[S::GROUPS]; /* of the next rows */
 
-    __device__ __forceinline__ void load(const cuda_tile_args &a, int part, size_t m, size_t c)
+    __device__ __forceinline__ void load(const cuda_tile_args &a, int part, size_t first_row,
+                                         size_t first_col)
     {
-        const cuda_matrix &w = a.w[part];
-        row = m;
-        col = c;
-        there = row < a.n_rows && col < w.rows;
+        const cuda_epilogue &e = a.epilogue[part];
+        const size_t row = first_row + threadIdx.x * FOUR / S::TILE;
+        col = first_col + threadIdx.x * FOUR % S::TILE;
+        there = col < a.w[part].rows;
         if (!there) return;
-        absmax = a.quantized.absmax[row];
+        scales = *(const float4 *)(a.w[part].scales + col);
+        if (e.bias) bias = *(const float4 *)(e.bias + col);
 #pragma unroll
-        for (int i = 0; i < FOUR; i++) {
-            in[i] = load_inputs(a.epilogue[part], row, col + (size_t)i);
-            scales[i] = w.scales[col + (size_t)i];
-        }
+        for (int g = 0; g < S::GROUPS; g++)
+            if (row + (size_t)(g * APART) < a.n_rows)
+                absmax[g] = a.quantized.absmax[row + (size_t)(g * APART)];
+        load_residual(a, e, row);
+    }
+
+    __device__ __forceinline__ void load_residual(const cuda_tile_args &a, const cuda_epilogue &e,
+                                                  size_t m)
+    {
+        if (e.residual && m < a.n_rows)
+            residual = *(const float4 *)(e.residual + m * e.residual_stride + col);
     }
 
     /* more: of outliers, if there are some. */
-    __device__ __forceinline__ void finish(const cuda_epilogue &e, const int32_t sums[FOUR],
-                                           bool some, const float *more) const
+    __device__ __forceinline__ void finish(const cuda_epilogue &e, size_t m, int4 sums, bool some,
+                                           const float *more) const
     {
-        float out[FOUR];
-#pragma unroll
-        for (int i = 0; i < FOUR; i++) {
-            float y = biased(e, true, in[i], (float)sums[i] * absmax * scales[i]);
-            if (some) y = round_if(e.half, y + more[i]);
-            out[i] = finished(e, in[i], y);
+        four_inputs in;
+        if (e.multiplier)
+            in.multiplier = *(const float4 *)(e.multiplier + m * e.multiplier_stride + col);
+        if (e.addend) in.addend = *(const float4 *)(e.addend + m * e.addend_stride + col);
+        in.residual = residual;
+        const float4 &b = bias;
+        float4 y =
+            make_float4((float)sums.x * absmax[0] * scales.x, (float)sums.y * absmax[0] * scales.y,
+                        (float)sums.z * absmax[0] * scales.z, (float)sums.w * absmax[0] * scales.w);
+        if (e.bias)
+            y = make_float4(__fmaf_rn(y.x, INT8_SCALE, b.x), __fmaf_rn(y.y, INT8_SCALE, b.y),
+                            __fmaf_rn(y.z, INT8_SCALE, b.z), __fmaf_rn(y.w, INT8_SCALE, b.w));
+        else
+            y = make_float4(y.x * INT8_SCALE, y.y * INT8_SCALE, y.z * INT8_SCALE, y.w * INT8_SCALE);
+        if (e.half) y = round_four(y);
+        if (some) {
+            y = make_float4(y.x + more[0], y.y + more[1], y.z + more[2], y.w + more[3]);
+            if (e.half) y = round_four(y);
         }
-        float *to = e.out + row * e.out_stride + col;
-        if ((uintptr_t)to % sizeof(float4) == 0) {
-            *(float4 *)to = make_float4(out[0], out[1], out[2], out[3]);
-        } else {
-#pragma unroll
-            for (int i = 0; i < FOUR; i++) to[i] = out[i];
-        }
+        *(float4 *)(e.out + m * e.out_stride + col) = finished_four(e, in, y);
     }
+};
+
+/* How many partial sums there are: those of the slices, or where there are outliers of all. */
+template <typename S> static __device__ __forceinline__ int slices_of(bool outliers)
+{
+    return outliers ? 1 : S::SLICES;
+}
+
+/* A tile's results one by one, where four are not in line. */
+template <typename S>
+static __device__ __noinline__ void write_ones(const cuda_tile_args &a, int part, size_t row,
+                                               size_t col, bool outliers, const char *room)
+{
+    const cuda_matrix &w = a.w[part];
+    const cuda_epilogue &e = a.epilogue[part];
+#pragma unroll 1
+    for (int at = (int)threadIdx.x; at < S::TILE * S::TILE; at += THREADS) {
+        const int r = at / S::TILE, c = at % S::TILE;
+        const size_t m = row + (size_t)r, n = col + (size_t)c;
+        if (m >= a.n_rows || n >= w.rows) continue;
+        int32_t sum = 0;
+        for (int k = 0; k < slices_of<S>(outliers); k++)
+            sum += ((const int32_t *)room)[k * S::SUM + r * S::SUM_PITCH + c];
+        float y = add_bias(e, true, n, (float)sum * a.quantized.absmax[m] * w.scales[n]);
+        if (outliers && a.quantized.n_outliers[sequence_of(a.quantized, m)] > 0)
+            y = round_if(e.half, y + ((const float *)(room + S::MORE))[r * S::MORE_PITCH + c]);
+        finish(e, m, n, y);
+    }
+}
+
+struct tile_args {
+    cuda_tile_args a;
+    unsigned fours; /* parts whose results can be written four by four, as bits */
 };
 
 template <typename S>
 static __global__ void __launch_bounds__(THREADS, BLOCKS)
-    product_tile(const __grid_constant__ cuda_tile_args a)
+    product_tile(const __grid_constant__ tile_args args)
 {
+    const cuda_tile_args &a = args.a;
     if (!MMA) return; /* bg_cuda_product_tiles says no then */
     extern __shared__ __align__(16) char room[];
     char *xs = room, *ws = room + STAGES * S::STAGE;
@@ -286,25 +342,33 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
         tile -= (a.w[part++].rows + S::TILE - 1) / S::TILE;
     const cuda_matrix &w = a.w[part];
     const cuda_epilogue &e = a.epilogue[part];
+    const bool fours = args.fours >> part & 1;
+    /* An activation takes so long that the next kernel's blocks, with nothing to do before they
+     * have their input, would crowd on the few multiprocessors that have no tile. */
+    const bool next_late = e.activation != BG_ACTIVATION_NONE;
     const size_t row = blockIdx.y * (size_t)S::TILE, col = tile * S::TILE;
     const int cols = (int)a.cols, steps = (cols + S::BYTES - 1) / S::BYTES;
     const int warp = (int)threadIdx.x / WARP, slice = warp / S::CORNERS;
     const int above = warp % S::CORNERS / 2 * CORNER, beside = warp % S::CORNERS % 2 * CORNER;
 
-    const tile_source<S> weights(w.codes, col, w.rows, a.cols);
-    const tile_source<S> inputs(a.quantized.codes, row, a.n_rows, a.cols);
-#pragma unroll
+    const tile_source<S> weights(w.codes, col, w.rows, cols);
+    const tile_source<S> inputs(a.quantized.codes, row, a.n_rows, cols);
+#pragma unroll 1
     for (int s = 0; s < STAGES - 1; s++)
         if (s < steps) weights.copy(ws + s * S::STAGE, s, cols);
     wait_for_earlier();
-    let_next_start();
-#pragma unroll
+    if (!next_late) let_next_start();
+#pragma unroll 1
     for (int s = 0; s < STAGES - 1; s++) {
         if (s < steps) inputs.copy(xs + s * S::STAGE, s, cols);
         end_of_group();
     }
     const uint32_t some = look_for_outliers(a, sequences_of(a, row, S::TILE));
+    /* What the first results are made of comes meanwhile. */
+    four_results<S> own;
+    if (fours) own.load(a, part, row, col);
     int32_t sum[2][4][4] = {};
+#pragma unroll 1
     for (int step = 0; step < steps; step++) {
         const int stage = step % STAGES * S::STAGE, ahead = step + STAGES - 1;
         wait_for_groups<STAGES - 2>();
@@ -331,38 +395,49 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
                 for (int j = 0; j < 4; j++) mma_codes(sum[i][j], left[i], right[j / 2] + j % 2 * 2);
         }
     }
+    if (next_late) let_next_start();
     __syncthreads();
     keep_sums<S>((int32_t *)room + slice * S::SUM + above * S::SUM_PITCH + beside, sum);
     const bool outliers = __syncthreads_or(some != 0);
     if (outliers) sum_outliers<S>(a, part, row, col, room);
+    if (!fours) return write_ones<S>(a, part, row, col, outliers, room);
+    if (outliers) own.load(a, part, row, col);
+    if (!own.there) return;
 #pragma unroll 1
     for (int g = 0; g < S::GROUPS; g++) {
         const int at = ((int)threadIdx.x + g * THREADS) * FOUR, r = at / S::TILE, c = at % S::TILE;
-        four_results own;
-        own.load(a, part, row + (size_t)r, col + (size_t)c);
-        if (!own.there) continue;
-        int32_t product[FOUR] = {};
+        const size_t m = row + (size_t)r;
+        if (m >= a.n_rows) break;
+        int4 product = make_int4(0, 0, 0, 0);
 #pragma unroll
         for (int k = 0; k < S::SLICES; k++) {
-            if (k > 0 && outliers) break;
+            if (k >= slices_of<S>(outliers)) break;
             const int32_t *sums = (const int32_t *)room + k * S::SUM;
             const int4 v = *(const int4 *)(sums + r * S::SUM_PITCH + c);
-            product[0] += v.x;
-            product[1] += v.y;
-            product[2] += v.z;
-            product[3] += v.w;
+            product.x += v.x;
+            product.y += v.y;
+            product.z += v.z;
+            product.w += v.w;
         }
-        const bool has = outliers && a.quantized.n_outliers[sequence_of(a.quantized, own.row)] > 0;
-        own.finish(e, product, has, (const float *)(room + S::MORE) + r * S::MORE_PITCH + c);
+        const bool has = outliers && a.quantized.n_outliers[sequence_of(a.quantized, m)] > 0;
+        own.finish(e, m, product, has, (const float *)(room + S::MORE) + r * S::MORE_PITCH + c);
+        own.load_residual(a, e, m + four_results<S>::APART);
+#pragma unroll
+        for (int i = 1; i < S::GROUPS; i++) own.absmax[i - 1] = own.absmax[i];
     }
 }
 
 template <typename S> static cudaError_t launch_tiles(const cuda_tile_args *a, const cuda_launch *l)
 {
     size_t tiles = 0;
-    for (int i = 0; i < a->n_parts; i++) tiles += blocks_for(a->w[i].rows, S::TILE);
+    tile_args args = {*a, 0};
+    for (int i = 0; i < a->n_parts; i++) {
+        const bool fours = fours_in_line(&a->epilogue[i], 0, a->w[i].rows);
+        args.fours |= (unsigned)(fours && in_line(a->w[i].scales, 0)) << i;
+        tiles += blocks_for(a->w[i].rows, S::TILE);
+    }
     const dim3 grid((unsigned)tiles, blocks_for(a->n_rows, S::TILE));
-    return launch(product_tile<S>, grid, THREADS, S::PIPELINE, *a, l);
+    return launch(product_tile<S>, grid, THREADS, S::PIPELINE, args, l);
 }
 
 cudaError_t bg_cuda_product_tile(const cuda_tile_args *a, const cuda_launch *l)

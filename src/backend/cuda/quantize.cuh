@@ -95,7 +95,8 @@ static __device__ __forceinline__ float below(float x, float threshold)
 
 static __device__ __forceinline__ uint32_t code_of(float x, float threshold, float factor)
 {
-    return (uint32_t)(int)rintf(below(x, threshold) * factor) & 0xFF;
+    /* Beside 1.5 * 2^23 there is room for whole numbers alone, the nearest even one. */
+    return __float_as_uint(below(x, threshold) * factor + 12582912.0f) & 0xFF;
 }
 
 static __device__ __forceinline__ float most_of(float4 v, float threshold)
@@ -111,12 +112,34 @@ static __device__ __forceinline__ uint32_t outliers_of(float4 v, float threshold
            (uint32_t)(fabsf(v.z) >= threshold) << 2 | (uint32_t)(fabsf(v.w) >= threshold) << 3;
 }
 
+/* The largest number of the block's, none of which is negative. Once in a kernel. */
+static __device__ __forceinline__ float row_max(float x)
+{
+    enum { WARPS = QUANTIZE_THREADS / WARP };
+    __shared__ __align__(16) float room[WARPS];
+#if __CUDA_ARCH__ >= 800
+    /* Their bits are in the same order. */
+    x = __uint_as_float(__reduce_max_sync(0xFFFFFFFF, __float_as_uint(x)));
+#else
+    x = warp_max(x);
+#endif
+    if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = x;
+    __syncthreads();
+    float most[WARPS];
+#pragma unroll
+    for (int i = 0; i < WARPS; i++) most[i] = room[i];
+#pragma unroll
+    for (int n = WARPS / 2; n > 0; n /= 2)
+#pragma unroll
+        for (int i = 0; i < n; i++) most[i] = fmaxf(most[i], most[i + n]);
+    return most[0];
+}
+
 /* The row's absmax and the factor of its codes, from each thread's most. */
 static __device__ __forceinline__ float row_factor(const cuda_quantize_args &a, size_t row,
                                                    float most)
 {
-    __shared__ float room[QUANTIZE_THREADS / WARP];
-    most = block_max(most, room);
+    most = row_max(most);
     if (threadIdx.x == 0) a.out.absmax[row] = most;
     return most > 0 ? 127 * reciprocal(a.reciprocals, most) : 0;
 }

@@ -1,6 +1,12 @@
 /* Kernels that go over rows: embeddings, norms, copies. */
 #include "backend/cuda/device.cuh"
 
+static __device__ __forceinline__ float add_lookup(const cuda_embed_args &a, size_t k, float sum,
+                                                   float value)
+{
+    return k == 0 && a.scales[k] == 1 ? value : sum + a.scales[k] * value;
+}
+
 static __global__ void embed_rows(cuda_embed_args a)
 {
     wait_for_earlier();
@@ -8,17 +14,47 @@ static __global__ void embed_rows(cuda_embed_args a)
     const size_t row = blockIdx.x;
     for (size_t c = threadIdx.x; c < a.cols; c += blockDim.x) {
         float sum = 0;
-        for (size_t k = 0; k < a.n_lookups; k++) {
-            float value = decode_value(a.tables[k], looked_up(a, k, row) * a.cols + c);
-            sum = k == 0 && a.scales[k] == 1 ? value : sum + a.scales[k] * value;
-        }
+        for (size_t k = 0; k < a.n_lookups; k++)
+            sum =
+                add_lookup(a, k, sum, decode_value(a.tables[k], looked_up(a, k, row) * a.cols + c));
         a.out[row * a.cols + c] = round_if(a.half, sum);
+    }
+}
+
+/* Tables of binary16, four columns by a thread, all tables' rows on their way at once. */
+static __global__ void embed_halves(const __grid_constant__ cuda_embed_args a)
+{
+    wait_for_earlier();
+    let_next_start();
+    const size_t row = blockIdx.x, fours = a.cols / 4;
+    for (size_t q = threadIdx.x; q < fours; q += blockDim.x) {
+        uint2 found[CUDA_MAX_LOOKUPS];
+#pragma unroll
+        for (size_t k = 0; k < CUDA_MAX_LOOKUPS; k++)
+            if (k < a.n_lookups)
+                found[k] = ((const uint2 *)a.tables[k].codes)[looked_up(a, k, row) * fours + q];
+        float sum[4] = {0, 0, 0, 0};
+#pragma unroll
+        for (size_t k = 0; k < CUDA_MAX_LOOKUPS; k++) {
+            if (k >= a.n_lookups) break;
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const uint32_t pair = i < 2 ? found[k].x : found[k].y;
+                const unsigned short bits = (unsigned short)(pair >> i % 2 * 16);
+                sum[i] = add_lookup(a, k, sum[i], __half2float(__ushort_as_half(bits)));
+            }
+        }
+        ((float4 *)a.out)[row * fours + q] =
+            make_float4(round_if(a.half, sum[0]), round_if(a.half, sum[1]),
+                        round_if(a.half, sum[2]), round_if(a.half, sum[3]));
     }
 }
 
 cudaError_t bg_cuda_embed(const cuda_embed_args *a, const cuda_launch *l)
 {
-    return launch(embed_rows, dim3((unsigned)a->n_rows), 256, 0, *a, l);
+    bool halves = a->cols % 4 == 0;
+    for (size_t k = 0; k < a->n_lookups; k++) halves &= a->tables[k].format == BG_FORMAT_F16;
+    return launch(halves ? embed_halves : embed_rows, dim3((unsigned)a->n_rows), 256, 0, *a, l);
 }
 
 static __global__ void __launch_bounds__(NORM_THREADS) norm_rows(cuda_norm_args a)
