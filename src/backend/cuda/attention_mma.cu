@@ -387,7 +387,7 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
             (size_t)(s.first_row + first + row) * a.out_stride + head * a.head_dim + (size_t)column;
         float4 x = make_float4(0, 0, 0, 0);
         if (sees.end > sees.first) x = gather<S>(found, row, column);
-        *(float4 *)(a.out + to) = x;
+        if (!a.operand.alone) *(float4 *)(a.out + to) = x;
         if (a.operand.out) put_four(a.operand.type, a.operand.out, to, x);
     }
 }
@@ -468,5 +468,6 @@ void bg_cuda_attend_plan(cuda_attention_args *a, const cuda_launch *l)
 cudaError_t bg_cuda_attend(const cuda_attention_args *a, const cuda_launch *l)
 {
     const int shape = choose(a, l);
+    if (shape >= 0 && bg_cuda_attends_flash(a, l)) return bg_cuda_attend_flash(a, l);
     return shape < 0 ? bg_cuda_attend_exact(a, l) : shapes[shape].launch[a->out_half](a, l);
 }

@@ -76,12 +76,27 @@ static __device__ __noinline__ float4 activate_four(bg_activation activation, bo
     return y;
 }
 
+/* Within three units in the last place. */
+static __device__ __forceinline__ float silu(float x)
+{
+    return __fdividef(x, 1.0f + expf(-x));
+}
+
+static __device__ __forceinline__ float4 silu_four(bool half, float4 y)
+{
+    return make_float4(round_if(half, silu(y.x)), round_if(half, silu(y.y)),
+                       round_if(half, silu(y.z)), round_if(half, silu(y.w)));
+}
+
 static __device__ __forceinline__ float4 finish_four(const cuda_epilogue &e, const four_inputs &in,
                                                      float4 y)
 {
     if (e.bias) y = make_float4(y.x + in.bias.x, y.y + in.bias.y, y.z + in.bias.z, y.w + in.bias.w);
     if (e.half) y = round_four(y);
-    if (e.activation != BG_ACTIVATION_NONE) y = activate_four(e.activation, e.half, y);
+    if (e.activation == BG_ACTIVATION_SILU)
+        y = silu_four(e.half, y);
+    else if (e.activation != BG_ACTIVATION_NONE)
+        y = activate_four(e.activation, e.half, y);
     if (e.multiplier) {
         const float4 &m = in.multiplier;
         y = make_float4(y.x * m.x, y.y * m.y, y.z * m.z, y.w * m.w);

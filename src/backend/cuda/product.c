@@ -335,6 +335,7 @@ bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err)
     memset(&p, 0, sizeof p); /* also what lies between fields: nodes are compared as bytes */
     cuda_fill_epilogue(l, &p.epilogue);
     p.type = choose_type(l);
+    cuda_set_rounded(l->out, p.type != CUDA_F32);
     if (bg_cuda_product_tiles(cuda_matrix_of(l->weight), l->n_rows, &cuda->launch))
         return multiply_tiles(cuda, l, &p.epilogue, err);
     if (bg_cuda_product_mma_fits(cuda_matrix_of(l->weight), l->n_rows, p.type, &cuda->launch))

@@ -3,7 +3,11 @@
 #include "backend/cuda/epilogue.cuh"
 #include "backend/cuda/operand.cuh"
 
-enum { THREADS = 256, MOST_BLOCKS = 1 << 16 };
+enum {
+    THREADS = 256,
+    MOST_BLOCKS = 1 << 16,
+    ROWS = 4, /* of a thread of finish_fours, their loads on their way at once */
+};
 
 static unsigned some_blocks(size_t n)
 {
@@ -86,13 +90,26 @@ static __global__ void finish_fours(cuda_finish_args a)
     wait_for_earlier();
     let_next_start();
     const cuda_epilogue &e = a.epilogue;
-    const size_t m = row_of_grid(), i = (blockIdx.x * (size_t)THREADS + threadIdx.x) * 4;
-    if (i >= a.n || m >= a.n_rows) return;
-    const size_t col = a.first + i, at = m * e.out_stride + col;
-    const four_inputs in = load_four(e, m, col);
-    const float4 y = finish_four(e, in, *(const float4 *)((const float *)a.product + m * a.n + i));
-    *(float4 *)(e.out + at) = y;
-    if (a.operand.out) put_four(a.operand.type, a.operand.out, at, y);
+    const size_t first = row_of_grid() * ROWS, i = (blockIdx.x * (size_t)THREADS + threadIdx.x) * 4;
+    if (i >= a.n) return;
+    const size_t col = a.first + i;
+    four_inputs in[ROWS];
+    float4 y[ROWS];
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        const size_t m = first + r;
+        if (m >= a.n_rows) break;
+        in[r] = load_four(e, m, col);
+        y[r] = *(const float4 *)((const float *)a.product + m * a.n + i);
+    }
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        const size_t m = first + r, at = m * e.out_stride + col;
+        if (m >= a.n_rows) break;
+        y[r] = finish_four(e, in[r], y[r]);
+        if (!a.operand.alone) *(float4 *)(e.out + at) = y[r];
+        if (a.operand.out) put_four(a.operand.type, a.operand.out, at, y[r]);
+    }
 }
 
 static __global__ void finish_any(cuda_finish_args a)
@@ -111,7 +128,7 @@ cudaError_t bg_cuda_finish(const cuda_finish_args *a, const cuda_launch *l)
 {
     const cuda_epilogue *e = &a->epilogue;
     if (a->w.threshold > 0) return bg_cuda_finish_int8(a, l);
-    const dim3 by_four = grid_of_rows(blocks_for(a->n, THREADS * 4), a->n_rows);
+    const dim3 by_four = grid_of_rows(blocks_for(a->n, THREADS * 4), blocks_for(a->n_rows, ROWS));
     if (fours_in_line(e, a->first, a->n)) return launch(finish_fours, by_four, THREADS, 0, *a, l);
     const dim3 one_by_one = grid_of_rows(blocks_for(a->n, THREADS), a->n_rows);
     return launch(finish_any, one_by_one, THREADS, 0, *a, l);
