@@ -430,22 +430,12 @@ static const struct {
 
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
-/* Whether rows and columns begin at multiples of four. */
-static bool in_line(const cuda_attention_args *a)
-{
-    const size_t all =
-        a->head_dim | a->qkv_stride | a->query_col | a->key_col | a->value_col | a->out_stride;
-    const uintptr_t pointers =
-        (uintptr_t)a->qkv | (uintptr_t)a->keys | (uintptr_t)a->values | (uintptr_t)a->out;
-    return all % 4 == 0 && pointers % sizeof(float4) == 0;
-}
-
 /* Of those that the head's size and the GPU allow, the one with the most queries that fills it, or
  * the one with the fewest; -1: none. */
 static int choose(const cuda_attention_args *a, const cuda_launch *l)
 {
     int best = -1;
-    if (!l->tensor_cores || !in_line(a)) return best;
+    if (!l->tensor_cores || !attends_in_line(a)) return best;
     for (int i = 0; i < SHAPES; i++) {
         if (shapes[i].head_dim < a->head_dim || !shapes[i].fits[a->out_half](l)) continue;
         if (best >= 0 && shapes[best].head_dim != shapes[i].head_dim) break;

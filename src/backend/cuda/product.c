@@ -220,9 +220,29 @@ static void multiply_in_turn(cuda_backend *cuda, const cuda_product_layer *const
             multiply_panel(cuda, layers[i], first, bg_min_size(last->panel, last->w.rows - first));
 }
 
+/* Whether the last node has become the product of this layer, too: of the same operand, weights
+ * that lie behind its own, results beside its own. So do queries, keys and values. */
+static bool extend_last(cuda_backend *cuda, const cuda_product_layer *p)
+{
+    const cuda_epilogue *e = &p->epilogue;
+    cuda_node *last = cuda->n_nodes > 0 ? &cuda->nodes[cuda->n_nodes - 1] : NULL;
+    if (!last || last->kind != NODE_GEMM || !p->direct || !p->ready || e->bias || e->residual)
+        return false;
+    cuda_gemm_args *g = &last->args.gemm;
+    const size_t bytes = g->n * g->k * type_size(g->type);
+    if (g->x != p->x || g->type != p->type || g->m != p->n_rows || g->k != p->w.cols || g->bias ||
+        g->residual || (const char *)g->w + bytes != p->w.codes ||
+        (const float *)g->out + g->n != e->out || g->out_stride != e->out_stride)
+        return false;
+    g->n += p->w.rows;
+    cuda->last_product.end = 0;
+    return true;
+}
+
 static void multiply(cuda_backend *cuda, cuda_product_layer *p)
 {
     const cuda_product_layer up = cuda->last_product;
+    if (extend_last(cuda, p)) return;
     if (gates_last(cuda, p)) {
         const cuda_product_layer *const both[] = {&up, p};
         cuda->n_nodes = up.begin;
