@@ -49,12 +49,14 @@ struct four_inputs {
     float4 bias, multiplier, addend, residual;
 };
 
+/* MULTIPLIER: it is in memory, if there is one. */
+template <bool MULTIPLIER = true>
 static __device__ __forceinline__ four_inputs load_four(const cuda_epilogue &e, size_t m,
                                                         size_t col)
 {
     four_inputs in;
     if (e.bias) in.bias = *(const float4 *)(e.bias + col);
-    if (e.multiplier)
+    if (MULTIPLIER && e.multiplier)
         in.multiplier = *(const float4 *)(e.multiplier + m * e.multiplier_stride + col);
     if (e.addend) in.addend = *(const float4 *)(e.addend + m * e.addend_stride + col);
     if (e.residual) in.residual = *(const float4 *)(e.residual + m * e.residual_stride + col);
@@ -88,10 +90,15 @@ static __device__ __forceinline__ float4 silu_four(bool half, float4 y)
                        round_if(half, silu(y.z)), round_if(half, silu(y.w)));
 }
 
+static __device__ __forceinline__ float4 sum_of(float4 x, float4 y)
+{
+    return make_float4(x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w);
+}
+
 static __device__ __forceinline__ float4 finish_four(const cuda_epilogue &e, const four_inputs &in,
                                                      float4 y)
 {
-    if (e.bias) y = make_float4(y.x + in.bias.x, y.y + in.bias.y, y.z + in.bias.z, y.w + in.bias.w);
+    if (e.bias) y = sum_of(y, in.bias);
     if (e.half) y = round_four(y);
     if (e.activation == BG_ACTIVATION_SILU)
         y = silu_four(e.half, y);
@@ -103,13 +110,11 @@ static __device__ __forceinline__ float4 finish_four(const cuda_epilogue &e, con
         if (e.half) y = round_four(y);
     }
     if (e.addend) {
-        const float4 &m = in.addend;
-        y = make_float4(y.x + m.x, y.y + m.y, y.z + m.z, y.w + m.w);
+        y = sum_of(y, in.addend);
         if (e.half) y = round_four(y);
     }
     if (e.residual) {
-        const float4 &m = in.residual;
-        y = make_float4(y.x + m.x, y.y + m.y, y.z + m.z, y.w + m.w);
+        y = sum_of(y, in.residual);
         if (e.half) y = round_four(y);
     }
     return y;

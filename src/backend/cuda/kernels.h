@@ -190,6 +190,10 @@ typedef struct {
     cuda_type type;
 } cuda_decode_args;
 
+/* What products that are written as binary16 numbers are multiplied by: up to a million there are
+ * no infinities, and what is lost below is a millionth. */
+#define CUDA_HALF_SCALE 0.0625f
+
 /* out (m, n) = x (m, k) w (n, k)^T + bias + residual; out is fp32, or int32 for int8, which has
  * neither bias nor residual. NULL: none. */
 typedef struct {
@@ -199,10 +203,11 @@ typedef struct {
     size_t m, n, k;
     size_t out_stride, residual_stride;
     cuda_type type;
+    bool halves; /* out is binary16, times CUDA_HALF_SCALE; neither bias nor residual */
 } cuda_gemm_args;
 
-/* What multiplies an int8 layer's results: the product of a layer of the same input, whose own
- * results are not wanted. */
+/* What multiplies a layer's results: the product of a layer of the same input, whose own results
+ * are not wanted. */
 typedef struct {
     const void *product; /* as the layer's; NULL: none */
     cuda_matrix w;
@@ -219,8 +224,10 @@ typedef struct {
     size_t in_stride;
     size_t n_rows, first, n;
     cuda_quantized quantized;
-    cuda_other_product other; /* int8 alone; the epilogue has a multiplier then */
-    cuda_operand operand;     /* of the epilogue's out; not for int8 */
+    /* The epilogue has a multiplier then. But for int8, both products are binary16 then, as
+     * cuda_gemm_args has them. */
+    cuda_other_product other;
+    cuda_operand operand; /* of the epilogue's out; not for int8 */
 } cuda_finish_args;
 
 /* int8 layers of a hundred rows or two, all in one: up to three of one input. */

@@ -85,7 +85,19 @@ cudaError_t bg_cuda_decode(const cuda_decode_args *a, const cuda_launch *l)
     return launch(decode, dim3(some_blocks(n)), THREADS, 0, *a, l);
 }
 
-static __global__ void finish_fours(cuda_finish_args a)
+/* Four results of a product that was written as binary16. */
+static __device__ __forceinline__ float4 halves_at(const void *product, size_t i)
+{
+    const uint2 pairs = *(const uint2 *)((const __half *)product + i);
+    const float2 x = __half22float2(*(const __half2 *)&pairs.x);
+    const float2 y = __half22float2(*(const __half2 *)&pairs.y);
+    const float scale = 1 / CUDA_HALF_SCALE;
+    return make_float4(x.x * scale, x.y * scale, y.x * scale, y.y * scale);
+}
+
+/* GATED: another product of binary16 multiplies it. */
+template <bool GATED>
+static __global__ void finish_fours(const __grid_constant__ cuda_finish_args a)
 {
     wait_for_earlier();
     let_next_start();
@@ -99,13 +111,20 @@ static __global__ void finish_fours(cuda_finish_args a)
     for (int r = 0; r < ROWS; r++) {
         const size_t m = first + r;
         if (m >= a.n_rows) break;
-        in[r] = load_four(e, m, col);
-        y[r] = *(const float4 *)((const float *)a.product + m * a.n + i);
+        in[r] = load_four<!GATED>(e, m, col);
+        if (GATED) {
+            in[r].multiplier = halves_at(a.other.product, m * a.n + i);
+            y[r] = halves_at(a.product, m * a.n + i);
+        } else {
+            y[r] = *(const float4 *)((const float *)a.product + m * a.n + i);
+        }
     }
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         const size_t m = first + r, at = m * e.out_stride + col;
         if (m >= a.n_rows) break;
+        if (GATED && a.other.bias)
+            in[r].multiplier = sum_of(in[r].multiplier, *(const float4 *)(a.other.bias + col));
         y[r] = finish_four(e, in[r], y[r]);
         if (!a.operand.alone) *(float4 *)(e.out + at) = y[r];
         if (a.operand.out) put_four(a.operand.type, a.operand.out, at, y[r]);
@@ -129,7 +148,11 @@ cudaError_t bg_cuda_finish(const cuda_finish_args *a, const cuda_launch *l)
     const cuda_epilogue *e = &a->epilogue;
     if (a->w.threshold > 0) return bg_cuda_finish_int8(a, l);
     const dim3 by_four = grid_of_rows(blocks_for(a->n, THREADS * 4), blocks_for(a->n_rows, ROWS));
-    if (fours_in_line(e, a->first, a->n)) return launch(finish_fours, by_four, THREADS, 0, *a, l);
+    const bool by_fours = fours_in_line(e, a->first, a->n) && in_line(a->other.bias, 0);
+    if (a->other.product && !by_fours) return cudaErrorInvalidConfiguration;
+    if (by_fours)
+        return launch(a->other.product ? finish_fours<true> : finish_fours<false>, by_four, THREADS,
+                      0, *a, l);
     const dim3 one_by_one = grid_of_rows(blocks_for(a->n, THREADS), a->n_rows);
     return launch(finish_any, one_by_one, THREADS, 0, *a, l);
 }
