@@ -1,8 +1,8 @@
 /* Attention of so many queries that they fill the GPU, each factor one binary16 number, scores
  * never in memory (FlashAttention, https://arxiv.org/abs/2205.14135). A block has 128 queries, of
  * up to four heads that share keys: what it reads of those, it reads for all. A warp has 16 of
- * them. While it multiplies a tile of keys, the block's threads have the next one's keys, then its
- * values, on their way.
+ * them. Keys and values come two tiles ahead (cp.async), and become binary16 numbers on the way
+ * from one place in shared memory to another.
  *
  * Activations that are binary16 lose nothing. Those that are fp32 are rounded here where they are
  * results of products whose operands were rounded to 16 bits, or fewer, themselves: an input off by
@@ -13,6 +13,7 @@
  * For binary16 activations the keys are gone over twice, first for each query's largest score: a
  * weight is rounded after that was taken off. */
 #include "backend/cuda/attention_stage.cuh"
+#include "backend/cuda/copy.cuh"
 #include "backend/cuda/mma.cuh"
 #include "backend/cuda/operand.cuh"
 
@@ -30,7 +31,10 @@ template <int DIM_, int KEYS_, bool HALF_> struct flash_shape {
     /* Rows that the threads bring at once, a four each, and how many times for a tile. */
     static constexpr int BROUGHT = THREADS / FOURS, EACH = (KEYS + BROUGHT - 1) / BROUGHT;
     static constexpr int BLOCKS = DIM <= 64 ? 2 : 1; /* of a multiprocessor: its registers */
-    static constexpr size_t SHARED = (QUERY_SIZE + 4 * KEY_SIZE) * sizeof(__half);
+    /* Two tiles as they come, of keys and of values, in fours; two as binary16. */
+    static constexpr int COMING = 2 * EACH * THREADS;
+    static constexpr size_t SHARED =
+        2 * COMING * sizeof(float4) + (QUERY_SIZE + 4 * KEY_SIZE) * sizeof(__half);
 };
 
 /* Heads of a block: a power of two that divides those that share keys. */
@@ -40,11 +44,11 @@ static __host__ __device__ __forceinline__ int heads_of_block(const cuda_attenti
     return sharing % MOST_HEADS == 0 ? MOST_HEADS : sharing % 2 == 0 ? 2 : 1;
 }
 
-/* A thread's fours of a tile of keys, or of their values; behind the last one it again, which no
- * query sees there. */
+/* A thread's fours of a tile, on their way to places of its own; behind the last key it again,
+ * which no query sees there. */
 template <typename S>
-static __device__ __forceinline__ void fetch(float4 x[S::EACH], const key_rows &r, const float *old,
-                                             const float *fresh, int first, int end)
+static __device__ __forceinline__ void fetch(float4 *to, const key_rows &r, bool with_values,
+                                             int first, int end)
 {
     const int row = (int)threadIdx.x / S::FOURS;
 #pragma unroll
@@ -53,7 +57,10 @@ static __device__ __forceinline__ void fetch(float4 x[S::EACH], const key_rows &
         const bool there = position < r.fresh;
         const unsigned at =
             there ? (unsigned)position * r.dim : (unsigned)(position - r.fresh) * r.stride;
-        x[i] = *(const float4 *)((there ? old : fresh) + at);
+        copy_or_clear_16((char *)(to + i * S::THREADS), (there ? r.keys : r.new_keys) + at, true);
+        if (with_values)
+            copy_or_clear_16((char *)(to + (S::EACH + i) * S::THREADS),
+                             (there ? r.values : r.new_values) + at, true);
     }
 }
 
@@ -62,15 +69,14 @@ static __device__ __forceinline__ void put_halves(__half *to, float4 x)
     *(uint2 *)to = make_uint2(half_pair(x.x, x.y), half_pair(x.z, x.w));
 }
 
-template <typename S>
-static __device__ __forceinline__ void put_tile(__half *tile, const float4 x[S::EACH])
+template <typename S> static __device__ __forceinline__ void put_tile(__half *tile, const float4 *x)
 {
     const int row = (int)threadIdx.x / S::FOURS, c = (int)threadIdx.x % S::FOURS * 4;
     if (row >= S::BROUGHT) return;
 #pragma unroll
     for (int i = 0; i < S::EACH; i++) {
         const int at = row + i * S::BROUGHT;
-        if (at < S::KEYS) put_halves(tile + at * S::PITCH + c, x[i]);
+        if (at < S::KEYS) put_halves(tile + at * S::PITCH + c, x[i * S::THREADS]);
     }
 }
 
@@ -215,8 +221,9 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
     attend_flash(const __grid_constant__ cuda_attention_args a)
 {
     if (!MMA) return; /* bg_cuda_attend does not come here then */
-    extern __shared__ __align__(16) __half room[];
-    __half *const queries = room, *const keys = queries + S::QUERY_SIZE;
+    extern __shared__ __align__(16) float4 room[];
+    float4 *const coming = room + threadIdx.x;
+    __half *const queries = (__half *)(room + 2 * S::COMING), *const keys = queries + S::QUERY_SIZE;
     __half *const values = keys + 2 * S::KEY_SIZE;
     /* The step's data are older than the kernel before. */
     const cuda_sequence s = a.sequences[blockIdx.z];
@@ -243,8 +250,14 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
     let_next_start();
     if (first >= s.rows) return;
 
-    float4 x[S::EACH];
-    if (begin < end) fetch<S>(x, rows, rows.keys, rows.new_keys, begin, end);
+    /* Tiles in turn; of the first pass, if there are two, only keys. */
+    const int n = (end - begin + S::KEYS - 1) / S::KEYS, total = S::HALF ? 2 * n : n;
+    for (int i = 0; i < 2; i++) {
+        if (i < total)
+            fetch<S>(coming + i * S::COMING, rows, !S::HALF || i >= n,
+                     begin + (i < n ? i : i - n) * S::KEYS, end);
+        end_of_group();
+    }
     const float *query =
         a.qkv + (size_t)s.first_row * a.qkv_stride + a.query_col + first_head * a.head_dim;
 #pragma unroll 1
@@ -263,43 +276,35 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
             if (r < S::QUERIES) put_halves(queries + r * S::PITCH + column, v[i]);
         }
     }
-    if (begin < end) put_tile<S>(keys, x);
-    if (begin < end && !S::HALF) {
-        fetch<S>(x, rows, rows.values, rows.new_values, begin, end);
-        put_tile<S>(values, x);
-    }
-    __syncthreads();
-
     const __half *const mine = queries + warp * 16 * S::PITCH;
     float y[S::COLUMNS][4] = {};
-    int buffer = 0;
-    for (int pass = S::HALF ? 0 : 1; pass < 2; pass++) {
-        for (int tile = begin; tile < end; tile += S::KEYS, buffer ^= 1) {
-            /* After the last tile of the first pass comes the first one of the second. */
-            const bool more = tile + S::KEYS < end || pass == 0;
-            const int next = tile + S::KEYS < end ? tile + S::KEYS : begin;
-            const bool busy = tile < high.end && tile + S::KEYS > low.first;
-            const bool with_values = pass == 1 || next == begin;
-            uint32_t weights[S::KEYS / 16][4];
-            if (more) fetch<S>(x, rows, rows.keys, rows.new_keys, next, end);
-            if (busy) {
-                float score[S::KEYS / 8][4];
-                const bool all = tile >= high.first && tile + S::KEYS <= low.end;
-                score_tile<S>(a, s, position, mine, keys + buffer * S::KEY_SIZE, tile, all, score);
-                if (pass == 0)
-                    for (int r = 0; r < 2; r++) q.max[r] = largest<S>(score, r, q.max[r]);
-                else
-                    weigh_tile<S>(q, score, y, weights);
+#pragma unroll 1
+    for (int i = 0; i < total; i++) {
+        const bool weighs = !S::HALF || i >= n;
+        const int tile = begin + (i < n ? i : i - n) * S::KEYS;
+        float4 *const came = coming + i % 2 * S::COMING;
+        __half *const k = keys + i % 2 * S::KEY_SIZE, *const v = values + i % 2 * S::KEY_SIZE;
+        wait_for_groups<1>();
+        put_tile<S>(k, came);
+        if (weighs) put_tile<S>(v, came + S::EACH * S::THREADS);
+        if (i + 2 < total)
+            fetch<S>(came, rows, !S::HALF || i + 2 >= n,
+                     begin + (i + 2 < n ? i + 2 : i + 2 - n) * S::KEYS, end);
+        end_of_group();
+        __syncthreads();
+        if (tile < high.end && tile + S::KEYS > low.first) {
+            float score[S::KEYS / 8][4];
+            const bool all = tile >= high.first && tile + S::KEYS <= low.end;
+            score_tile<S>(a, s, position, mine, k, tile, all, score);
+            if (weighs) {
+                uint32_t weights[S::KEYS / 16][4];
+                weigh_tile<S>(q, score, y, weights);
+                multiply_values<S>(weights, v, y);
+            } else {
+                for (int r = 0; r < 2; r++) q.max[r] = largest<S>(score, r, q.max[r]);
             }
-            if (more) {
-                put_tile<S>(keys + (buffer ^ 1) * S::KEY_SIZE, x);
-                if (with_values) fetch<S>(x, rows, rows.values, rows.new_values, next, end);
-            }
-            if (busy && pass == 1) multiply_values<S>(weights, values + buffer * S::KEY_SIZE, y);
-            if (more && with_values) put_tile<S>(values + (buffer ^ 1) * S::KEY_SIZE, x);
-            __syncthreads();
         }
-        if (pass == 0)
+        if (S::HALF && i == n - 1)
             for (int r = 0; r < 2; r++) q.max[r] = quad_max(q.max[r]);
     }
     if (a.fresh && first_head % sharing == 0) keep_rows<S>(rows, s.past + first, last - first + 1);
@@ -350,7 +355,7 @@ static cudaError_t launch_shape(const cuda_attention_args *a, const cuda_launch 
 static const struct {
     size_t head_dim, shared;
     cudaError_t (*launch[2])(const cuda_attention_args *a, const cuda_launch *l);
-} shapes[] = {SHAPE(64, 32), SHAPE(80, 32), SHAPE(128, 32)};
+} shapes[] = {SHAPE(64, 48), SHAPE(80, 32), SHAPE(128, 32)};
 
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
