@@ -137,6 +137,8 @@ class Table:
                 line["times the peer"] = f"{peer['median_s'] / ours:.1f}×"
 
     def add_scoring(self, precision, run, windows, peer):
+        """Warm beside warm: the peer's second pass over the text, and the program's seconds, which leave out the first
+        passes of the two that it makes over the text's beginning on a GPU. The program's include its reading of the text."""
         line = dict(row=SCORING.name, precision=precision, unit=SCORING.unit)
         ours = None
         if run["status"] != "ok":

@@ -4,7 +4,8 @@ import json
 import random
 import struct
 
-# Values are drawn once and repeated. The period is prime, so that no two rows of a matrix are alike.
+# Values are drawn once and repeated, from one tensor to the next: so no two rows are alike, the period being prime, and no two
+# matrices (a gate that is equal to what it multiplies has outliers in most columns).
 PERIOD = 1048573
 
 
@@ -41,6 +42,7 @@ def write(directory, config):
     text += b" " * (-len(text) % 8)
     with open(directory / "model.safetensors", "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
+        at = 0  # in the block
         for tensor in header.values():
             begin, end = tensor["data_offsets"]
             if len(tensor["shape"]) == 1:
@@ -48,8 +50,9 @@ def write(directory, config):
                 continue
             left = end - begin
             while left > 0:
-                file.write(block[:left])
-                left -= len(block)
+                written = file.write(block[at : at + left])
+                left -= written
+                at = (at + written) % len(block)
     (directory / "config.json").write_text(json.dumps(config | {"torch_dtype": "float16"}))
     vocabulary = {f"w{i}": i for i in range(config["vocab_size"])}
     (directory / "tokenizer.json").write_text(json.dumps({

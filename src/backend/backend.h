@@ -126,6 +126,7 @@ typedef struct {
     const bg_weight *bias;   /* (1, out), or NULL */
     const bg_act *in;        /* (rows, in) */
     size_t n_rows;
+    bool consumes; /* `in` is not read any more, until it is written again */
     /* LLM.int8(): the outlier columns of each sequence's rows are found by themselves, as if it was
      * run alone. The rows of all are n_rows. None: those of all rows together. */
     const bg_sequence *sequences;

@@ -86,7 +86,7 @@ static bg_status perplexities(bg_server *w, json_t *run, bg_error *err)
         json_t *rest =
             json_pack("{s:I, s:f, s:f, s:f, s:s}", "tokens", (json_int_t)result.tokens, "value",
                       result.value, "nll_per_token", result.nll / (double)result.tokens, "seconds",
-                      bg_seconds() - start, "text", w->job.perplexity.text);
+                      bg_seconds() - start - result.untimed, "text", w->job.perplexity.text);
         bool ok = entry && rest && json_object_update(entry, rest) == 0;
         json_decref(rest);
         if (!ok || json_array_append(list, entry) != 0) {

@@ -46,6 +46,14 @@ bg_status bg_pass_linear(const bg_pass *p, const bg_parameter *parameter, const 
                               .out_col = out_col});
 }
 
+/* in W^T + bias + residual, of an input that is not read any more. */
+static bg_status add_last(const bg_pass *p, const bg_parameter *parameter, const bg_act *in,
+                          const bg_act *residual, bg_act *out)
+{
+    return linear(p, parameter,
+                  (bg_linear){.in = in, .consumes = true, .residual = residual, .out = out});
+}
+
 /* ---- one block ------------------------------------------------------------------------------- */
 
 static float attention_scale(const bg_config *c, size_t layer)
@@ -55,8 +63,9 @@ static float attention_scale(const bg_config *c, size_t layer)
     return (float)scale;
 }
 
-/* Queries, keys and values of `in`, and attention over them, to run->attended. */
-static bg_status attend(const bg_pass *p, const bg_parameter *layer, const bg_act *in)
+/* Queries, keys and values of `in`, and attention over them, to run->attended. `last`: nobody reads
+ * `in` after that. */
+static bg_status attend(const bg_pass *p, const bg_parameter *layer, const bg_act *in, bool last)
 {
     bg_run *run = p->run;
     const bg_model *m = run->model;
@@ -70,10 +79,14 @@ static bg_status attend(const bg_pass *p, const bg_parameter *layer, const bg_ac
                  {BG_ROLE_QUERY, 0},
                  {BG_ROLE_KEY, query},
                  {BG_ROLE_VALUE, query + key_value}};
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+    enum { N_PARTS = sizeof parts / sizeof *parts };
+    for (size_t i = 0; i < N_PARTS; i++)
         if (layer[parts[i].role].weight)
-            BG_TRY(bg_pass_linear(p, &layer[parts[i].role], in, BG_ACTIVATION_NONE, NULL, run->qkv,
-                                  parts[i].col));
+            BG_TRY(linear(p, &layer[parts[i].role],
+                          (bg_linear){.in = in,
+                                      .consumes = last && (i == 0 || i == N_PARTS - 1),
+                                      .out = run->qkv,
+                                      .out_col = parts[i].col}));
     const bg_attention args = {.qkv = run->qkv,
                                .key_col = query,
                                .value_col = query + key_value,
@@ -125,19 +138,24 @@ static bg_status attend_to_source(const bg_pass *p, const bg_parameter *layer, c
     return m->backend->ops->attention(m->backend, &args, p->err);
 }
 
-/* activation(up(in)), or activation(gate(in)) * up(in), to run->inner. */
-static bg_status widen(const bg_pass *p, const bg_parameter *layer, const bg_act *in)
+/* activation(up(in)), or activation(gate(in)) * up(in), to run->inner; `last` as above. */
+static bg_status widen(const bg_pass *p, const bg_parameter *layer, const bg_act *in, bool last)
 {
     bg_run *run = p->run;
     const bool gated = layer[BG_ROLE_MLP_GATE].weight;
     const bg_activation activation = run->model->config.activation;
-    BG_TRY(bg_pass_linear(p, &layer[BG_ROLE_MLP_UP], in, gated ? BG_ACTIVATION_NONE : activation,
-                          NULL, run->inner, 0));
+    BG_TRY(linear(p, &layer[BG_ROLE_MLP_UP],
+                  (bg_linear){.in = in,
+                              .consumes = last && !gated,
+                              .activation = gated ? BG_ACTIVATION_NONE : activation,
+                              .out = run->inner}));
     if (!gated) return BG_OK;
-    return linear(
-        p, &layer[BG_ROLE_MLP_GATE],
-        (bg_linear){
-            .in = in, .activation = activation, .multiplier = run->inner, .out = run->inner});
+    return linear(p, &layer[BG_ROLE_MLP_GATE],
+                  (bg_linear){.in = in,
+                              .consumes = last,
+                              .activation = activation,
+                              .multiplier = run->inner,
+                              .out = run->inner});
 }
 
 /* x += attention(in) + mlp(in); the two are added first, as their authors do, which in 16 bits is
@@ -147,12 +165,12 @@ static bg_status parallel_block(const bg_pass *p, const bg_parameter *layer)
     bg_run *run = p->run;
     bg_act *x = run->hidden, *in = run->normed;
     BG_TRY(norm(p, &layer[BG_ROLE_ATTENTION_NORM], x, in));
-    BG_TRY(attend(p, layer, in));
-    BG_TRY(widen(p, layer, in));
-    BG_TRY(bg_pass_linear(p, &layer[BG_ROLE_ATTENTION_OUTPUT], run->attended, BG_ACTIVATION_NONE,
-                          NULL, in, 0));
-    return linear(p, &layer[BG_ROLE_MLP_DOWN],
-                  (bg_linear){.in = run->inner, .addend = in, .residual = x, .out = x});
+    BG_TRY(attend(p, layer, in, false));
+    BG_TRY(widen(p, layer, in, true));
+    BG_TRY(add_last(p, &layer[BG_ROLE_ATTENTION_OUTPUT], run->attended, NULL, in));
+    return linear(
+        p, &layer[BG_ROLE_MLP_DOWN],
+        (bg_linear){.in = run->inner, .consumes = true, .addend = in, .residual = x, .out = x});
 }
 
 static bg_status block(const bg_pass *p)
@@ -165,21 +183,19 @@ static bg_status block(const bg_pass *p)
     if (m->config.block == BG_BLOCK_PARALLEL) return parallel_block(p, layer);
 
     if (!after) BG_TRY(norm(p, &layer[BG_ROLE_ATTENTION_NORM], x, in));
-    BG_TRY(attend(p, layer, in));
-    BG_TRY(bg_pass_linear(p, &layer[BG_ROLE_ATTENTION_OUTPUT], run->attended, BG_ACTIVATION_NONE, x,
-                          x, 0));
+    BG_TRY(attend(p, layer, in, !after));
+    BG_TRY(add_last(p, &layer[BG_ROLE_ATTENTION_OUTPUT], run->attended, x, x));
     if (after) BG_TRY(norm(p, &layer[BG_ROLE_ATTENTION_NORM], x, x));
 
     if (layer[BG_ROLE_CROSS_QUERY].weight) {
         BG_TRY(norm(p, &layer[BG_ROLE_CROSS_NORM], x, in));
         BG_TRY(attend_to_source(p, layer, in));
-        BG_TRY(bg_pass_linear(p, &layer[BG_ROLE_CROSS_OUTPUT], run->attended, BG_ACTIVATION_NONE, x,
-                              x, 0));
+        BG_TRY(add_last(p, &layer[BG_ROLE_CROSS_OUTPUT], run->attended, x, x));
     }
 
     if (!after) BG_TRY(norm(p, &layer[BG_ROLE_MLP_NORM], x, in));
-    BG_TRY(widen(p, layer, in));
-    BG_TRY(bg_pass_linear(p, &layer[BG_ROLE_MLP_DOWN], run->inner, BG_ACTIVATION_NONE, x, x, 0));
+    BG_TRY(widen(p, layer, in, !after));
+    BG_TRY(add_last(p, &layer[BG_ROLE_MLP_DOWN], run->inner, x, x));
     if (after) BG_TRY(norm(p, &layer[BG_ROLE_MLP_NORM], x, x));
     return BG_OK;
 }

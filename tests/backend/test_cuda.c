@@ -220,6 +220,74 @@ static void test_attention(void)
         }
 }
 
+/* So many queries that they fill the GPU, twice, the second time behind the first; in fp32 from a
+ * layer whose input was rounded to 16 bits. */
+static void run_many(attention_case c)
+{
+    enum { LENGTH = 600, HIDDEN = 128, ROWS = 257 + 200 };
+    const size_t cols = (c.heads + 2 * c.kv_heads) * c.dim;
+    act x = act_new(ROWS, HIDDEN, c.half, 1), qkv = act_new(ROWS, cols, c.half, 2);
+    act out = act_new(ROWS, c.heads * c.dim, c.half, 1);
+    weight w = weight_new(BG_FORMAT_F16, cols, HIDDEN, 0.2f);
+    weight rope = weight_new(BG_FORMAT_F32, LENGTH, c.rope ? c.rope : 2, 1);
+    cache kv = cache_new(1, 2, LENGTH, c.kv_heads, c.dim);
+    for (size_t behind = 0; behind < 2; behind++) {
+        const bg_sequence sequences[] = {{0, 257, 1, behind * 257, 257 + behind * 257, c.prefix},
+                                         {257, 200, 0, behind * 200, 200 + behind * 200, c.prefix}};
+        float *values = draw_many(ROWS * cols, 2);
+        for (int d = 0; d < BOTH; d++) {
+            const bg_linear linear = {
+                .weight = w.on[d], .in = x.on[d], .n_rows = ROWS, .out = qkv.on[d]};
+            if (c.half)
+                OK(backends[d]->ops->act_write(backends[d], qkv.on[d], ROWS, values, &err));
+            else
+                OK(backends[d]->ops->linear(backends[d], &linear, &err));
+            const bg_attention args = {.qkv = qkv.on[d],
+                                       .key_col = c.heads * c.dim,
+                                       .value_col = (c.heads + c.kv_heads) * c.dim,
+                                       .n_heads = c.heads,
+                                       .n_kv_heads = c.kv_heads,
+                                       .head_dim = c.dim,
+                                       .rope = c.rope ? rope.on[d] : NULL,
+                                       .scale = 0.2f,
+                                       .causal = c.causal,
+                                       .window = c.window,
+                                       .cache = kv.on[d],
+                                       .sequences = sequences,
+                                       .n_sequences = 2,
+                                       .out = out.on[d]};
+            OK(backends[d]->ops->attention(backends[d], &args, &err));
+        }
+        bg_free(values);
+        const double gap = difference(out, ROWS);
+        CHECK(gap <= 1e-3, "%zu/%zu heads of %zu, rope %zu, window %zu, pass %zu%s: %g", c.heads,
+              c.kv_heads, c.dim, c.rope, c.window, behind, c.half ? ", 16 bits" : "", gap);
+    }
+    act_drop(x);
+    act_drop(qkv);
+    act_drop(out);
+    weight_drop(w);
+    weight_drop(rope);
+    cache_drop(kv);
+}
+
+static void test_many(void)
+{
+    static const attention_case cases[] = {
+        {.heads = 32, .kv_heads = 8, .dim = 64, .rope = 64, .causal = true},
+        {.heads = 32, .kv_heads = 16, .dim = 64, .causal = true, .window = 50},
+        {.heads = 32, .kv_heads = 32, .dim = 80, .rope = 32, .causal = true},
+        {.heads = 24, .kv_heads = 24, .dim = 52},
+        {.heads = 24, .kv_heads = 8, .dim = 128, .rope = 128, .causal = true, .prefix = 90},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int half = 0; half < 2; half++) {
+            attention_case c = cases[i];
+            c.half = half;
+            run_many(c);
+        }
+}
+
 /* Attention to keys that `store` wrote, from one row and from several. */
 static void test_stored(void)
 {
@@ -496,6 +564,7 @@ int main(void)
     RUN(test_encoding);
     RUN(test_rows);
     RUN(test_attention);
+    RUN(test_many);
     RUN(test_stored);
     RUN(test_head);
     RUN(test_ties);

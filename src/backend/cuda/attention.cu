@@ -1,9 +1,11 @@
 /* Attention over the cache: softmax(scale * Q K^T + bias + mask) V. Here keys and values get their
  * places, and one query for each sequence its answer; many queries are in attention_tile.cu. */
-#include "backend/cuda/attention.cuh"
+#include "backend/cuda/attention_stage.cuh"
 
 enum {
     PLACE_HEADS = 8, /* of a block */
+    FOURS_THREADS = 256,
+    FOURS_ROWS = 4, /* of a block */
     ONE_THREADS = 256,
     KEY_LANES = 2,
     AHEAD = 8, /* values on their way at once */
@@ -37,10 +39,45 @@ static __global__ void place_rows(cuda_attention_args a)
     }
 }
 
+/* Keys without norms, and values: a block for each FOURS_ROWS rows of a sequence, a thread for four
+ * columns of each. */
+static __global__ void __launch_bounds__(FOURS_THREADS)
+    place_fours(const __grid_constant__ cuda_attention_args a)
+{
+    wait_for_earlier();
+    let_next_start();
+    const cuda_sequence s = a.sequences[blockIdx.y];
+    const int d = (int)a.head_dim, columns = (int)a.n_kv_heads * d,
+              first = (int)blockIdx.x * FOURS_ROWS;
+    for (int i = (int)threadIdx.x * 4; i < 2 * columns; i += FOURS_THREADS * 4) {
+        const bool values = i >= columns;
+        const int head = (values ? i - columns : i) / d, c = (values ? i - columns : i) % d;
+        const float *from = a.qkv + (size_t)s.first_row * a.qkv_stride +
+                            (values ? a.value_col : a.key_col) + (size_t)(head * d);
+        float *to = (values ? a.values : a.keys) + plane(a, s.slot, (size_t)head) + c;
+        float4 x[FOURS_ROWS];
+#pragma unroll
+        for (int r = 0; r < FOURS_ROWS; r++) {
+            const float *row = from + (size_t)min(first + r, s.rows - 1) * a.qkv_stride;
+            x[r] = *(const float4 *)(row + c);
+            if (a.rope && !values)
+                x[r] = turned(a, row, s.past + min(first + r, s.rows - 1), c, x[r]);
+        }
+#pragma unroll
+        for (int r = 0; r < FOURS_ROWS; r++)
+            if (first + r < s.rows)
+                *(float4 *)(to + (size_t)(s.past + first + r) * a.head_dim) = x[r];
+    }
+}
+
 cudaError_t bg_cuda_place(const cuda_attention_args *a, const cuda_launch *l)
 {
     const bool queries = !a->store_only && !a->turn && (a->query_norm.weight || a->rope);
     if (a->stored && !queries) return cudaSuccess;
+    if (!queries && !a->key_norm.weight && attends_in_line(a))
+        return launch(place_fours,
+                      dim3(blocks_for(a->max_rows, FOURS_ROWS), (unsigned)a->n_sequences),
+                      FOURS_THREADS, 0, *a, l);
     const size_t heads = (queries ? a->n_heads : 0) + (a->stored ? 0 : a->n_kv_heads);
     const dim3 grid((unsigned)a->max_rows, (unsigned)a->n_sequences,
                     blocks_for(heads, PLACE_HEADS));

@@ -32,6 +32,16 @@ static __device__ __forceinline__ float bias_of(const cuda_attention_args &a, si
     return a.position_bias[head * a.bias_cols + (size_t)(min(max(distance, -most), most) + most)];
 }
 
+/* Whether rows and columns begin at multiples of four. */
+static inline bool attends_in_line(const cuda_attention_args *a)
+{
+    const size_t all =
+        a->head_dim | a->qkv_stride | a->query_col | a->key_col | a->value_col | a->out_stride;
+    const uintptr_t pointers =
+        (uintptr_t)a->qkv | (uintptr_t)a->keys | (uintptr_t)a->values | (uintptr_t)a->out;
+    return all % 4 == 0 && pointers % sizeof(float4) == 0;
+}
+
 /* ---- queries and keys to their positions ----------------------------------------------------- */
 
 /* One head's x (head_dim) in shared or global memory, by one warp: normed, then turned. */

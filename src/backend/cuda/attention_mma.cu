@@ -393,7 +393,7 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
             (size_t)(s.first_row + first + row) * a.out_stride + head * a.head_dim + (size_t)column;
         float4 x = make_float4(0, 0, 0, 0);
         if (sees.end > sees.first) x = gather<S>(found, row, column);
-        *(float4 *)(a.out + to) = x;
+        if (!a.operand.alone) *(float4 *)(a.out + to) = x;
         if (a.operand.out) put_four(a.operand.type, a.operand.out, to, x);
     }
 }
@@ -436,22 +436,12 @@ static const struct {
 
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
-/* Whether rows and columns begin at multiples of four. */
-static bool in_line(const cuda_attention_args *a)
-{
-    const size_t all =
-        a->head_dim | a->qkv_stride | a->query_col | a->key_col | a->value_col | a->out_stride;
-    const uintptr_t pointers =
-        (uintptr_t)a->qkv | (uintptr_t)a->keys | (uintptr_t)a->values | (uintptr_t)a->out;
-    return all % 4 == 0 && pointers % sizeof(float4) == 0;
-}
-
 /* Of those that the head's size and the GPU allow, the one with the most queries that fills it, or
  * the one with the fewest; -1: none. */
 static int choose(const cuda_attention_args *a, const cuda_launch *l)
 {
     int best = -1;
-    if (!l->tensor_cores || !in_line(a)) return best;
+    if (!l->tensor_cores || !attends_in_line(a)) return best;
     for (int i = 0; i < SHAPES; i++) {
         if (shapes[i].head_dim < a->head_dim || !shapes[i].fits[a->out_half](l)) continue;
         if (best >= 0 && shapes[best].head_dim != shapes[i].head_dim) break;
@@ -474,5 +464,6 @@ void bg_cuda_attend_plan(cuda_attention_args *a, const cuda_launch *l)
 cudaError_t bg_cuda_attend(const cuda_attention_args *a, const cuda_launch *l)
 {
     const int shape = choose(a, l);
+    if (shape >= 0 && bg_cuda_attends_flash(a, l)) return bg_cuda_attend_flash(a, l);
     return shape < 0 ? bg_cuda_attend_exact(a, l) : shapes[shape].launch[a->out_half](a, l);
 }

@@ -33,6 +33,7 @@ typedef struct {
 typedef struct {
     bg_act base;
     float *values; /* (rows, cols) */
+    bool rounded;  /* written last by a product whose operands had been rounded */
 } cuda_act;
 
 typedef struct {
@@ -321,6 +322,16 @@ static inline const float *cuda_vector(const bg_weight *w)
 static inline float *cuda_values(const bg_act *act)
 {
     return ((const cuda_act *)(const void *)act)->values;
+}
+
+static inline void cuda_set_rounded(bg_act *act, bool rounded)
+{
+    ((cuda_act *)act)->rounded = rounded;
+}
+
+static inline bool cuda_is_rounded(const bg_act *act)
+{
+    return ((const cuda_act *)(const void *)act)->rounded;
 }
 
 static inline const cuda_ids *cuda_ids_of(const bg_ids *ids)

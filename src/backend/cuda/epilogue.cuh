@@ -49,22 +49,24 @@ struct four_inputs {
     float4 bias, multiplier, addend, residual;
 };
 
-/* All but the bias, which is that of all rows. */
+/* All but the bias, which is that of all rows. MULTIPLIER: it is in memory, if there is one. */
+template <bool MULTIPLIER = true>
 static __device__ __forceinline__ void load_rows(const cuda_epilogue &e, size_t m, size_t col,
                                                  four_inputs &in)
 {
-    if (e.multiplier)
+    if (MULTIPLIER && e.multiplier)
         in.multiplier = *(const float4 *)(e.multiplier + m * e.multiplier_stride + col);
     if (e.addend) in.addend = *(const float4 *)(e.addend + m * e.addend_stride + col);
     if (e.residual) in.residual = *(const float4 *)(e.residual + m * e.residual_stride + col);
 }
 
+template <bool MULTIPLIER = true>
 static __device__ __forceinline__ four_inputs load_four(const cuda_epilogue &e, size_t m,
                                                         size_t col)
 {
     four_inputs in;
     if (e.bias) in.bias = *(const float4 *)(e.bias + col);
-    load_rows(e, m, col, in);
+    load_rows<MULTIPLIER>(e, m, col, in);
     return in;
 }
 
@@ -109,24 +111,42 @@ static __device__ __noinline__ float4 activate_four(bg_activation activation, bo
     return half ? round_four(y) : y;
 }
 
+/* Within three units in the last place. */
+static __device__ __forceinline__ float silu(float x)
+{
+    return __fdividef(x, 1.0f + expf(-x));
+}
+
+static __device__ __forceinline__ float4 silu_four(bool half, float4 y)
+{
+    return make_float4(round_if(half, silu(y.x)), round_if(half, silu(y.y)),
+                       round_if(half, silu(y.z)), round_if(half, silu(y.w)));
+}
+
+static __device__ __forceinline__ float4 sum_of(float4 x, float4 y)
+{
+    return make_float4(x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w);
+}
+
 /* `finished`. */
 static __device__ __forceinline__ float4 finished_four(const cuda_epilogue &e,
                                                        const four_inputs &in, float4 y)
 {
-    if (e.activation != BG_ACTIVATION_NONE) y = activate_four(e.activation, e.half, y);
+    if (e.activation == BG_ACTIVATION_SILU)
+        y = silu_four(e.half, y);
+    else if (e.activation != BG_ACTIVATION_NONE)
+        y = activate_four(e.activation, e.half, y);
     if (e.multiplier) {
         const float4 &m = in.multiplier;
         y = make_float4(y.x * m.x, y.y * m.y, y.z * m.z, y.w * m.w);
         if (e.half) y = round_four(y);
     }
     if (e.addend) {
-        const float4 &m = in.addend;
-        y = make_float4(y.x + m.x, y.y + m.y, y.z + m.z, y.w + m.w);
+        y = sum_of(y, in.addend);
         if (e.half) y = round_four(y);
     }
     if (e.residual) {
-        const float4 &m = in.residual;
-        y = make_float4(y.x + m.x, y.y + m.y, y.z + m.z, y.w + m.w);
+        y = sum_of(y, in.residual);
         if (e.half) y = round_four(y);
     }
     return y;
@@ -135,7 +155,7 @@ static __device__ __forceinline__ float4 finished_four(const cuda_epilogue &e,
 static __device__ __forceinline__ float4 finish_four(const cuda_epilogue &e, const four_inputs &in,
                                                      float4 y)
 {
-    if (e.bias) y = make_float4(y.x + in.bias.x, y.y + in.bias.y, y.z + in.bias.z, y.w + in.bias.w);
+    if (e.bias) y = sum_of(y, in.bias);
     if (e.half) y = round_four(y);
     return finished_four(e, in, y);
 }

@@ -28,9 +28,9 @@ static bg_status chunk(cuda_backend *cuda, const head_loop *loop, size_t first, 
                        bg_error *err)
 {
     const size_t cols = loop->head->rows;
-    cuda_act rows = {{n, loop->in->cols, loop->in->half},
-                     cuda_values(loop->in) + first * loop->in->cols};
-    cuda_act logits = {{n, cols, false}, cuda->logits.data};
+    cuda_act rows = {.base = {n, loop->in->cols, loop->in->half},
+                     .values = cuda_values(loop->in) + first * loop->in->cols};
+    cuda_act logits = {.base = {n, cols, false}, .values = cuda->logits.data};
     const bg_linear args = {.weight = loop->head,
                             .bias = loop->bias,
                             .in = &rows.base,

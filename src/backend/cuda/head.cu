@@ -70,8 +70,27 @@ cudaError_t bg_cuda_score(const cuda_head_args *a, const cuda_launch *l)
 
 enum { HELD = 16 }; /* logits that a thread keeps between its two looks at them */
 
+/* A thread's logits, WIDTH side by side; -infinity behind the last. */
+template <int WIDTH>
+static __device__ __forceinline__ void load_logits(const float *logits, size_t cols, float x[HELD])
+{
+#pragma unroll
+    for (int i = 0; i < HELD; i += WIDTH) {
+        const size_t c = (threadIdx.x + i / WIDTH * (size_t)THREADS) * WIDTH;
+#pragma unroll
+        for (int k = 0; k < WIDTH; k++) x[i + k] = -INFINITY;
+        if (c >= cols) continue;
+        if (WIDTH == 4)
+            *(float4 *)(x + i) = *(const float4 *)(logits + c);
+        else
+            x[i] = logits[c];
+    }
+}
+
 /* A block for each row. */
-static __global__ void __launch_bounds__(THREADS) score_panel(cuda_score_args a)
+template <int WIDTH>
+static __global__ void __launch_bounds__(THREADS)
+    score_panel(const __grid_constant__ cuda_score_args a)
 {
     __shared__ float maxima[THREADS / WARP];
     __shared__ double sums[THREADS / WARP];
@@ -79,18 +98,17 @@ static __global__ void __launch_bounds__(THREADS) score_panel(cuda_score_args a)
     let_next_start();
     const size_t m = blockIdx.x;
     const float *logits = a.logits + m * a.cols;
-    float x[HELD], max = -INFINITY;
+    __align__(16) float x[HELD];
+    float max = -INFINITY, sum = 0;
+    load_logits<WIDTH>(logits, a.cols, x);
+#pragma unroll
+    for (int i = 0; i < HELD; i++) max = fmaxf(max, x[i]);
+    max = block_max(max, maxima);
 #pragma unroll
     for (int i = 0; i < HELD; i++) {
-        const size_t c = threadIdx.x + i * (size_t)THREADS;
-        x[i] = c < a.cols ? logits[c] : -INFINITY;
-        max = fmaxf(max, x[i]);
+        const size_t c = (threadIdx.x + i / WIDTH * (size_t)THREADS) * WIDTH;
+        if (c < a.cols) sum += expf(x[i] - max);
     }
-    max = block_max(max, maxima);
-    float sum = 0;
-#pragma unroll
-    for (int i = 0; i < HELD; i++)
-        if (threadIdx.x + i * (size_t)THREADS < a.cols) sum += expf(x[i] - max);
     const double total = block_sum((double)sum, sums);
     if (threadIdx.x > 0) return;
     a.maxima[m * a.n_panels + a.panel] = max;
@@ -102,7 +120,9 @@ static __global__ void __launch_bounds__(THREADS) score_panel(cuda_score_args a)
 cudaError_t bg_cuda_score_panel(const cuda_score_args *a, const cuda_launch *l)
 {
     if (a->cols > HELD * THREADS) return cudaErrorInvalidConfiguration;
-    return launch(score_panel, dim3((unsigned)a->n_rows), THREADS, 0, *a, l);
+    const bool fours = a->cols % 4 == 0 && (uintptr_t)a->logits % sizeof(float4) == 0;
+    return launch(fours ? score_panel<4> : score_panel<1>, dim3((unsigned)a->n_rows), THREADS, 0,
+                  *a, l);
 }
 
 /* A warp for each row. */

@@ -32,6 +32,7 @@ typedef enum { CUDA_F32, CUDA_F16, CUDA_BF16, CUDA_I8 } cuda_type;
 typedef struct {
     void *out;
     cuda_type type;
+    bool alone; /* the first copy is not written: nobody reads it */
 } cuda_operand;
 
 /* How to launch. */
@@ -189,6 +190,10 @@ typedef struct {
     cuda_type type;
 } cuda_decode_args;
 
+/* What products that are written as binary16 numbers are multiplied by: up to a million there are
+ * no infinities, and what is lost below is a millionth. */
+#define CUDA_HALF_SCALE 0.0625f
+
 /* out (m, n) = x (m, k) w (n, k)^T + bias + residual; out is fp32, or int32 for int8, which has
  * neither bias nor residual. NULL: none. */
 typedef struct {
@@ -198,10 +203,11 @@ typedef struct {
     size_t m, n, k;
     size_t out_stride, residual_stride;
     cuda_type type;
+    bool halves; /* out is binary16, times CUDA_HALF_SCALE; neither bias nor residual */
 } cuda_gemm_args;
 
-/* What multiplies an int8 layer's results: the product of a layer of the same input, whose own
- * results are not wanted. */
+/* What multiplies a layer's results: the product of a layer of the same input, whose own results
+ * are not wanted. */
 typedef struct {
     const void *product; /* as the layer's; NULL: none */
     cuda_matrix w;
@@ -218,8 +224,10 @@ typedef struct {
     size_t in_stride;
     size_t n_rows, first, n;
     cuda_quantized quantized;
-    cuda_other_product other; /* int8 alone; the epilogue has a multiplier then */
-    cuda_operand operand;     /* of the epilogue's out; not for int8 */
+    /* The epilogue has a multiplier then. But for int8, both products are binary16 then, as
+     * cuda_gemm_args has them. */
+    cuda_other_product other;
+    cuda_operand operand; /* of the epilogue's out; not for int8 */
 } cuda_finish_args;
 
 /* int8 layers of a hundred rows or two, all in one: up to three of one input. */
@@ -259,6 +267,7 @@ typedef struct {
     size_t qkv_stride, query_col, key_col, value_col;
     size_t n_heads, n_kv_heads, head_dim;
     bool stored, half, out_half;
+    bool rounded; /* qkv came from products whose operands had been rounded */
     cuda_norm query_norm, key_norm;
     const float *rope;
     size_t rope_dim;
@@ -457,6 +466,10 @@ cudaError_t bg_cuda_attend(const cuda_attention_args *a, const cuda_launch *l);
 void bg_cuda_attend_plan(cuda_attention_args *a, const cuda_launch *l);
 /* The same without tensor cores: for GPUs and heads that they do not do for. */
 cudaError_t bg_cuda_attend_exact(const cuda_attention_args *a, const cuda_launch *l);
+/* bg_cuda_attend's, where what bg_cuda_attends_flash says is true: queries that fill the GPU, each
+ * factor one binary16 number. */
+cudaError_t bg_cuda_attend_flash(const cuda_attention_args *a, const cuda_launch *l);
+bool bg_cuda_attends_flash(const cuda_attention_args *a, const cuda_launch *l);
 /* Both in one, where each sequence has one row and max_keys fits (bg_cuda_attends_one). */
 cudaError_t bg_cuda_attend_one(const cuda_attention_args *a, const cuda_launch *l);
 bool bg_cuda_attends_one(const cuda_attention_args *a);

@@ -156,7 +156,8 @@ static cublasStatus_t describe(cuda_matmul *l, const cuda_gemm_args *a, plan *p)
  * w as (k, n) transposed and x as (k, m). */
 static bool make_plan(cuda_matmul *l, const cuda_gemm_args *a, plan *p)
 {
-    const cudaDataType_t operand = types[a->type].operand, result = types[a->type].result;
+    const cudaDataType_t operand = types[a->type].operand;
+    const cudaDataType_t result = a->halves ? CUDA_R_16F : types[a->type].result;
     const size_t residual_stride = a->residual ? a->residual_stride : a->out_stride;
     const struct {
         cublasLtMatrixLayout_t *layout;
@@ -198,9 +199,10 @@ static void free_plan(cuda_matmul *l, plan *p)
 
 static bool same_shape(const cuda_gemm_args *a, const cuda_gemm_args *b)
 {
-    return a->type == b->type && a->m == b->m && a->n == b->n && a->k == b->k &&
-           a->out_stride == b->out_stride && a->residual_stride == b->residual_stride &&
-           !a->bias == !b->bias && !a->residual == !b->residual;
+    return a->type == b->type && a->halves == b->halves && a->m == b->m && a->n == b->n &&
+           a->k == b->k && a->out_stride == b->out_stride &&
+           a->residual_stride == b->residual_stride && !a->bias == !b->bias &&
+           !a->residual == !b->residual;
 }
 
 void cuda_matmul_free(cuda_backend *cuda)
@@ -233,11 +235,13 @@ static plan *get_plan(cuda_matmul *l, const cuda_gemm_args *a)
 
 cudaError_t cuda_matmul_run(cuda_backend *cuda, const cuda_gemm_args *a)
 {
-    static const float zero = 0, one = 1;
+    static const float zero = 0, one = 1, half_scale = CUDA_HALF_SCALE;
     static const int32_t int_zero = 0, int_one = 1;
     cuda_matmul *l = cuda->matmul;
     const bool integer = a->type == CUDA_I8;
-    const void *const alpha = integer ? (const void *)&int_one : (const void *)&one;
+    const void *const alpha = integer     ? (const void *)&int_one
+                              : a->halves ? (const void *)&half_scale
+                                          : (const void *)&one;
     const void *const beta = integer       ? (const void *)&int_zero
                              : a->residual ? (const void *)&one
                                            : (const void *)&zero;

@@ -134,7 +134,7 @@ static __global__ void __launch_bounds__(NORM_THREADS)
         y.y = normed_value(s, inner, a.half, biased, x[i].y, w[i].y, b[i].y);
         y.z = normed_value(s, inner, a.half, biased, x[i].z, w[i].z, b[i].z);
         y.w = normed_value(s, inner, a.half, biased, x[i].w, w[i].w, b[i].w);
-        ((float4 *)a.out)[first + q] = y;
+        if (!a.operand.alone) ((float4 *)a.out)[first + q] = y;
         if (a.operand.out) put_four(a.operand.type, a.operand.out, (first + q) * 4, y);
         x[i] = y;
     }

@@ -189,11 +189,64 @@ bg_status cuda_operand_rooms(cuda_backend *cuda, size_t count, cuda_type type, b
     return BG_OK;
 }
 
+/* Whether a node may read `count` values of an activation as they are in fp32. */
+static bool may_read(const cuda_node *n, const float *in, size_t count)
+{
+    const cuda_epilogue *e = &n->args.finish.epilogue;
+    const float *read[3] = {NULL};
+    switch (n->kind) {
+    case NODE_DECODE:
+        return false;
+    case NODE_GEMM:
+        read[0] = n->args.gemm.residual;
+        read[1] = n->args.gemm.x;
+        break;
+    case NODE_FINISH:
+        if (n->args.finish.w.threshold > 0) return true;
+        read[0] = e->multiplier;
+        read[1] = e->addend;
+        read[2] = e->residual;
+        break;
+    default:
+        return true;
+    }
+    for (int i = 0; i < 3; i++)
+        if (read[i] && read[i] >= in && read[i] < in + count) return true;
+    return false;
+}
+
+/* Where nobody else reads an activation, those who write the operand `x` need write nothing else.
+ * The nodes behind them have been queued for layers of this very input. */
+static void leave_out(cuda_backend *cuda, const float *in, size_t n_rows, size_t cols,
+                      const void *x)
+{
+    cuda_operand *writers[LOOK_BACK];
+    size_t n_writers = 0, left = cols;
+    for (size_t i = cuda->n_nodes; left > 0; i--) {
+        if (i == 0 || cuda->n_nodes - i >= LOOK_BACK) return;
+        cuda_node *n = &cuda->nodes[i - 1];
+        const writing w = written_by(n);
+        if (!w.known) return;
+        if (overlaps(&w, in, n_rows * cols)) {
+            if (superseded(&w, in, cols, left)) continue;
+            if (w.out != in || w.stride != cols || !w.operand || w.operand->out != x ||
+                n->kind == NODE_MMA || w.first + w.cols != left)
+                return;
+            writers[n_writers++] = w.operand;
+            left = w.first;
+        } else if (may_read(n, in, n_rows * cols)) {
+            return;
+        }
+    }
+    for (size_t i = 0; i < n_writers; i++) writers[i]->alone = true;
+}
+
 const void *cuda_convert_input(cuda_backend *cuda, const bg_linear *l, cuda_type type)
 {
     const float *in = cuda_values(l->in);
     if (type == CUDA_F32) return in;
     const void *there = queued_operand(cuda, in, l->n_rows, l->in->cols, type);
+    if (there && l->consumes) leave_out(cuda, in, l->n_rows, l->in->cols, there);
     if (there) return there;
     cuda_convert_args *a = &cuda_push(cuda, NODE_CONVERT)->args.convert;
     a->in = in;

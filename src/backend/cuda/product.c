@@ -1,7 +1,7 @@
 /* Linear layers of many rows to nodes. Where they are not that many, one kernel of our own does it
  * all, product_tile.cu for int8 and product_mma.cuh for 16 and 4 bits; else it is a product of
  * cuBLASLt. Biases and residuals of numbers that are not rounded it adds itself; anything else is
- * done to the product in memory, which comes in panels that stay in the GPU's cache. */
+ * done to the product in memory, in panels where it is large. */
 #include "backend/cuda/cuda.h"
 
 #include "core/checked.h"
@@ -9,8 +9,8 @@
 #include <string.h>
 
 enum {
-    WEIGHT_BYTES = 64 << 20,  /* of a panel of decoded weights */
-    PRODUCT_BYTES = 32 << 20, /* of a product before its epilogue */
+    WEIGHT_BYTES = 64 << 20,   /* of a panel of decoded weights */
+    PRODUCT_BYTES = 128 << 20, /* of products before their epilogue */
     PANEL_ROWS = 64,
     ALIGNMENT = 16, /* of what the library writes, adds and reads */
 };
@@ -82,23 +82,22 @@ static bg_status prepare(cuda_backend *cuda, const bg_linear *l, cuda_product_la
                          bg_error *err)
 {
     const size_t k = p->w.cols, m = p->n_rows, n = p->w.rows, weight_bytes = k * type_size(p->type);
+    /* With room for what a gate of int8 multiplies. */
+    const size_t products = p->type == CUDA_I8 && p->epilogue.multiplier ? 2 : 1;
     size_t rows = n;
-    if (!p->direct) rows = bg_min_size(rows, PRODUCT_BYTES / (m * 4));
+    if (!p->direct) rows = bg_min_size(rows, PRODUCT_BYTES / (products * m * 4));
     if (!p->ready) rows = bg_min_size(rows, WEIGHT_BYTES / weight_bytes);
     if (rows < n) rows = bg_max_size(rows / PANEL_ROWS * PANEL_ROWS, PANEL_ROWS);
     p->panel = rows;
     if (!p->ready) BG_TRY(cuda_reserve(cuda, &cuda->panel, rows * weight_bytes, err));
-    /* With room for what a gate of int8 multiplies. */
-    const size_t products = p->type == CUDA_I8 && p->epilogue.multiplier ? 2 : 1;
     if (!p->direct) BG_TRY(cuda_reserve(cuda, &cuda->product, products * m * rows * 4, err));
     if (p->type == CUDA_I8) {
         BG_TRY(cuda_sequences_room(cuda, l, &p->quantized, err));
         BG_TRY(cuda_outliers_room(cuda, l, &p->quantized, err));
     } else if (p->type != CUDA_F32)
         BG_TRY(cuda_operand_rooms(cuda, m * k, p->type, err));
-    /* Of two layers whose panels take turns, too. */
     const size_t step_bytes = p->type == CUDA_I8 ? cuda_quantized_bytes(l) : 0;
-    return cuda_begin(cuda, step_bytes, 3 + 6 * ((n + rows - 1) / rows), err);
+    return cuda_begin(cuda, step_bytes, 4 + 5 * ((n + rows - 1) / rows), err);
 }
 
 /* Rows [first, first + n) of the weights, which lie at `panel`, to `out` without a gap. */
@@ -139,19 +138,23 @@ static cuda_finish_args *finish_panel(cuda_backend *cuda, const cuda_product_lay
     return f;
 }
 
+/* Rows [first, first + n) of the weights, decoded if need be. */
+static const void *panel_of(cuda_backend *cuda, const cuda_product_layer *p, size_t first, size_t n)
+{
+    if (p->ready) return rows_from(p, first);
+    cuda_decode_args *d = &cuda_push(cuda, NODE_DECODE)->args.decode;
+    d->w = p->w;
+    d->out = cuda->panel.data;
+    d->first = first;
+    d->n_rows = n;
+    d->type = p->type;
+    return d->out;
+}
+
 static void multiply_panel(cuda_backend *cuda, const cuda_product_layer *p, size_t first, size_t n)
 {
     const cuda_epilogue *e = &p->epilogue;
-    const void *panel = rows_from(p, first);
-    if (!p->ready) {
-        cuda_decode_args *d = &cuda_push(cuda, NODE_DECODE)->args.decode;
-        d->w = p->w;
-        d->out = cuda->panel.data;
-        d->first = first;
-        d->n_rows = n;
-        d->type = p->type;
-        panel = cuda->panel.data;
-    }
+    const void *panel = panel_of(cuda, p, first, n);
     cuda_gemm_args *g = push_gemm(cuda, p, panel, n, cuda->product.data);
     if (p->direct) {
         g->bias = e->bias ? e->bias + first : NULL;
@@ -164,43 +167,45 @@ static void multiply_panel(cuda_backend *cuda, const cuda_product_layer *p, size
     finish_panel(cuda, p, first, n);
 }
 
-/* Whether `p` is the gate of the layer that was queued last, and whose result it multiplies.
- * Outlier columns have room for those of one layer. */
+/* Whether two products of binary16 can be its end's. */
+static bool takes_halves(const cuda_epilogue *e, size_t n)
+{
+    return !e->half && n % PANEL_ROWS == 0 && aligned(e->out, e->out_stride) &&
+           aligned(e->bias, 0) && aligned(e->addend, e->addend_stride) &&
+           aligned(e->residual, e->residual_stride);
+}
+
+/* Whether `p` is the gate of the layer that was queued last, and whose result it multiplies: where
+ * one end does for both, the other's results need not be written. At 16 bits both products are
+ * rounded to binary16, 2^-12 of each (the root of its mean square). Their factors were rounded so,
+ * too, and what becomes of them is, before it is multiplied. */
 static bool gates_last(const cuda_backend *cuda, const cuda_product_layer *p)
 {
     const cuda_product_layer *up = &cuda->last_product;
-    return up->end > 0 && cuda->n_nodes == up->end && p->epilogue.multiplier == up->epilogue.out &&
-           p->epilogue.out == up->epilogue.out && up->x == p->x && up->type == p->type &&
-           up->n_rows == p->n_rows && up->w.rows == p->w.rows && up->w.cols == p->w.cols &&
-           up->ready == p->ready && p->panel < p->w.rows;
-}
-
-/* The same at int8, where one end does for both: the other's results need not be written. */
-static bool gates_codes(const cuda_backend *cuda, const cuda_product_layer *p)
-{
-    const cuda_product_layer *up = &cuda->last_product;
     const cuda_epilogue *e = &up->epilogue;
+    const bool halves =
+        p->type == CUDA_F16 && takes_halves(&p->epilogue, p->w.rows) && aligned(e->bias, 0);
     return up->end > 0 && cuda->n_nodes == up->end && p->epilogue.multiplier == e->out &&
            p->epilogue.out == e->out && !e->multiplier && !e->addend && !e->residual &&
-           e->activation == BG_ACTIVATION_NONE && up->type == CUDA_I8 && up->x == p->x &&
-           up->n_rows == p->n_rows && up->w.rows == p->w.rows && up->w.cols == p->w.cols &&
-           up->w.threshold == p->w.threshold;
+           e->activation == BG_ACTIVATION_NONE && (p->type == CUDA_I8 || halves) &&
+           up->type == p->type && up->x == p->x && up->n_rows == p->n_rows &&
+           up->w.rows == p->w.rows && up->w.cols == p->w.cols && up->w.threshold == p->w.threshold;
 }
 
 static void multiply_gated(cuda_backend *cuda, const bg_linear *l, cuda_product_layer *p)
 {
     const cuda_product_layer up = cuda->last_product;
-    const size_t rows = p->w.rows;
-    /* Both products of a panel stay in the GPU's cache. */
-    const size_t half = p->panel / 2 / PANEL_ROWS * PANEL_ROWS;
-    const size_t panel = p->panel < rows ? bg_max_size(half, PANEL_ROWS) : rows;
+    const size_t rows = p->w.rows, panel = p->panel;
+    const bool halves = p->type != CUDA_I8;
     cuda->n_nodes = up.begin;
-    cuda_gather_outliers(cuda, l, &p->quantized);
+    if (!halves) cuda_gather_outliers(cuda, l, &p->quantized);
     for (size_t first = 0; first < rows; first += panel) {
         const size_t n = bg_min_size(panel, rows - first);
-        char *other = (char *)cuda->product.data + p->n_rows * n * 4;
-        push_gemm(cuda, &up, rows_from(&up, first), n, other);
-        push_gemm(cuda, p, rows_from(p, first), n, cuda->product.data);
+        char *other = (char *)cuda->product.data + p->n_rows * n * (halves ? 2 : 4);
+        const void *w = panel_of(cuda, &up, first, n);
+        push_gemm(cuda, &up, w, n, other)->halves = halves;
+        w = panel_of(cuda, p, first, n);
+        push_gemm(cuda, p, w, n, cuda->product.data)->halves = halves;
         cuda_finish_args *f = finish_panel(cuda, p, first, n);
         f->other.product = other;
         f->other.w = up.w;
@@ -210,29 +215,31 @@ static void multiply_gated(cuda_backend *cuda, const bg_linear *l, cuda_product_
     cuda->last_product.end = 0;
 }
 
-/* The layers' panels in turn: the second one finds what the first one wrote in the GPU's cache. */
-static void multiply_in_turn(cuda_backend *cuda, const cuda_product_layer *const *layers,
-                             size_t n_layers)
+/* Whether the last node has become the product of this layer, too: of the same operand, weights
+ * that lie behind its own, results beside its own. So do queries, keys and values. */
+static bool extend_last(cuda_backend *cuda, const cuda_product_layer *p)
 {
-    const cuda_product_layer *last = layers[n_layers - 1];
-    for (size_t first = 0; first < last->w.rows; first += last->panel)
-        for (size_t i = 0; i < n_layers; i++)
-            multiply_panel(cuda, layers[i], first, bg_min_size(last->panel, last->w.rows - first));
+    const cuda_epilogue *e = &p->epilogue;
+    cuda_node *last = cuda->n_nodes > 0 ? &cuda->nodes[cuda->n_nodes - 1] : NULL;
+    if (!last || last->kind != NODE_GEMM || !p->direct || !p->ready || e->bias || e->residual)
+        return false;
+    cuda_gemm_args *g = &last->args.gemm;
+    const size_t bytes = g->n * g->k * type_size(g->type);
+    if (g->x != p->x || g->type != p->type || g->m != p->n_rows || g->k != p->w.cols || g->bias ||
+        g->residual || (const char *)g->w + bytes != p->w.codes ||
+        (const float *)g->out + g->n != e->out || g->out_stride != e->out_stride)
+        return false;
+    g->n += p->w.rows;
+    cuda->last_product.end = 0;
+    return true;
 }
 
 static void multiply(cuda_backend *cuda, cuda_product_layer *p)
 {
-    const cuda_product_layer up = cuda->last_product;
-    if (gates_last(cuda, p)) {
-        const cuda_product_layer *const both[] = {&up, p};
-        cuda->n_nodes = up.begin;
-        p->begin = up.begin;
-        multiply_in_turn(cuda, both, 2);
-    } else {
-        const cuda_product_layer *const alone[] = {p};
-        p->begin = cuda->n_nodes;
-        multiply_in_turn(cuda, alone, 1);
-    }
+    if (extend_last(cuda, p)) return;
+    p->begin = cuda->n_nodes;
+    for (size_t first = 0; first < p->w.rows; first += p->panel)
+        multiply_panel(cuda, p, first, bg_min_size(p->panel, p->w.rows - first));
     p->end = cuda->n_nodes;
     cuda->last_product = *p;
 }
@@ -335,6 +342,7 @@ bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err)
     memset(&p, 0, sizeof p); /* also what lies between fields: nodes are compared as bytes */
     cuda_fill_epilogue(l, &p.epilogue);
     p.type = choose_type(l);
+    cuda_set_rounded(l->out, p.type != CUDA_F32);
     if (bg_cuda_product_tiles(cuda_matrix_of(l->weight), l->n_rows, &cuda->launch))
         return multiply_tiles(cuda, l, &p.epilogue, err);
     if (bg_cuda_product_mma_fits(cuda_matrix_of(l->weight), l->n_rows, p.type, &cuda->launch))
@@ -350,14 +358,14 @@ bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err)
         cuda_quantize_input(cuda, l, &p.quantized);
         cuda_list_outliers(cuda, l, &p.quantized, false);
         p.x = p.quantized.codes;
-        if (gates_codes(cuda, &p)) {
-            multiply_gated(cuda, l, &p);
-            return BG_OK;
-        }
-        cuda_gather_outliers(cuda, l, &p.quantized);
     } else {
         p.x = cuda_convert_input(cuda, l, p.type);
     }
+    if (gates_last(cuda, &p)) {
+        multiply_gated(cuda, l, &p);
+        return BG_OK;
+    }
+    if (p.type == CUDA_I8) cuda_gather_outliers(cuda, l, &p.quantized);
     multiply(cuda, &p);
     return BG_OK;
 }

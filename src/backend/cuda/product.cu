@@ -3,7 +3,11 @@
 #include "backend/cuda/epilogue.cuh"
 #include "backend/cuda/operand.cuh"
 
-enum { THREADS = 256, MOST_BLOCKS = 1 << 16 };
+enum {
+    THREADS = 256,
+    MOST_BLOCKS = 1 << 16,
+    ROWS = 4, /* of a thread of finish_fours, their loads on their way at once */
+};
 
 static unsigned some_blocks(size_t n)
 {
@@ -81,18 +85,50 @@ cudaError_t bg_cuda_decode(const cuda_decode_args *a, const cuda_launch *l)
     return launch(decode, dim3(some_blocks(n)), THREADS, 0, *a, l);
 }
 
-static __global__ void finish_fours(cuda_finish_args a)
+/* Four results of a product that was written as binary16. */
+static __device__ __forceinline__ float4 halves_at(const void *product, size_t i)
+{
+    const uint2 pairs = *(const uint2 *)((const __half *)product + i);
+    const float2 x = __half22float2(*(const __half2 *)&pairs.x);
+    const float2 y = __half22float2(*(const __half2 *)&pairs.y);
+    const float scale = 1 / CUDA_HALF_SCALE;
+    return make_float4(x.x * scale, x.y * scale, y.x * scale, y.y * scale);
+}
+
+/* GATED: another product of binary16 multiplies it. */
+template <bool GATED>
+static __global__ void finish_fours(const __grid_constant__ cuda_finish_args a)
 {
     wait_for_earlier();
     let_next_start();
     const cuda_epilogue &e = a.epilogue;
-    const size_t m = row_of_grid(), i = (blockIdx.x * (size_t)THREADS + threadIdx.x) * 4;
-    if (i >= a.n || m >= a.n_rows) return;
-    const size_t col = a.first + i, at = m * e.out_stride + col;
-    const four_inputs in = load_four(e, m, col);
-    const float4 y = finish_four(e, in, *(const float4 *)((const float *)a.product + m * a.n + i));
-    *(float4 *)(e.out + at) = y;
-    if (a.operand.out) put_four(a.operand.type, a.operand.out, at, y);
+    const size_t first = row_of_grid() * ROWS, i = (blockIdx.x * (size_t)THREADS + threadIdx.x) * 4;
+    if (i >= a.n) return;
+    const size_t col = a.first + i;
+    four_inputs in[ROWS];
+    float4 y[ROWS];
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        const size_t m = first + r;
+        if (m >= a.n_rows) break;
+        in[r] = load_four<!GATED>(e, m, col);
+        if (GATED) {
+            in[r].multiplier = halves_at(a.other.product, m * a.n + i);
+            y[r] = halves_at(a.product, m * a.n + i);
+        } else {
+            y[r] = *(const float4 *)((const float *)a.product + m * a.n + i);
+        }
+    }
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        const size_t m = first + r, at = m * e.out_stride + col;
+        if (m >= a.n_rows) break;
+        if (GATED && a.other.bias)
+            in[r].multiplier = sum_of(in[r].multiplier, *(const float4 *)(a.other.bias + col));
+        y[r] = finish_four(e, in[r], y[r]);
+        if (!a.operand.alone) *(float4 *)(e.out + at) = y[r];
+        if (a.operand.out) put_four(a.operand.type, a.operand.out, at, y[r]);
+    }
 }
 
 static __global__ void finish_any(cuda_finish_args a)
@@ -111,8 +147,12 @@ cudaError_t bg_cuda_finish(const cuda_finish_args *a, const cuda_launch *l)
 {
     const cuda_epilogue *e = &a->epilogue;
     if (a->w.threshold > 0) return bg_cuda_finish_int8(a, l);
-    const dim3 by_four = grid_of_rows(blocks_for(a->n, THREADS * 4), a->n_rows);
-    if (fours_in_line(e, a->first, a->n)) return launch(finish_fours, by_four, THREADS, 0, *a, l);
+    const dim3 by_four = grid_of_rows(blocks_for(a->n, THREADS * 4), blocks_for(a->n_rows, ROWS));
+    const bool by_fours = fours_in_line(e, a->first, a->n) && in_line(a->other.bias, 0);
+    if (a->other.product && !by_fours) return cudaErrorInvalidConfiguration;
+    if (by_fours)
+        return launch(a->other.product ? finish_fours<true> : finish_fours<false>, by_four, THREADS,
+                      0, *a, l);
     const dim3 one_by_one = grid_of_rows(blocks_for(a->n, THREADS), a->n_rows);
     return launch(finish_any, one_by_one, THREADS, 0, *a, l);
 }

@@ -31,12 +31,13 @@ static __device__ __forceinline__ void gather_input(const cuda_gather_args &a, s
     const cuda_quantized &q = a.quantized;
     const size_t cols = a.w.cols;
     const outlier_columns o = columns_of(q, sequence_of(q, row), cols);
-    for (int i = (int)threadIdx.x; i < o.n; i += GATHER_THREADS)
-        q.codes[row * cols + (size_t)o.list[i]] = 0;
-    if ((size_t)o.n > q.room) return;
+    const bool fits = (size_t)o.n <= q.room;
     __half *to = (__half *)q.outlier_in + row * q.room;
-    for (int i = (int)threadIdx.x; i < gathered(o.n); i += GATHER_THREADS)
-        to[i] = __float2half_rn(i < o.n ? a.in[row * cols + (size_t)o.list[i]] : 0);
+    for (int i = (int)threadIdx.x; i < gathered(o.n); i += GATHER_THREADS) {
+        const size_t at = row * cols + (size_t)(i < o.n ? o.list[i] : 0);
+        if (fits) to[i] = __float2half_rn(i < o.n ? a.in[at] : 0);
+        if (i < o.n) q.codes[at] = 0;
+    }
 }
 
 static __device__ __forceinline__ void gather_weights(const cuda_gather_args &a, size_t row)
@@ -44,11 +45,13 @@ static __device__ __forceinline__ void gather_weights(const cuda_gather_args &a,
     const cuda_quantized &q = a.quantized;
     const int8_t *codes = (const int8_t *)a.w.codes + row * a.w.cols;
     const float scale = a.w.scales[row];
-    for (int s = 0; s < q.n_sequences; s++) {
+    /* A warp for each sequence: of one alone there are seldom many columns. */
+    const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
+    for (int s = warp; s < q.n_sequences; s += GATHER_THREADS / WARP) {
         const outlier_columns o = columns_of(q, s, a.w.cols);
         if ((size_t)o.n > q.room) continue;
         uint4 *to = (uint4 *)((__half *)q.outlier_weights + ((size_t)s * a.w.rows + row) * q.room);
-        for (int i = (int)threadIdx.x; i < gathered(o.n) / 8; i += GATHER_THREADS)
+        for (int i = lane; i < gathered(o.n) / 8; i += WARP)
             to[i] = outlier_weights(outlier_codes(codes, o, i * 8), scale);
     }
 }
