@@ -18,8 +18,8 @@ struct attention_rooms {
     float query[MAX_HEAD_DIM], key[MAX_HEAD_DIM], value[MAX_HEAD_DIM];
     double norm_sums[2][STEP_WARPS];
     int max[STEP_WARPS];
-    float sum[STEP_WARPS];
-    float partial[STEP_THREADS * 4];
+    float partial[STEP_THREADS * 4]; /* (lanes, head_dim), value_share's */
+    float weights[STEP_THREADS];     /* (lanes) */
 };
 
 /* One head's row of the cache, or of the new token; or a part of its keys. */
@@ -146,11 +146,14 @@ static __device__ __forceinline__ void fetch_rows(const cuda_attention_args &a,
 /* ---- the new token --------------------------------------------------------------------------- */
 
 /* Half of the warps have the query and the others the new key, each thread a pair of values: two
- * that rope turns together, or two that it leaves. All but the values is known before the wait. */
+ * that rope turns together, or two that it leaves. All but what they are is known before the wait;
+ * constants are loaded so that they cannot be put off until then. */
 struct head_pair {
     team half;
     bool is_key, there, turned;
     unsigned first, second; /* columns */
+    const float *from;      /* the head's, and the value of column threadIdx.x, if there is one */
+    const float *value;
     float cosine, sine;
     float weights[2], biases[2]; /* the norm's */
 };
@@ -177,15 +180,21 @@ static __device__ __forceinline__ head_pair pair_of(const cuda_attention_args &a
     p.second = i + (p.turned ? pairs : t.d / 2);
     if (p.turned) {
         const float *angles = a.rope + (size_t)t.s.past * a.rope_dim + i;
-        p.cosine = __ldg(angles);
-        p.sine = __ldg(angles + pairs);
+        p.cosine = load_fresh(angles);
+        p.sine = load_fresh(angles + pairs);
     }
+    const float *row = a.qkv + (unsigned)t.s.first_row * (unsigned)a.qkv_stride;
+    p.from =
+        row + (p.is_key ? (unsigned)a.key_col + t.kv * t.d : (unsigned)a.query_col + t.head * t.d);
+    p.value = a.stored || threadIdx.x >= t.d
+                  ? NULL
+                  : row + ((unsigned)a.value_col + t.kv * t.d + threadIdx.x);
     const cuda_norm &norm = norm_of(a, p);
 #pragma unroll
     for (int k = 0; k < 2; k++) {
         const unsigned column = k ? p.second : p.first;
-        p.weights[k] = p.there && norm.weight ? __ldg(norm.weight + column) : 1;
-        p.biases[k] = p.there && norm.bias ? __ldg(norm.bias + column) : 0;
+        p.weights[k] = p.there && norm.weight ? load_fresh(norm.weight + column) : 1;
+        p.biases[k] = p.there && norm.bias ? load_fresh(norm.bias + column) : 0;
     }
     return p;
 }
@@ -229,16 +238,12 @@ template <bool HALF>
 static __device__ __forceinline__ void place_token(const cuda_attention_args &a, const head_task &t,
                                                    const head_pair &p, attention_rooms &rooms)
 {
-    const float *row = a.qkv + (size_t)t.s.first_row * a.qkv_stride;
-    const float *from =
-        row + (p.is_key ? a.key_col + (size_t)t.kv * t.d : a.query_col + (size_t)t.head * t.d);
     float u = 0, v = 0, value = 0;
-    const bool has_value = !a.stored && threadIdx.x < t.d;
     if (p.there) {
-        u = load_fresh(from + p.first);
-        v = load_fresh(from + p.second);
+        u = load_fresh(p.from + p.first);
+        v = load_fresh(p.from + p.second);
     }
-    if (has_value) value = load_fresh(row + a.value_col + (size_t)t.kv * t.d + threadIdx.x);
+    if (p.value) value = load_fresh(p.value);
     if (a.query_norm.weight || a.key_norm.weight) norm_pair<HALF>(a, p, t.d, u, v, rooms);
     if (p.turned) {
         const float uc = round_if(HALF, u * p.cosine), vs = round_if(HALF, -v * p.sine);
@@ -251,14 +256,14 @@ static __device__ __forceinline__ void place_token(const cuda_attention_args &a,
         to[p.first] = u;
         to[p.second] = v;
     }
-    if (has_value) rooms.value[threadIdx.x] = value;
+    if (p.value) rooms.value[threadIdx.x] = value;
     if (a.stored || t.part > 0 || t.head != t.kv * a.group) return;
     const size_t at = t.at + (size_t)t.s.past * t.d;
     if (p.there && p.is_key) {
         a.keys[at + p.first] = u;
         a.keys[at + p.second] = v;
     }
-    if (has_value) a.values[at + threadIdx.x] = value;
+    if (p.value) a.values[at + threadIdx.x] = value;
 }
 
 /* ---- scores ---------------------------------------------------------------------------------- */
@@ -346,41 +351,62 @@ static __device__ __forceinline__ float score_keys(const cuda_attention_args &a,
 
 /* ---- values ---------------------------------------------------------------------------------- */
 
-/* The sum of the task's values, each times its weight; of column threadIdx.x, where there is one:
- * heads have no more than there are threads. `ready`: get_values'. */
-static __device__ __forceinline__ float add_values(const head_task &t, const value_share &v,
-                                                   const float *weights, float *ready,
-                                                   attention_rooms &rooms)
+/* A weighted sum of values, and the sum of the weights. */
+struct value_sum {
+    float total; /* of column threadIdx.x, if a head has so many: no more than there are threads */
+    float weights;
+};
+
+/* The task's values, each times its weight. `ready`: get_values'. */
+template <bool HALF>
+static __device__ __forceinline__ value_sum add_values(const head_task &t, const value_share &v,
+                                                       const float *scores, float max, float *ready,
+                                                       attention_rooms &rooms)
 {
     const int n = v.lane < v.lanes ? t.n : 0;
     float4 y = make_float4(0, 0, 0, 0);
+    float weights = 0;
 #pragma unroll 1
     for (unsigned begin = 0; (int)begin < n;) {
+        const int first = (int)(begin + v.lane);
+        float w[READY_VALUES];
+#pragma unroll
+        for (int k = 0; k < READY_VALUES; k++) {
+            const int j = first + k * (int)v.lanes;
+            w[k] = j < n ? expf(scores[j] - max) : 0;
+            weights += w[k];
+            w[k] = round_if(HALF, w[k]);
+        }
         const float *p = ready + v.lane * t.d + v.column;
         wait_for_copies();
 #pragma unroll
-        for (unsigned k = 0; k < READY_VALUES; k++) {
-            const int j = (int)(begin + k * v.lanes + v.lane);
-            if (j >= n) break;
-            const float w = weights[j];
-            const float4 x = *(const float4 *)(j == t.own ? rooms.value + v.column : p);
-            y.x = __fmaf_rn(w, x.x, y.x);
-            y.y = __fmaf_rn(w, x.y, y.y);
-            y.z = __fmaf_rn(w, x.z, y.z);
-            y.w = __fmaf_rn(w, x.w, y.w);
+        for (int k = 0; k < READY_VALUES; k++) {
+            const int j = first + k * (int)v.lanes;
+            if (j < n) {
+                const float4 x = *(const float4 *)(j == t.own ? rooms.value + v.column : p);
+                y.x = __fmaf_rn(w[k], x.x, y.x);
+                y.y = __fmaf_rn(w[k], x.y, y.y);
+                y.z = __fmaf_rn(w[k], x.z, y.z);
+                y.w = __fmaf_rn(w[k], x.w, y.w);
+            }
             p += v.lanes * t.d;
         }
         begin += READY_VALUES * v.lanes;
         if ((int)begin < n) get_values(t, v, begin, ready);
     }
-    if (v.lane < v.lanes) *(float4 *)(rooms.partial + v.lane * t.d + v.column) = y;
-    step_sync();
-    float total = 0;
-    if (threadIdx.x < t.d) {
-#pragma unroll 4
-        for (unsigned k = 0; k < v.lanes; k++) total += rooms.partial[k * t.d + threadIdx.x];
+    if (v.lane < v.lanes) {
+        *(float4 *)(rooms.partial + v.lane * t.d + v.column) = y;
+        if (v.column == 0) rooms.weights[v.lane] = weights;
     }
-    return total;
+    step_sync();
+    value_sum sum = {0, 0};
+    const unsigned column = min(threadIdx.x, t.d - 1);
+#pragma unroll 4
+    for (unsigned k = 0; k < v.lanes; k++) {
+        sum.total += rooms.partial[k * t.d + column];
+        sum.weights += rooms.weights[k];
+    }
+    return sum;
 }
 
 /* ---- parts ----------------------------------------------------------------------------------- */
@@ -455,13 +481,14 @@ static __device__ __forceinline__ float max_of_parts(const cuda_attention_args &
 }
 
 static __device__ __forceinline__ void send_part(const cuda_attention_args &a, const head_task &t,
-                                                 float sum, float total)
+                                                 const value_sum &sum)
 {
-    send_end(a, t, PART_SUM, sum);
+    send_end(a, t, PART_SUM, sum.weights);
     if (threadIdx.x >= t.d) return;
     const unsigned four = threadIdx.x / 4, part = four & ((1u << a.parts_shift) - 1);
     const part_box to = box_of(a, t, part);
-    send(to.values + (t.part * to.fours + (four >> a.parts_shift)) * 4 + threadIdx.x % 4, total);
+    send(to.values + (t.part * to.fours + (four >> a.parts_shift)) * 4 + threadIdx.x % 4,
+         sum.total);
 }
 
 template <bool HALF> static __device__ __forceinline__ float divided(float total, float sum)
@@ -561,19 +588,12 @@ static __device__ __forceinline__ void attend_task(const cuda_attention_args &a,
         else
             send_end(a, t, PART_MAX, max);
     }
-    float sum = 0;
-    for (int j = (int)threadIdx.x; j < t.n; j += STEP_THREADS) {
-        const float weight = expf(scores[j] - max);
-        sum += weight;
-        scores[j] = round_if(HALF, weight);
-    }
-    sum = team_sum(everybody, sum, rooms.sum);
-    const float total = add_values(t, v, scores, values, rooms);
+    const value_sum sum = add_values<HALF>(t, v, scores, max, values, rooms);
     if (alone) {
-        if (threadIdx.x < t.d) out[threadIdx.x] = divided<HALF>(total, sum);
+        if (threadIdx.x < t.d) out[threadIdx.x] = divided<HALF>(sum.total, sum.weights);
         return;
     }
-    send_part(a, t, sum, total);
+    send_part(a, t, sum);
     if (threadIdx.x < WARP) add_parts<HALF>(a, t, out);
 }
 
