@@ -245,10 +245,10 @@ typedef struct {
 
 /* ---- attention ------------------------------------------------------------------------------- */
 
-/* Values of a head, at most; the parts of its keys, at most; and what a block is sent by all parts
- * of its head: of each the largest score and a sum, and together as many values as a head has. */
+/* Values of a head, and parts of its keys, at most; and numbers that a block is sent by all parts
+ * of its head: for each of 8 warps two of each, and together as many values as a head has. */
 enum { MAX_HEAD_DIM = 256, CUDA_MOST_PARTS = 16 };
-enum { CUDA_PART_FLOATS = MAX_HEAD_DIM + 2 * CUDA_MOST_PARTS };
+enum { CUDA_PART_FLOATS = MAX_HEAD_DIM + 8 * 2 * CUDA_MOST_PARTS };
 
 /* A bg_sequence, in the step's data. */
 typedef struct {
@@ -282,8 +282,9 @@ typedef struct {
      * to the cache; it turns the queries. */
     bool fresh, turn;
     /* Programs: heads that share keys; the logarithms of the parts of a head's keys, each with a
-     * block, and of the lanes that share a key; and inverses for program.cuh's divide. */
-    uint32_t group, parts_shift, key_shift;
+     * block, and of the lanes that share a key; a quarter of the rows of the cache that are in
+     * shared memory at once; and inverses for program.cuh's divide. */
+    uint32_t group, parts_shift, key_shift, ready_rows;
     uint32_t head_inverse, group_inverse, column_inverse;
     /* What parts send each other: CUDA_PART_FLOATS for each multiprocessor, all bits set, and so
      * again when it is done. */

@@ -132,29 +132,31 @@ static uint32_t key_shift(size_t head_dim)
 /* Into how many parts a head's keys are divided: the logarithm. */
 static uint32_t parts_shift(const cuda_attention_args &a, const cuda_launch *l)
 {
-    /* Adding up what parts have takes as long as this many times the keys that are ready. */
-    enum { LEAST_TIMES = 3 };
-    const size_t keys = READY_KEYS * STEP_THREADS >> a.key_shift;
-    const size_t heads = a.n_heads * a.n_sequences;
-    if (a.max_keys < LEAST_TIMES * keys) return 0;
+    /* Adding up what parts have takes as long as this many times the keys at once. */
+    enum { LEAST_TIMES = 6 };
+    const size_t keys = STEP_THREADS >> a.key_shift, heads = a.n_heads * a.n_sequences;
     uint32_t shift = 0;
+    if (a.max_keys < LEAST_TIMES * keys) return 0;
     while (2u << shift <= CUDA_MOST_PARTS && heads << (shift + 1) <= (size_t)l->multiprocessors &&
-           keys << shift < a.max_keys)
+           keys << (shift + 1) < a.max_keys)
         shift++;
     return shift;
 }
 
 static bool plan_attention(cuda_attention_args &a, const cuda_launch *l, cuda_program_room *room)
 {
-    room->bytes = READY_VALUE_BYTES + a.max_keys * sizeof(float);
+    /* A layer of several rows wants more room as well. */
+    const size_t ready = program_shared(l) / 8 * (a.n_sequences < 4 ? 2 : 3);
+    const size_t row = a.head_dim * sizeof(float);
     a.group = (uint32_t)(a.n_heads / a.n_kv_heads);
     a.key_shift = key_shift(a.head_dim);
     a.parts_shift = parts_shift(a, l);
+    a.ready_rows = (uint32_t)(std::min(ready / row, 2 * a.max_keys) / STAGES);
+    room->bytes = a.ready_rows * STAGES * row + a.max_keys * sizeof(float);
     a.head_inverse = inverse_of(a.n_heads);
     a.group_inverse = inverse_of(a.group);
     a.column_inverse = inverse_of(a.head_dim / 4);
-    return a.head_dim % 4 == 0 && a.qkv_stride % 4 == 0 && a.out_stride % 4 == 0 &&
-           a.half == a.out_half;
+    return a.head_dim % 4 == 0 && a.qkv_stride % 4 == 0 && a.half == a.out_half;
 }
 
 static bool plan(cuda_node *node, const cuda_launch *l, unsigned most_steps,

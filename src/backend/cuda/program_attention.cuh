@@ -1,18 +1,20 @@
 /* Attention of one query of each sequence, as a node of a program: a block for each head of each
  * sequence, or several, each for some of the keys, where the context is long and there are blocks
- * enough. Keys and values of earlier tokens are asked for before the wait; a short context, or a
- * part of a longer one, is then in registers when the query arrives. Heads that share keys each
- * norm and turn the new one for themselves; the first of them writes it to the cache. */
+ * enough. Keys and values of earlier tokens are asked for before the wait, as many as there is room
+ * for in shared memory. Heads that share keys each norm and turn the new one for themselves; the
+ * first of them writes it to the cache.
+ *
+ * Hardly any of its instructions is run often: they come from memory slower than they are run, and
+ * loops that are not unrolled are faster here. */
 #ifndef BG_BACKEND_CUDA_PROGRAM_ATTENTION_CUH
 #define BG_BACKEND_CUDA_PROGRAM_ATTENTION_CUH
 
 #include "backend/cuda/attention.cuh"
 #include "backend/cuda/program_input.cuh"
 
-/* Of a key that 4, 8 or 16 lanes share, each looks at KEY_FOURS fours. A thread has fours of
- * READY_KEYS keys on their way to registers, and of READY_VALUES values to shared memory. */
-enum { LEAST_KEY_SHIFT = 2, KEY_FOURS = 4, READY_KEYS = 2, READY_VALUES = 8 };
-enum { READY_VALUE_BYTES = READY_VALUES * STEP_THREADS * 16 };
+/* Lanes that share a key are 4, 8 or 16, by the head's width: each has up to so many fours of it.
+ */
+enum { LEAST_KEY_SHIFT = 2, KEY_FOURS = 4 };
 
 struct attention_rooms {
     float query[MAX_HEAD_DIM], key[MAX_HEAD_DIM], value[MAX_HEAD_DIM];
@@ -27,7 +29,6 @@ struct head_task {
     cuda_sequence s;
     unsigned number, part; /* the head's among all sequences', and which of its keys' parts */
     unsigned head, kv, d;
-    size_t at;                  /* of the head's plane in the cache */
     const float *keys, *values; /* the first that are looked at, of n */
     int first, n;
     int own; /* which of them is not in the cache yet, n or more where none is: the last one */
@@ -44,14 +45,16 @@ static __device__ __forceinline__ head_task task_of(const cuda_attention_args &a
     t.head = t.number - sequence * (unsigned)a.n_heads;
     t.kv = divide(t.head, a.group_inverse);
     t.d = (unsigned)a.head_dim;
-    t.at = plane(a, t.s.slot, t.kv);
     const key_range all = visible_to(a, t.s, t.s.past);
     const int each = (all.end - all.first + (1 << a.parts_shift) - 1) >> a.parts_shift;
     t.first = min(all.first + (int)t.part * each, all.end);
     t.n = min(all.end - t.first, each);
     t.own = a.stored ? t.n : t.s.past - t.first;
-    t.keys = a.keys + t.at + (size_t)t.first * t.d;
-    t.values = a.values + t.at + (size_t)t.first * t.d;
+    const size_t row =
+        (size_t)((unsigned)t.s.slot * (unsigned)a.n_kv_heads + t.kv) * (unsigned)a.max_length +
+        (unsigned)t.first;
+    t.keys = a.keys + row * t.d;
+    t.values = a.values + row * t.d;
     return t;
 }
 
@@ -62,68 +65,61 @@ static __device__ __forceinline__ unsigned tasks_of(const cuda_attention_args &a
 
 /* ---- the cache ------------------------------------------------------------------------------- */
 
-/* A thread's fours of keys, and what is added to their scores. */
-struct ready_keys {
-    float4 fours[READY_KEYS][KEY_FOURS];
-    float biases[READY_KEYS];
+/* A task's keys come to shared memory in pieces, and then its values: all at once where there is
+ * room for them, or else each piece when the one STAGES before it has been used. */
+enum { STAGES = 4 };
+
+struct cache_pieces {
+    float *room;
+    int rows;      /* of a piece */
+    unsigned size; /* the same in values */
+    int keys;      /* how many pieces are of keys; as many are of values */
 };
 
-/* A thread's columns of values: the first, and which of the keys that are looked at together. */
-struct value_share {
-    unsigned column, lane, lanes;
-};
-
-static __device__ __forceinline__ value_share values_of(const cuda_attention_args &a, unsigned d)
+static __device__ __forceinline__ cache_pieces pieces_of(const cuda_attention_args &a,
+                                                         const head_task &t, float *room)
 {
-    const unsigned columns = d / 4, lane = divide(threadIdx.x, a.column_inverse);
-    return {(threadIdx.x - lane * columns) * 4, lane, divide(STEP_THREADS, a.column_inverse)};
-}
-
-static __device__ __forceinline__ float4 load_if(bool there, const float *p)
-{
-    return there ? load_fresh((const float4 *)p) : make_float4(0, 0, 0, 0);
-}
-
-/* From key `first` of the task, of which the thread has every lanes-th. */
-static __device__ __forceinline__ void get_keys(const cuda_attention_args &a, const head_task &t,
-                                                unsigned first, ready_keys &r)
-{
-    const unsigned lanes = 1u << a.key_shift, column = (threadIdx.x & (lanes - 1)) * 4;
-    const unsigned at_once = STEP_THREADS >> a.key_shift;
-    unsigned j = first + (threadIdx.x >> a.key_shift);
-    const float *p = t.keys + j * t.d;
-#pragma unroll
-    for (unsigned k = 0; k < READY_KEYS; k++) {
-#pragma unroll
-        for (unsigned i = 0; i < KEY_FOURS; i++) {
-            /* What there is not is multiplied by nothing. */
-            const unsigned c = column + i * 4 * lanes;
-            r.fours[k][i] = load_if((int)j < min(t.n, t.own), p + (c < t.d ? c : 0));
-        }
-        r.biases[k] = 0;
-        if (a.position_bias && (int)j < t.n)
-            r.biases[k] = bias_of(a, t.head, t.first + (int)j - t.s.past);
-        j += at_once;
-        p += at_once * t.d;
+    cache_pieces c = {room, t.n, 0, t.n > 0};
+    if (2 * t.n > (int)(a.ready_rows * STAGES)) {
+        c.rows = (int)a.ready_rows;
+        c.keys = (t.n + c.rows - 1) / c.rows;
     }
+    c.size = (unsigned)c.rows * t.d;
+    return c;
 }
 
-/* To `to`, for READY_VALUE_BYTES; a thread reads what it has copied, and waits for no other. */
-static __device__ __forceinline__ void get_values(const head_task &t, const value_share &v,
-                                                  unsigned first, float *to)
+static __device__ __forceinline__ float *room_of(const cache_pieces &c, int piece)
 {
-    if (v.lane >= v.lanes) return;
-    const unsigned apart = v.lanes * t.d, at = v.lane * t.d + v.column;
-    const float *p = t.values + (first * t.d + at);
-    int j = (int)(first + v.lane);
-    to += at;
-#pragma unroll
-    for (unsigned k = 0; k < READY_VALUES; k++) {
-        if (j < min(t.n, t.own)) copy_fresh_16(to, p);
-        j += (int)v.lanes;
-        p += apart;
-        to += apart;
+    return c.room + (piece & (STAGES - 1)) * c.size;
+}
+
+/* What the cache has of a piece, if there is one of that number. Each thread of the block calls it
+ * for all pieces in turn. */
+static __device__ __forceinline__ void get_piece(const head_task &t, const cache_pieces &c,
+                                                 int piece)
+{
+    if (piece < 2 * c.keys) {
+        const bool values = piece >= c.keys;
+        const unsigned begin = (unsigned)(values ? piece - c.keys : piece) * c.size;
+        const int left = min(t.n, t.own) * (int)t.d - (int)begin;
+        const int end = min(left, (int)c.size);
+        const float *from = (values ? t.values : t.keys) + begin;
+        float *to = room_of(c, piece);
+#pragma unroll 1
+        for (int i = (int)threadIdx.x * 4; i < end; i += STEP_THREADS * 4)
+            copy_fresh_16(to + i, from + i);
     }
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+/* Until the oldest of the last STAGES pieces has come, as far as the thread has copied it. */
+static __device__ __forceinline__ void wait_for_piece()
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 1) : "memory");
+#endif
 }
 
 /* Brings what the block will look at from memory to the second-level cache, by one warp. */
@@ -190,11 +186,11 @@ static __device__ __forceinline__ head_pair pair_of(const cuda_attention_args &a
                   ? NULL
                   : row + ((unsigned)a.value_col + t.kv * t.d + threadIdx.x);
     const cuda_norm &norm = norm_of(a, p);
-#pragma unroll
-    for (int k = 0; k < 2; k++) {
-        const unsigned column = k ? p.second : p.first;
-        p.weights[k] = p.there && norm.weight ? load_fresh(norm.weight + column) : 1;
-        p.biases[k] = p.there && norm.bias ? load_fresh(norm.bias + column) : 0;
+    if (p.there && norm.weight) {
+        p.weights[0] = load_fresh(norm.weight + p.first);
+        p.weights[1] = load_fresh(norm.weight + p.second);
+        p.biases[0] = norm.bias ? load_fresh(norm.bias + p.first) : 0;
+        p.biases[1] = norm.bias ? load_fresh(norm.bias + p.second) : 0;
     }
     return p;
 }
@@ -258,12 +254,13 @@ static __device__ __forceinline__ void place_token(const cuda_attention_args &a,
     }
     if (p.value) rooms.value[threadIdx.x] = value;
     if (a.stored || t.part > 0 || t.head != t.kv * a.group) return;
-    const size_t at = t.at + (size_t)t.s.past * t.d;
+    const unsigned row = (unsigned)(t.s.past - t.first) * t.d;
+    float *keys = (float *)t.keys + row, *values = (float *)t.values + row;
     if (p.there && p.is_key) {
-        a.keys[at + p.first] = u;
-        a.keys[at + p.second] = v;
+        keys[p.first] = u;
+        keys[p.second] = v;
     }
-    if (p.value) a.values[at + threadIdx.x] = value;
+    if (p.value) values[threadIdx.x] = value;
 }
 
 /* ---- scores ---------------------------------------------------------------------------------- */
@@ -294,62 +291,71 @@ static __device__ __forceinline__ T dot_four(T sum, const float4 &q, const float
     return sum;
 }
 
-/* Writes the scores of the task's keys, and returns the largest that the thread has seen. */
+/* T5's biases are where the scores will be. */
+static __device__ __forceinline__ void get_biases(const cuda_attention_args &a, const head_task &t,
+                                                  float *scores)
+{
+    if (!a.position_bias) return;
+#pragma unroll 1
+    for (int j = (int)threadIdx.x; j < t.n; j += STEP_THREADS)
+        scores[j] = bias_of(a, t.head, t.first + j - t.s.past);
+}
+
+/* Writes the scores of the task's keys, and returns the largest that the thread has seen. The first
+ * piece of keys is there; the first of values is when this returns, after a barrier. */
 template <bool HALF>
 static __device__ __forceinline__ float score_keys(const cuda_attention_args &a, const head_task &t,
-                                                   ready_keys &r, const attention_rooms &rooms,
-                                                   float *scores)
+                                                   const cache_pieces &c,
+                                                   const attention_rooms &rooms, float *scores)
 {
     typedef typename dot_type<HALF>::type dot;
     const unsigned lanes = 1u << a.key_shift, lane = threadIdx.x & (lanes - 1);
-    const unsigned own_key = threadIdx.x >> a.key_shift, at_once = STEP_THREADS >> a.key_shift;
-    /* A warp goes on until all of its keys are done. */
-    const unsigned warps_key = own_key & ~((WARP >> a.key_shift) - 1);
-    float4 query[KEY_FOURS];
-#pragma unroll
-    for (unsigned i = 0; i < KEY_FOURS; i++) {
-        const unsigned column = (lane + i * lanes) * 4;
-        query[i] = column < t.d ? *(const float4 *)(rooms.query + column) : make_float4(0, 0, 0, 0);
-    }
+    const int own_key = (int)(threadIdx.x >> a.key_shift), at_once = STEP_THREADS >> a.key_shift;
     float max = -INFINITY;
-    unsigned begin = 0;
 #pragma unroll 1
-    while ((int)(begin + warps_key) < t.n) {
-        dot sums[READY_KEYS];
-#pragma unroll
-        for (unsigned k = 0; k < READY_KEYS; k++) {
-            if ((int)(begin + k * at_once + own_key) == t.own) {
-#pragma unroll
-                for (unsigned i = 0; i < KEY_FOURS; i++) {
-                    const unsigned column = (lane + i * lanes) * 4;
-                    r.fours[k][i] = *(const float4 *)(rooms.key + (column < t.d ? column : 0));
-                }
-            }
-            sums[k] = 0;
-#pragma unroll
-            for (unsigned i = 0; i < KEY_FOURS; i++)
-                sums[k] = dot_four(sums[k], query[i], r.fours[k][i]);
-        }
+    for (int piece = 0; piece < c.keys; piece++) {
+        if (piece > 0) step_sync();
+        const float *room = room_of(c, piece);
+        const int first = piece * c.rows, n = min(t.n - first, c.rows);
+        /* A warp goes on until all of its keys are done. */
 #pragma unroll 1
-        for (unsigned i = lanes / 2; i > 0; i /= 2)
-#pragma unroll
-            for (unsigned k = 0; k < READY_KEYS; k++)
-                sums[k] += __shfl_xor_sync(0xFFFFFFFF, sums[k], (int)i);
-#pragma unroll
-        for (unsigned k = 0; k < READY_KEYS; k++) {
-            const unsigned j = begin + k * at_once + own_key;
-            if ((int)j >= t.n) continue;
-            const float score = a.scale * (float)sums[k] + r.biases[k];
+        for (int i = own_key; i < (n + 7) / 8 * 8; i += at_once) {
+            const int j = first + min(i, n - 1);
+            const float *key = j == t.own ? rooms.key : room + (j - first) * (int)t.d;
+            dot sum = 0;
+#pragma unroll 1
+            for (unsigned column = lane * 4; column < t.d; column += lanes * 4)
+                sum = dot_four(sum, *(const float4 *)(rooms.query + column),
+                               *(const float4 *)(key + column));
+#pragma unroll 1
+            for (unsigned apart = lanes / 2; apart > 0; apart /= 2)
+                sum += __shfl_xor_sync(0xFFFFFFFF, sum, (int)apart);
+            float score = a.scale * (float)sum;
+            if (a.position_bias) score += scores[j];
+            __syncwarp();
+            if (i >= n) continue;
             if (lane == 0) scores[j] = score;
             max = fmaxf(max, score);
         }
-        begin += READY_KEYS * at_once;
-        if ((int)begin < t.n) get_keys(a, t, begin, r);
+        if (piece + STAGES < 2 * c.keys) step_sync();
+        get_piece(t, c, piece + STAGES);
+        wait_for_piece();
     }
     return max;
 }
 
 /* ---- values ---------------------------------------------------------------------------------- */
+
+/* A thread's columns of values: the first, and which of the keys that are looked at together. */
+struct value_share {
+    unsigned column, lane, lanes;
+};
+
+static __device__ __forceinline__ value_share values_of(const cuda_attention_args &a, unsigned d)
+{
+    const unsigned columns = d / 4, lane = divide(threadIdx.x, a.column_inverse);
+    return {(threadIdx.x - lane * columns) * 4, lane, divide(STEP_THREADS, a.column_inverse)};
+}
 
 /* A weighted sum of values, and the sum of the weights. */
 struct value_sum {
@@ -357,42 +363,38 @@ struct value_sum {
     float weights;
 };
 
-/* The task's values, each times its weight. `ready`: get_values'. */
+/* The task's values, each times its weight. */
 template <bool HALF>
-static __device__ __forceinline__ value_sum add_values(const head_task &t, const value_share &v,
-                                                       const float *scores, float max, float *ready,
-                                                       attention_rooms &rooms)
+static __device__ __forceinline__ value_sum add_values(const head_task &t, const cache_pieces &c,
+                                                       const value_share &v, float *scores,
+                                                       float max, attention_rooms &rooms)
 {
-    const int n = v.lane < v.lanes ? t.n : 0;
+#pragma unroll 1
+    for (int j = (int)threadIdx.x; j < t.n; j += STEP_THREADS) scores[j] = expf(scores[j] - max);
+    step_sync();
     float4 y = make_float4(0, 0, 0, 0);
     float weights = 0;
 #pragma unroll 1
-    for (unsigned begin = 0; (int)begin < n;) {
-        const int first = (int)(begin + v.lane);
-        float w[READY_VALUES];
-#pragma unroll
-        for (int k = 0; k < READY_VALUES; k++) {
-            const int j = first + k * (int)v.lanes;
-            w[k] = j < n ? expf(scores[j] - max) : 0;
-            weights += w[k];
-            w[k] = round_if(HALF, w[k]);
+    for (int piece = c.keys; piece < 2 * c.keys; piece++) {
+        if (piece > c.keys) step_sync();
+        const int first = (piece - c.keys) * c.rows;
+        const int n = v.lane < v.lanes ? min(t.n - first, c.rows) : 0;
+        const float *room = room_of(c, piece);
+#pragma unroll 2
+        for (int i = (int)v.lane; i < n; i += (int)v.lanes) {
+            const int j = first + i;
+            const float weight = scores[j], w = round_if(HALF, weight);
+            const float *value = j == t.own ? rooms.value : room + i * (int)t.d;
+            const float4 x = *(const float4 *)(value + v.column);
+            weights += weight;
+            y.x = __fmaf_rn(w, x.x, y.x);
+            y.y = __fmaf_rn(w, x.y, y.y);
+            y.z = __fmaf_rn(w, x.z, y.z);
+            y.w = __fmaf_rn(w, x.w, y.w);
         }
-        const float *p = ready + v.lane * t.d + v.column;
-        wait_for_copies();
-#pragma unroll
-        for (int k = 0; k < READY_VALUES; k++) {
-            const int j = first + k * (int)v.lanes;
-            if (j < n) {
-                const float4 x = *(const float4 *)(j == t.own ? rooms.value + v.column : p);
-                y.x = __fmaf_rn(w[k], x.x, y.x);
-                y.y = __fmaf_rn(w[k], x.y, y.y);
-                y.z = __fmaf_rn(w[k], x.z, y.z);
-                y.w = __fmaf_rn(w[k], x.w, y.w);
-            }
-            p += v.lanes * t.d;
-        }
-        begin += READY_VALUES * v.lanes;
-        if ((int)begin < n) get_values(t, v, begin, ready);
+        if (piece + STAGES < 2 * c.keys) step_sync();
+        get_piece(t, c, piece + STAGES);
+        wait_for_piece();
     }
     if (v.lane < v.lanes) {
         *(float4 *)(rooms.partial + v.lane * t.d + v.column) = y;
@@ -409,38 +411,42 @@ static __device__ __forceinline__ value_sum add_values(const head_task &t, const
     return sum;
 }
 
+template <bool HALF> static __device__ __forceinline__ float divided(float total, float sum)
+{
+    if (!(sum > 0)) return total;
+    return HALF ? round_half(total / sum) : total * (1.0f / sum);
+}
+
 /* ---- parts ----------------------------------------------------------------------------------- */
 
 /* Each of the blocks that share a head adds up what all have for some of its columns: one in
  * `parts` fours. The others send it their largest score, sum and values of these columns. There is
  * no other sign of what has come than that it is no longer NOTHING, which is no result of
- * arithmetic: a way to memory and back is all it takes. Who reads it makes it NOTHING again. */
+ * arithmetic: a way to memory and back is all it takes. Who reads it makes it NOTHING again: what
+ * all warps read is sent to each of them. */
 enum { PART_MAX, PART_SUM, PART_ENDS };
 
 #define NOTHING 0xFFFFFFFF
 
-/* What one block is sent: PART_ENDS numbers of each part, then each part's values. */
+static_assert(CUDA_PART_FLOATS >= MAX_HEAD_DIM + STEP_WARPS * CUDA_MOST_PARTS * PART_ENDS, "room");
+
+/* What one block is sent: each warp's PART_ENDS numbers of each part, then each part's values. */
 struct part_box {
     float *ends, *values;
-    unsigned fours; /* of a part's values */
+    unsigned count; /* of a part's values */
 };
 
 static __device__ __forceinline__ part_box box_of(const cuda_attention_args &a, const head_task &t,
                                                   unsigned part)
 {
     float *p = a.partial + ((t.number << a.parts_shift) + part) * CUDA_PART_FLOATS;
-    const unsigned parts = 1u << a.parts_shift;
-    return {p, p + parts * PART_ENDS, (t.d / 4 + parts - 1) >> a.parts_shift};
+    const unsigned fours = (t.d / 4 + (1u << a.parts_shift) - 1) >> a.parts_shift;
+    return {p, p + (STEP_WARPS * PART_ENDS << a.parts_shift), fours * 4};
 }
 
 static __device__ __forceinline__ void send(float *to, float x)
 {
     asm volatile("st.relaxed.gpu.global.f32 [%0], %1;" ::"l"(to), "f"(x) : "memory");
-}
-
-static __device__ __forceinline__ bool has_come(float x)
-{
-    return __float_as_uint(x) != NOTHING;
 }
 
 static __device__ __forceinline__ float look(const float *p)
@@ -450,151 +456,104 @@ static __device__ __forceinline__ float look(const float *p)
     return x;
 }
 
-static __device__ __forceinline__ float4 look_at_four(const float *p)
+static __device__ __forceinline__ bool has_come(float x)
 {
-    float4 x;
-    asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];"
-                 : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
-                 : "l"(p)
-                 : "memory");
-    return x;
+    return __float_as_uint(x) != NOTHING;
 }
 
+/* PART_MAX or PART_SUM to all warps of all blocks. */
 static __device__ __forceinline__ void send_end(const cuda_attention_args &a, const head_task &t,
                                                 unsigned which, float x)
 {
-    if (threadIdx.x >> a.parts_shift == 0)
-        send(box_of(a, t, threadIdx.x).ends + t.part * PART_ENDS + which, x);
+    const unsigned warp = threadIdx.x >> a.parts_shift;
+    const unsigned part = threadIdx.x - (warp << a.parts_shift);
+    if (warp < STEP_WARPS)
+        send(box_of(a, t, part).ends + ((warp << a.parts_shift) + t.part) * PART_ENDS + which, x);
 }
 
-/* The largest score of all parts of a head, for 16-bit models, whose weights are rounded when it
- * has been taken off. */
-static __device__ __forceinline__ float max_of_parts(const cuda_attention_args &a,
-                                                     const head_task &t, float max)
+/* The thread's warp's of one part. */
+static __device__ __forceinline__ float *ends_of(const cuda_attention_args &a, const part_box &box,
+                                                 unsigned part)
 {
-    const unsigned parts = 1u << a.parts_shift, part = threadIdx.x & (parts - 1);
-    send_end(a, t, PART_MAX, max);
-    const float *from = box_of(a, t, t.part).ends + part * PART_ENDS + PART_MAX;
+    return box.ends + ((threadIdx.x / WARP << a.parts_shift) + part) * PART_ENDS;
+}
+
+/* When all have sent theirs. */
+static __device__ __forceinline__ float max_of_parts(const cuda_attention_args &a,
+                                                     const head_task &t)
+{
+    const unsigned part = threadIdx.x & ((1u << a.parts_shift) - 1);
+    const float *from = ends_of(a, box_of(a, t, t.part), part) + PART_MAX;
+    float max;
     do max = look(from);
     while (!has_come(max));
     return warp_max(max);
 }
 
-static __device__ __forceinline__ void send_part(const cuda_attention_args &a, const head_task &t,
-                                                 const value_sum &sum)
-{
-    send_end(a, t, PART_SUM, sum.weights);
-    if (threadIdx.x >= t.d) return;
-    const unsigned four = threadIdx.x / 4, part = four & ((1u << a.parts_shift) - 1);
-    const part_box to = box_of(a, t, part);
-    send(to.values + (t.part * to.fours + (four >> a.parts_shift)) * 4 + threadIdx.x % 4,
-         sum.total);
-}
-
-template <bool HALF> static __device__ __forceinline__ float divided(float total, float sum)
-{
-    if (!(sum > 0)) return total;
-    return HALF ? round_half(total / sum) : total * (1.0f / sum);
-}
-
-/* Adds up the block's columns, by one warp; lanes side by side have a part each. */
+/* What is in all parts, and the output. Lanes side by side have a part each: if the block's threads
+ * are more than a head's values, some have none. */
 template <bool HALF>
 static __device__ __forceinline__ void add_parts(const cuda_attention_args &a, const head_task &t,
-                                                 float *out)
+                                                 float max, const value_sum &own, float *out)
 {
-    enum { MOST_FOURS = MAX_HEAD_DIM / 4 / WARP };
-    const unsigned parts = 1u << a.parts_shift, part = threadIdx.x & (parts - 1);
-    const unsigned first = threadIdx.x >> a.parts_shift, apart = WARP >> a.parts_shift;
+    const unsigned parts = 1u << a.parts_shift, four = threadIdx.x / 4;
+    if (!HALF) send_end(a, t, PART_MAX, max);
+    send_end(a, t, PART_SUM, own.weights);
+    if (threadIdx.x < t.d) {
+        const part_box to = box_of(a, t, four & (parts - 1));
+        send(to.values + t.part * to.count + (four >> a.parts_shift) * 4 + threadIdx.x % 4,
+             own.total);
+    }
+    const unsigned part = threadIdx.x & (parts - 1), i = threadIdx.x >> a.parts_shift;
+    const unsigned column = ((i / 4 << a.parts_shift) + t.part) * 4 + i % 4;
     const part_box box = box_of(a, t, t.part);
-    float *ends = box.ends + part * PART_ENDS, *from[MOST_FOURS];
-    unsigned columns[MOST_FOURS];
-    float4 x[MOST_FOURS];
-#pragma unroll
-    for (unsigned k = 0; k < MOST_FOURS; k++) {
-        const unsigned four = first + k * apart;
-        columns[k] = four < box.fours ? ((four << a.parts_shift) + t.part) * 4 : t.d;
-        from[k] = box.values + (part * box.fours + four) * 4;
-        x[k] = make_float4(0, 0, 0, 0);
-    }
-    float max, sum;
-    bool all;
+    float *ends = ends_of(a, box, part), *from = box.values + part * box.count + i;
+    const bool there = column < t.d;
+    float total = 0, sum;
     do {
-        max = look(ends + PART_MAX);
         sum = look(ends + PART_SUM);
-        all = has_come(max) && has_come(sum);
-#pragma unroll
-        for (unsigned k = 0; k < MOST_FOURS; k++)
-            if (columns[k] < t.d) {
-                x[k] = look_at_four(from[k]);
-                all = all && has_come(x[k].x) && has_come(x[k].y) && has_come(x[k].z) &&
-                      has_come(x[k].w);
-            }
-    } while (!all);
+        max = look(ends + PART_MAX);
+        if (there) total = look(from);
+    } while (!(has_come(sum) && has_come(max) && has_come(total)));
     __syncwarp();
-    const float nothing = __uint_as_float(NOTHING);
-    if (first == 0) ends[PART_MAX] = ends[PART_SUM] = nothing;
-#pragma unroll
-    for (unsigned k = 0; k < MOST_FOURS; k++)
-        if (columns[k] < t.d) *(float4 *)from[k] = make_float4(nothing, nothing, nothing, nothing);
-
-    const float most = warp_max(max);
+    if (threadIdx.x % WARP < parts) ends[PART_MAX] = ends[PART_SUM] = __uint_as_float(NOTHING);
+    if (there) *from = __uint_as_float(NOTHING);
     /* Parts without keys have the largest of nothing. */
-    const float factor = HALF || max == most ? 1 : expf(max - most);
+    const float most = warp_max(max), factor = HALF || max == most ? 1 : expf(max - most);
     sum *= factor;
-#pragma unroll
-    for (unsigned k = 0; k < MOST_FOURS; k++) {
-        x[k].x *= factor;
-        x[k].y *= factor;
-        x[k].z *= factor;
-        x[k].w *= factor;
-    }
+    total *= factor;
 #pragma unroll 1
-    for (int i = 1; i < (int)parts; i *= 2) {
-        sum += __shfl_xor_sync(0xFFFFFFFF, sum, i);
-#pragma unroll
-        for (unsigned k = 0; k < MOST_FOURS; k++) {
-            x[k].x += __shfl_xor_sync(0xFFFFFFFF, x[k].x, i);
-            x[k].y += __shfl_xor_sync(0xFFFFFFFF, x[k].y, i);
-            x[k].z += __shfl_xor_sync(0xFFFFFFFF, x[k].z, i);
-            x[k].w += __shfl_xor_sync(0xFFFFFFFF, x[k].w, i);
-        }
+    for (int apart = 1; apart < (int)parts; apart *= 2) {
+        sum += __shfl_xor_sync(0xFFFFFFFF, sum, apart);
+        total += __shfl_xor_sync(0xFFFFFFFF, total, apart);
     }
-    if (part > 0) return;
-#pragma unroll
-    for (unsigned k = 0; k < MOST_FOURS; k++)
-        if (columns[k] < t.d)
-            *(float4 *)(out + columns[k]) =
-                make_float4(divided<HALF>(x[k].x, sum), divided<HALF>(x[k].y, sum),
-                            divided<HALF>(x[k].z, sum), divided<HALF>(x[k].w, sum));
+    if (part == 0 && there) out[column] = divided<HALF>(total, sum);
 }
 
 /* ---- a task ---------------------------------------------------------------------------------- */
 
 template <bool HALF>
-static __device__ __forceinline__ void attend_task(const cuda_attention_args &a, const head_task &t,
-                                                   const head_pair &pair, const value_share &v,
-                                                   ready_keys &r, float *values,
-                                                   attention_rooms &rooms, float *scores)
+static __device__ __forceinline__ void
+attend_task(const cuda_attention_args &a, const head_task &t, const head_pair &pair,
+            const cache_pieces &c, const value_share &v, attention_rooms &rooms, float *scores)
 {
     const team everybody = {0, STEP_WARPS, threadIdx.x, STEP_THREADS};
     const bool alone = a.parts_shift == 0;
-    float *out = a.out + (size_t)t.s.first_row * a.out_stride + (size_t)t.head * t.d;
+    float *out = a.out + (unsigned)t.s.first_row * (unsigned)a.out_stride + t.head * t.d;
     place_token<HALF>(a, t, pair, rooms);
+    wait_for_piece();
     step_sync();
-    float max = team_max(everybody, score_keys<HALF>(a, t, r, rooms, scores), rooms.max);
-    if (!alone) {
-        if (HALF)
-            max = max_of_parts(a, t, max);
-        else
-            send_end(a, t, PART_MAX, max);
+    float max = team_max(everybody, score_keys<HALF>(a, t, c, rooms, scores), rooms.max);
+    if (HALF && !alone) {
+        /* Weights are rounded when the largest of all has been taken off. */
+        send_end(a, t, PART_MAX, max);
+        max = max_of_parts(a, t);
     }
-    const value_sum sum = add_values<HALF>(t, v, scores, max, values, rooms);
-    if (alone) {
-        if (threadIdx.x < t.d) out[threadIdx.x] = divided<HALF>(sum.total, sum.weights);
-        return;
-    }
-    send_part(a, t, sum);
-    if (threadIdx.x < WARP) add_parts<HALF>(a, t, out);
+    const value_sum sum = add_values<HALF>(t, c, v, scores, max, rooms);
+    if (!alone)
+        add_parts<HALF>(a, t, max, sum, out);
+    else if (threadIdx.x < t.d)
+        out[threadIdx.x] = divided<HALF>(sum.total, sum.weights);
 }
 
 /* `sequences`: a.sequences, or what they are in shared memory. */
@@ -604,22 +563,23 @@ run_attention(const cuda_attention_args &a, const cuda_sequence *sequences,
               const all_blocks &blocks, attention_rooms &rooms, char *shared)
 {
     const unsigned tasks = tasks_of(a);
-    float *values = (float *)shared, *scores = (float *)(shared + READY_VALUE_BYTES);
     bool waited = false;
 #pragma unroll 1
     for (unsigned task = blockIdx.x; task < tasks; task += gridDim.x) {
         const head_task t = task_of(a, sequences, task);
-        const value_share v = values_of(a, t.d);
-        ready_keys ready;
-        get_keys(a, t, 0, ready);
-        get_values(t, v, 0, values);
+        const cache_pieces c = pieces_of(a, t, (float *)shared);
+        float *scores = (float *)shared + a.ready_rows * STAGES * t.d;
+#pragma unroll 1
+        for (int piece = 0; piece < STAGES; piece++) get_piece(t, c, piece);
         const head_pair pair = pair_of(a, t);
+        const value_share v = values_of(a, t.d);
+        get_biases(a, t, scores);
         if (waited)
             step_sync();
         else
             blocks.wait();
         waited = true;
-        attend_task<HALF>(a, t, pair, v, ready, values, rooms, scores);
+        attend_task<HALF>(a, t, pair, c, v, rooms, scores);
     }
     if (!waited) blocks.wait();
 }
