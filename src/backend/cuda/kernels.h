@@ -246,9 +246,9 @@ typedef struct {
 /* ---- attention ------------------------------------------------------------------------------- */
 
 /* Values of a head, and parts of its keys, at most; and numbers that a block is sent by all parts
- * of its head: for each of 8 warps two of each, and together as many values as a head has. */
+ * of its head: for each of two warps two of each, and together as many values as a head has. */
 enum { MAX_HEAD_DIM = 256, CUDA_MOST_PARTS = 16 };
-enum { CUDA_PART_FLOATS = MAX_HEAD_DIM + 8 * 2 * CUDA_MOST_PARTS };
+enum { CUDA_PART_FLOATS = MAX_HEAD_DIM + 2 * 2 * CUDA_MOST_PARTS };
 
 /* A bg_sequence, in the step's data. */
 typedef struct {

@@ -151,12 +151,16 @@ static bool plan_attention(cuda_attention_args &a, const cuda_launch *l, cuda_pr
     a.group = (uint32_t)(a.n_heads / a.n_kv_heads);
     a.key_shift = key_shift(a.head_dim);
     a.parts_shift = parts_shift(a, l);
-    a.ready_rows = (uint32_t)(std::min(ready / row, 2 * a.max_keys) / STAGES);
+    const size_t at_once = STEP_THREADS >> a.key_shift;
+    size_t rows = std::min(ready / row, 2 * a.max_keys) / STAGES;
+    if (rows > at_once) rows -= rows % at_once;
+    a.ready_rows = (uint32_t)rows;
     room->bytes = a.ready_rows * STAGES * row + a.max_keys * sizeof(float);
     a.head_inverse = inverse_of(a.n_heads);
     a.group_inverse = inverse_of(a.group);
     a.column_inverse = inverse_of(a.head_dim / 4);
-    return a.head_dim % 4 == 0 && a.qkv_stride % 4 == 0 && a.half == a.out_half;
+    return a.head_dim % 4 == 0 && a.qkv_stride % 4 == 0 && a.out_stride % 4 == 0 &&
+           a.half == a.out_half;
 }
 
 static bool plan(cuda_node *node, const cuda_launch *l, unsigned most_steps,

@@ -12,14 +12,14 @@
 #include "backend/cuda/attention.cuh"
 #include "backend/cuda/program_input.cuh"
 
-/* Lanes that share a key are 4, 8 or 16, by the head's width: each has up to so many fours of it.
- */
-enum { LEAST_KEY_SHIFT = 2, KEY_FOURS = 4 };
+/* Lanes that share a key are 4, 8 or 16, by the head's width; each has up to KEY_FOURS of it. */
+enum { LEAST_KEY_SHIFT = 2, KEY_FOURS = 4, MOST_LANES = MAX_HEAD_DIM / 4 / KEY_FOURS };
 
 struct attention_rooms {
     float query[MAX_HEAD_DIM], key[MAX_HEAD_DIM], value[MAX_HEAD_DIM];
-    double norm_sums[2][STEP_WARPS];
+    double norm_sums[2 * STEP_WARPS];
     int max[STEP_WARPS];
+    float all_max;
     float partial[STEP_THREADS * 4]; /* (lanes, head_dim), value_share's */
     float weights[STEP_THREADS];     /* (lanes) */
 };
@@ -210,15 +210,15 @@ static __device__ __forceinline__ void norm_pair(const cuda_attention_args &a, c
 {
     const cuda_norm &norm = norm_of(a, p);
     const bool centered = norm.kind == BG_NORM_LAYER;
-    const double inverse = exact_inverse(d);
+    const double inverse = exact_inverse(d), x = (double)u, y = (double)v;
+    double sum = x + y, squares = x * x + y * y;
+    team_sums(p.half, sum, squares, rooms.norm_sums);
     norm_state s = {0, 0};
-    if (a.query_norm.kind == BG_NORM_LAYER || a.key_norm.kind == BG_NORM_LAYER) {
-        const double sum = team_sum(p.half, (double)u + (double)v, rooms.norm_sums[0]);
-        if (centered) s.mean = (float)(sum * inverse);
+    if (centered) {
+        s.mean = (float)(sum * inverse);
+        const double mean = (double)s.mean;
+        squares += mean * (mean * (double)d - 2 * sum);
     }
-    const double x = p.there ? (double)u - (double)s.mean : 0;
-    const double y = p.there ? (double)v - (double)s.mean : 0;
-    const double squares = team_sum(p.half, x * x + y * y, rooms.norm_sums[1]);
     s.scale = exact_scale(squares, inverse, norm.eps);
     /* The next float towards zero, of one that is positive. */
     if (centered && HALF) s.scale = __uint_as_float(__float_as_uint(s.scale) - 1);
@@ -323,13 +323,16 @@ static __device__ __forceinline__ float score_keys(const cuda_attention_args &a,
             const int j = first + min(i, n - 1);
             const float *key = j == t.own ? rooms.key : room + (j - first) * (int)t.d;
             dot sum = 0;
-#pragma unroll 1
-            for (unsigned column = lane * 4; column < t.d; column += lanes * 4)
-                sum = dot_four(sum, *(const float4 *)(rooms.query + column),
-                               *(const float4 *)(key + column));
-#pragma unroll 1
-            for (unsigned apart = lanes / 2; apart > 0; apart /= 2)
-                sum += __shfl_xor_sync(0xFFFFFFFF, sum, (int)apart);
+#pragma unroll
+            for (unsigned k = 0; k < KEY_FOURS; k++) {
+                const unsigned column = (lane + k * lanes) * 4;
+                if (column < t.d)
+                    sum = dot_four(sum, *(const float4 *)(rooms.query + column),
+                                   *(const float4 *)(key + column));
+            }
+#pragma unroll
+            for (unsigned apart = 1; apart < MOST_LANES; apart *= 2)
+                if (apart < lanes) sum += __shfl_xor_sync(0xFFFFFFFF, sum, (int)apart);
             float score = a.scale * (float)sum;
             if (a.position_bias) score += scores[j];
             __syncwarp();
@@ -422,26 +425,29 @@ template <bool HALF> static __device__ __forceinline__ float divided(float total
 /* Each of the blocks that share a head adds up what all have for some of its columns: one in
  * `parts` fours. The others send it their largest score, sum and values of these columns. There is
  * no other sign of what has come than that it is no longer NOTHING, which is no result of
- * arithmetic: a way to memory and back is all it takes. Who reads it makes it NOTHING again: what
- * all warps read is sent to each of them. */
+ * arithmetic: a way to memory and back is all it takes. Few warps look for it, so as not to be in
+ * the way of what they wait for: a four for each lane. They make it NOTHING again; what both read
+ * is sent to each. */
 enum { PART_MAX, PART_SUM, PART_ENDS };
+enum { ADDING_WARPS = MAX_HEAD_DIM / 4 / WARP };
 
 #define NOTHING 0xFFFFFFFF
 
-static_assert(CUDA_PART_FLOATS >= MAX_HEAD_DIM + STEP_WARPS * CUDA_MOST_PARTS * PART_ENDS, "room");
+static_assert(CUDA_PART_FLOATS >= MAX_HEAD_DIM + ADDING_WARPS * CUDA_MOST_PARTS * PART_ENDS,
+              "room");
 
-/* What one block is sent: each warp's PART_ENDS numbers of each part, then each part's values. */
+/* What one block is sent: for each warp PART_ENDS numbers of each part, and each part's fours. */
 struct part_box {
     float *ends, *values;
-    unsigned count; /* of a part's values */
+    unsigned fours; /* of a part */
 };
 
 static __device__ __forceinline__ part_box box_of(const cuda_attention_args &a, const head_task &t,
                                                   unsigned part)
 {
     float *p = a.partial + ((t.number << a.parts_shift) + part) * CUDA_PART_FLOATS;
-    const unsigned fours = (t.d / 4 + (1u << a.parts_shift) - 1) >> a.parts_shift;
-    return {p, p + (STEP_WARPS * PART_ENDS << a.parts_shift), fours * 4};
+    const unsigned parts = 1u << a.parts_shift;
+    return {p, p + ADDING_WARPS * PART_ENDS * parts, (t.d / 4 + parts - 1) >> a.parts_shift};
 }
 
 static __device__ __forceinline__ void send(float *to, float x)
@@ -449,85 +455,114 @@ static __device__ __forceinline__ void send(float *to, float x)
     asm volatile("st.relaxed.gpu.global.f32 [%0], %1;" ::"l"(to), "f"(x) : "memory");
 }
 
-static __device__ __forceinline__ float look(const float *p)
+static __device__ __forceinline__ float2 look_at_ends(const float *p)
 {
-    float x;
-    asm volatile("ld.relaxed.gpu.global.f32 %0, [%1];" : "=f"(x) : "l"(p) : "memory");
+    float2 x;
+    asm volatile("ld.relaxed.gpu.global.v2.f32 {%0, %1}, [%2];"
+                 : "=f"(x.x), "=f"(x.y)
+                 : "l"(p)
+                 : "memory");
     return x;
 }
 
-static __device__ __forceinline__ bool has_come(float x)
+static __device__ __forceinline__ float4 look_at_four(const float *p)
 {
-    return __float_as_uint(x) != NOTHING;
+    float4 x;
+    asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
+                 : "l"(p)
+                 : "memory");
+    return x;
 }
 
-/* PART_MAX or PART_SUM to all warps of all blocks. */
+/* NOTHING if one of them is. */
+static __device__ __forceinline__ uint32_t larger_bits(float a, float b)
+{
+    return max(__float_as_uint(a), __float_as_uint(b));
+}
+
+/* One of PART_ENDS to all blocks. */
 static __device__ __forceinline__ void send_end(const cuda_attention_args &a, const head_task &t,
                                                 unsigned which, float x)
 {
     const unsigned warp = threadIdx.x >> a.parts_shift;
     const unsigned part = threadIdx.x - (warp << a.parts_shift);
-    if (warp < STEP_WARPS)
+    if (warp < ADDING_WARPS)
         send(box_of(a, t, part).ends + ((warp << a.parts_shift) + t.part) * PART_ENDS + which, x);
 }
 
-/* The thread's warp's of one part. */
+/* The warp's of one part. */
 static __device__ __forceinline__ float *ends_of(const cuda_attention_args &a, const part_box &box,
                                                  unsigned part)
 {
     return box.ends + ((threadIdx.x / WARP << a.parts_shift) + part) * PART_ENDS;
 }
 
-/* When all have sent theirs. */
-static __device__ __forceinline__ float max_of_parts(const cuda_attention_args &a,
-                                                     const head_task &t)
+/* The largest score of all parts, for 16-bit models, whose weights are rounded when it has been
+ * taken off. */
+static __device__ __forceinline__ float
+max_of_parts(const cuda_attention_args &a, const head_task &t, float max, attention_rooms &rooms)
 {
-    const unsigned part = threadIdx.x & ((1u << a.parts_shift) - 1);
-    const float *from = ends_of(a, box_of(a, t, t.part), part) + PART_MAX;
-    float max;
-    do max = look(from);
-    while (!has_come(max));
-    return warp_max(max);
+    send_end(a, t, PART_MAX, max);
+    if (threadIdx.x < WARP) {
+        const unsigned part = threadIdx.x & ((1u << a.parts_shift) - 1);
+        const float *from = ends_of(a, box_of(a, t, t.part), part);
+        do max = look_at_ends(from).x;
+        while (__float_as_uint(max) == NOTHING);
+        max = warp_max(max);
+        if (threadIdx.x == 0) rooms.all_max = max;
+    }
+    step_sync();
+    return rooms.all_max;
 }
 
-/* What is in all parts, and the output. Lanes side by side have a part each: if the block's threads
- * are more than a head's values, some have none. */
+/* What is in all parts, and the output. Lanes side by side have a part each. */
 template <bool HALF>
 static __device__ __forceinline__ void add_parts(const cuda_attention_args &a, const head_task &t,
                                                  float max, const value_sum &own, float *out)
 {
-    const unsigned parts = 1u << a.parts_shift, four = threadIdx.x / 4;
-    if (!HALF) send_end(a, t, PART_MAX, max);
-    send_end(a, t, PART_SUM, own.weights);
+    const unsigned parts = 1u << a.parts_shift;
     if (threadIdx.x < t.d) {
+        const unsigned four = threadIdx.x / 4;
         const part_box to = box_of(a, t, four & (parts - 1));
-        send(to.values + t.part * to.count + (four >> a.parts_shift) * 4 + threadIdx.x % 4,
+        send(to.values + (t.part * to.fours + (four >> a.parts_shift)) * 4 + threadIdx.x % 4,
              own.total);
     }
-    const unsigned part = threadIdx.x & (parts - 1), i = threadIdx.x >> a.parts_shift;
-    const unsigned column = ((i / 4 << a.parts_shift) + t.part) * 4 + i % 4;
-    const part_box box = box_of(a, t, t.part);
-    float *ends = ends_of(a, box, part), *from = box.values + part * box.count + i;
+    if (!HALF) send_end(a, t, PART_MAX, max);
+    send_end(a, t, PART_SUM, own.weights);
+    if (threadIdx.x >= ADDING_WARPS * WARP) return;
+    const unsigned part = threadIdx.x & (parts - 1), four = threadIdx.x >> a.parts_shift;
+    const unsigned column = ((four << a.parts_shift) + t.part) * 4;
     const bool there = column < t.d;
-    float total = 0, sum;
+    const part_box box = box_of(a, t, t.part);
+    float *ends = ends_of(a, box, part), *from = box.values + (part * box.fours + four) * 4;
+    float2 end;
+    float4 x = make_float4(0, 0, 0, 0);
+    uint32_t bits;
     do {
-        sum = look(ends + PART_SUM);
-        max = look(ends + PART_MAX);
-        if (there) total = look(from);
-    } while (!(has_come(sum) && has_come(max) && has_come(total)));
+        end = look_at_ends(ends);
+        if (there) x = look_at_four(from);
+        bits = ::max(larger_bits(x.x, x.y), larger_bits(x.z, x.w));
+    } while (::max(bits, larger_bits(end.x, end.y)) == NOTHING);
     __syncwarp();
-    if (threadIdx.x % WARP < parts) ends[PART_MAX] = ends[PART_SUM] = __uint_as_float(NOTHING);
-    if (there) *from = __uint_as_float(NOTHING);
+    const float nothing = __uint_as_float(NOTHING);
+    if (threadIdx.x % WARP < parts) *(float2 *)ends = make_float2(nothing, nothing);
+    if (there) *(float4 *)from = make_float4(nothing, nothing, nothing, nothing);
     /* Parts without keys have the largest of nothing. */
-    const float most = warp_max(max), factor = HALF || max == most ? 1 : expf(max - most);
-    sum *= factor;
-    total *= factor;
+    const float most = warp_max(end.x), factor = HALF || end.x == most ? 1 : expf(end.x - most);
+    float sum = end.y * factor;
+    x = make_float4(x.x * factor, x.y * factor, x.z * factor, x.w * factor);
 #pragma unroll 1
     for (int apart = 1; apart < (int)parts; apart *= 2) {
         sum += __shfl_xor_sync(0xFFFFFFFF, sum, apart);
-        total += __shfl_xor_sync(0xFFFFFFFF, total, apart);
+        x.x += __shfl_xor_sync(0xFFFFFFFF, x.x, apart);
+        x.y += __shfl_xor_sync(0xFFFFFFFF, x.y, apart);
+        x.z += __shfl_xor_sync(0xFFFFFFFF, x.z, apart);
+        x.w += __shfl_xor_sync(0xFFFFFFFF, x.w, apart);
     }
-    if (part == 0 && there) out[column] = divided<HALF>(total, sum);
+    if (part == 0 && there)
+        *(float4 *)(out + column) = make_float4(divided<HALF>(x.x, sum), divided<HALF>(x.y, sum),
+                                                divided<HALF>(x.z, sum), divided<HALF>(x.w, sum));
 }
 
 /* ---- a task ---------------------------------------------------------------------------------- */
@@ -544,11 +579,7 @@ attend_task(const cuda_attention_args &a, const head_task &t, const head_pair &p
     wait_for_piece();
     step_sync();
     float max = team_max(everybody, score_keys<HALF>(a, t, c, rooms, scores), rooms.max);
-    if (HALF && !alone) {
-        /* Weights are rounded when the largest of all has been taken off. */
-        send_end(a, t, PART_MAX, max);
-        max = max_of_parts(a, t);
-    }
+    if (HALF && !alone) max = max_of_parts(a, t, max, rooms);
     const value_sum sum = add_values<HALF>(t, c, v, scores, max, rooms);
     if (!alone)
         add_parts<HALF>(a, t, max, sum, out);
