@@ -159,7 +159,7 @@ static bool plan_attention(cuda_attention_args &a, const cuda_launch *l, cuda_pr
     a.head_inverse = inverse_of(a.n_heads);
     a.group_inverse = inverse_of(a.group);
     a.column_inverse = inverse_of(a.head_dim / 4);
-    return a.head_dim % 4 == 0 && a.qkv_stride % 4 == 0 && a.out_stride % 4 == 0 &&
+    return rows > 0 && a.head_dim % 4 == 0 && a.qkv_stride % 4 == 0 && a.out_stride % 4 == 0 &&
            a.half == a.out_half;
 }
 
