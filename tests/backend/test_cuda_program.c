@@ -1,12 +1,16 @@
 /* Decoding steps with a long context behind them, on the GPU as one program (program.cuh), against
  * the scalar kernels of the CPU: attention of heads whose keys several blocks share, of windows, of
- * more sequences than a program has at hand, between linear layers of each family of formats. */
+ * more sequences than a program has at hand and more heads than there are blocks, with norms,
+ * turned queries and biases, between linear layers of each family of formats. */
 #include "both.h"
 
 enum { LAYERS = 3, MAX_SEQUENCES = 10 };
 
 typedef struct {
     size_t heads, kv_heads, dim, keys, n_sequences, window;
+    size_t rope; /* values that turn; 0: none */
+    bool normed, bias;
+    bg_norm_kind norm;
 } step_case;
 
 /* Keys and values of a sequence's earlier tokens. */
@@ -34,6 +38,9 @@ static void run_step(bg_format_id id, const step_case *c)
     act x = act_new(n, hidden, half, 1), qkv = act_new(n, cols, half, 1);
     act attended = act_new(n, hidden, half, 1), kv_rows = act_new(c->keys, 2 * narrow, half, 2);
     cache kv = cache_new(LAYERS, n, c->keys + 2, c->kv_heads, c->dim);
+    weight rope = weight_new(BG_FORMAT_F32, c->keys + 2, c->rope ? c->rope : 2, 1);
+    weight norm = weight_new(BG_FORMAT_F32, 1, c->dim, 1);
+    weight bias = weight_new(BG_FORMAT_F32, c->heads, 2 * 20 + 1, 1);
     bg_sequence sequences[MAX_SEQUENCES];
     for (size_t i = 0; i < n; i++) {
         const size_t past = c->keys - i * c->keys / (2 * n);
@@ -52,12 +59,19 @@ static void run_step(bg_format_id id, const step_case *c)
                                             .out_col = i == 0 ? 0 : hidden + (i - 1) * narrow};
                     OK(backends[d]->ops->linear(backends[d], &args, &err));
                 }
+                const bg_norm of_heads = {c->norm, c->normed ? norm.on[d] : NULL,
+                                          c->norm == BG_NORM_LAYER && c->normed ? norm.on[d] : NULL,
+                                          1e-6f};
                 const bg_attention attention = {.qkv = qkv.on[d],
                                                 .key_col = hidden,
                                                 .value_col = hidden + narrow,
                                                 .n_heads = c->heads,
                                                 .n_kv_heads = c->kv_heads,
                                                 .head_dim = c->dim,
+                                                .query_norm = of_heads,
+                                                .key_norm = of_heads,
+                                                .rope = c->rope ? rope.on[d] : NULL,
+                                                .position_bias = c->bias ? bias.on[d] : NULL,
                                                 .scale = 0.2f,
                                                 .causal = true,
                                                 .window = c->window,
@@ -87,7 +101,7 @@ static void run_step(bg_format_id id, const step_case *c)
             sequences[i].keys++;
         }
     }
-    const weight weights[] = {q, k, v, o};
+    const weight weights[] = {q, k, v, o, rope, norm, bias};
     for (size_t i = 0; i < sizeof weights / sizeof *weights; i++) weight_drop(weights[i]);
     const act acts[] = {x, qkv, attended, kv_rows};
     for (size_t i = 0; i < sizeof acts / sizeof *acts; i++) act_drop(acts[i]);
@@ -98,10 +112,28 @@ static void test_steps(void)
 {
     static const bg_format_id formats[] = {BG_FORMAT_F16, BG_FORMAT_NF4, BG_FORMAT_INT8};
     static const step_case cases[] = {
-        {.heads = 4, .kv_heads = 1, .dim = 256, .keys = 1500, .n_sequences = 1},
+        {.heads = 4, .kv_heads = 1, .dim = 256, .keys = 1500, .n_sequences = 1, .rope = 256},
         {.heads = 8, .kv_heads = 2, .dim = 64, .keys = 3000, .n_sequences = 2},
         {.heads = 4, .kv_heads = 2, .dim = 128, .keys = 1100, .n_sequences = 1, .window = 700},
+        {.heads = 4,
+         .kv_heads = 2,
+         .dim = 128,
+         .keys = 900,
+         .n_sequences = 1,
+         .rope = 128,
+         .normed = true,
+         .norm = BG_NORM_RMS},
+        {.heads = 4,
+         .kv_heads = 4,
+         .dim = 64,
+         .keys = 150,
+         .n_sequences = 1,
+         .rope = 32,
+         .normed = true,
+         .norm = BG_NORM_LAYER},
+        {.heads = 8, .kv_heads = 8, .dim = 64, .keys = 900, .n_sequences = 1, .bias = true},
         {.heads = 8, .kv_heads = 8, .dim = 80, .keys = 1000, .n_sequences = 6},
+        {.heads = 16, .kv_heads = 16, .dim = 64, .keys = 700, .n_sequences = 10},
         {.heads = 4, .kv_heads = 4, .dim = 32, .keys = 300, .n_sequences = 10},
     };
     for (size_t f = 0; f < sizeof formats / sizeof *formats; f++)

@@ -104,7 +104,6 @@ bg_status cuda_attention_op(bg_backend *backend, const bg_attention *args, bg_er
     a->out_stride = args->out->cols;
     if (bg_cuda_attends_one(a)) {
         a->partial = cuda->parts;
-        a->arrived = cuda->counters + CUDA_PROGRAM_COUNTERS;
         memcpy(&cuda_push(cuda, NODE_ATTEND_ONE)->args, &node.args, sizeof node.args);
         return BG_OK;
     }

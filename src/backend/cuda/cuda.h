@@ -126,8 +126,8 @@ typedef struct {
     cuda_node *nodes;   /* (MAX_NODES) */
     cuda_node *planned; /* the same with programs' plans */
     cuda_node *there;   /* the planned on the device, where there is no graph of them */
-    unsigned *counters; /* zeros: CUDA_PROGRAM_COUNTERS, and those of attention's parts */
-    float *parts;       /* of attention in programs, for each multiprocessor */
+    unsigned *counters; /* CUDA_PROGRAM_COUNTERS zeros */
+    float *parts;       /* of attention in programs, for each multiprocessor: all bits set */
     size_t n_nodes;
     cuda_graph graphs[MAX_GRAPHS];
     uint64_t seen[MAX_SEEN];

@@ -253,9 +253,10 @@ typedef struct {
 
 /* ---- attention ------------------------------------------------------------------------------- */
 
-/* Values of a head, at most, and what a part of its keys has: its largest score, their sum, and a
- * value for each of the head's; and heads that may be in parts. */
-enum { MAX_HEAD_DIM = 256, CUDA_PART_FLOATS = MAX_HEAD_DIM + 32, CUDA_MOST_PARTED = 256 };
+/* Values of a head, and parts of its keys, at most; and numbers that a block is sent by all parts
+ * of its head: for each of two warps two of each, and together as many values as a head has. */
+enum { MAX_HEAD_DIM = 256, CUDA_MOST_PARTS = 16 };
+enum { CUDA_PART_FLOATS = MAX_HEAD_DIM + 2 * 2 * CUDA_MOST_PARTS };
 
 /* A bg_sequence, in the step's data. */
 typedef struct {
@@ -289,14 +290,14 @@ typedef struct {
     /* bg_cuda_attend_plan's: new keys and values are in qkv alone, and bg_cuda_attend writes them
      * to the cache; it turns the queries. */
     bool fresh, turn;
-    /* Programs: heads that share keys; parts of a head's keys, each with a block; lanes that share
-     * a key (the logarithm); and inverses for program.cuh's divide. */
-    uint32_t group, parts, key_shift;
-    uint32_t head_inverse, group_inverse, column_inverse, parts_inverse;
-    /* Room for what parts have, CUDA_PART_FLOATS for each multiprocessor, and zeros, two for each
-     * of CUDA_MOST_PARTED heads, which are zeros again when it is done. */
+    /* Programs: heads that share keys; the logarithms of the parts of a head's keys, each with a
+     * block, and of the lanes that share a key; a quarter of the rows of the cache that are in
+     * shared memory at once; and inverses for program.cuh's divide. */
+    uint32_t group, parts_shift, key_shift, ready_rows;
+    uint32_t head_inverse, group_inverse, column_inverse;
+    /* What parts send each other: CUDA_PART_FLOATS for each multiprocessor, all bits set, and so
+     * again when it is done. */
     float *partial;
-    unsigned *arrived;
     /* bg_backend_ops.store: keys and values go to the cache as they are, and nothing else is done.
      */
     bool store_only;

@@ -121,37 +121,46 @@ static const struct {
     {"program_int8_cuda", plan_kind<KIND_INT8>, program_int8_packed, program_int8, 1},
 };
 
-/* Lanes that share a key of 16 READY values each: the logarithm. */
+/* Lanes that share a key, each with up to KEY_FOURS of its fours: the logarithm. */
 static uint32_t key_shift(size_t head_dim)
 {
     uint32_t shift = LEAST_KEY_SHIFT;
-    while ((size_t)4 * READY << shift < head_dim) shift++;
+    while ((size_t)4 * KEY_FOURS << shift < head_dim) shift++;
     return shift;
 }
 
-/* Into how many parts a head's keys are divided. */
-static uint32_t plan_parts(const cuda_attention_args &a, const cuda_launch *l)
+/* Into how many parts a head's keys are divided: the logarithm. */
+static uint32_t parts_shift(const cuda_attention_args &a, const cuda_launch *l)
 {
-    /* Telling each other takes blocks as long as a few rounds of keys. */
-    enum { LEAST_ROUNDS = 6 };
-    const size_t heads = a.n_heads * a.n_sequences;
-    const size_t rounds = (a.max_keys << a.key_shift) / STEP_THREADS;
-    size_t parts = (size_t)l->multiprocessors / heads;
-    if (parts > rounds / LEAST_ROUNDS) parts = rounds / LEAST_ROUNDS;
-    return heads <= CUDA_MOST_PARTED && parts > 1 ? (uint32_t)parts : 1;
+    /* Adding up what parts have takes as long as this many times the keys at once. */
+    enum { LEAST_TIMES = 6 };
+    const size_t keys = STEP_THREADS >> a.key_shift, heads = a.n_heads * a.n_sequences;
+    uint32_t shift = 0;
+    if (a.max_keys < LEAST_TIMES * keys) return 0;
+    while (2u << shift <= CUDA_MOST_PARTS && heads << (shift + 1) <= (size_t)l->multiprocessors &&
+           keys << (shift + 1) < a.max_keys)
+        shift++;
+    return shift;
 }
 
 static bool plan_attention(cuda_attention_args &a, const cuda_launch *l, cuda_program_room *room)
 {
-    room->bytes = a.max_keys * sizeof(float);
+    /* A layer of several rows wants more room as well. */
+    const size_t ready = program_shared(l) / 8 * (a.n_sequences < 4 ? 2 : 3);
+    const size_t row = a.head_dim * sizeof(float);
     a.group = (uint32_t)(a.n_heads / a.n_kv_heads);
     a.key_shift = key_shift(a.head_dim);
-    a.parts = plan_parts(a, l);
+    a.parts_shift = parts_shift(a, l);
+    const size_t at_once = STEP_THREADS >> a.key_shift;
+    size_t rows = std::min(ready / row, 2 * a.max_keys) / STAGES;
+    if (rows > at_once) rows -= rows % at_once;
+    a.ready_rows = (uint32_t)rows;
+    room->bytes = a.ready_rows * STAGES * row + a.max_keys * sizeof(float);
     a.head_inverse = inverse_of(a.n_heads);
     a.group_inverse = inverse_of(a.group);
     a.column_inverse = inverse_of(a.head_dim / 4);
-    a.parts_inverse = inverse_of(a.parts);
-    return a.head_dim % 4 == 0 && a.qkv_stride % 4 == 0 && a.half == a.out_half;
+    return rows > 0 && a.head_dim % 4 == 0 && a.qkv_stride % 4 == 0 && a.out_stride % 4 == 0 &&
+           a.half == a.out_half;
 }
 
 static bool plan(cuda_node *node, const cuda_launch *l, unsigned most_steps,

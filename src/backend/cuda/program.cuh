@@ -8,6 +8,7 @@
  *   program_input.cuh      a linear layer's input: normed, split or quantized
  *   program_tile.cuh       a warp's tiles of a matrix, on tensor cores
  *   program_linear.cuh     linear layers: tiles to outputs
+ *   program_cache.cuh      keys and values on their way to shared memory
  *   program_attention.cuh  attention of one query of each sequence
  *   program_rows.cuh       embeddings, norms, copies, the largest logit
  *   program_kernel.cuh     the kernel; a file for each family of formats instantiates it
@@ -86,12 +87,6 @@ struct all_blocks {
 template <typename T> static __device__ __forceinline__ T load_fresh(const T *p)
 {
     return __ldcg(p);
-}
-
-/* A constant that will be wanted after the wait. */
-static __device__ __forceinline__ void ask_for(const void *p)
-{
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
 }
 
 /* 16 bytes to shared memory, from what other blocks may have written; the thread may read them

@@ -77,14 +77,18 @@ union rooms_of_nodes {
 enum { READY_SEQUENCES = 8, SEQUENCE_WORDS = sizeof(cuda_sequence) / 4 };
 
 /* Gets a node's sequences, if it is attention, while the node before it runs: otherwise they would
- * have to come from memory before the keys can be asked for. */
+ * have to come from memory before the keys can be asked for. These, too, get a start. */
 static __device__ __forceinline__ void get_sequences(const cuda_node &node, uint32_t *to)
 {
     if (node.kind != NODE_ATTEND_ONE) return;
-    const uint32_t *from = (const uint32_t *)node.args.attention.sequences;
-    const unsigned n = min((unsigned)node.args.attention.n_sequences, (unsigned)READY_SEQUENCES);
-    for (unsigned i = threadIdx.x % WARP; i < n * SEQUENCE_WORDS; i += WARP)
+    const cuda_attention_args &a = node.args.attention;
+    const uint32_t *from = (const uint32_t *)a.sequences;
+    const unsigned n = (unsigned)a.n_sequences;
+    for (unsigned i = threadIdx.x % WARP; i < min(n, (unsigned)READY_SEQUENCES) * SEQUENCE_WORDS;
+         i += WARP)
         to[i] = __ldcg(from + i);
+    __syncwarp();
+    fetch_rows(a, n <= READY_SEQUENCES ? (const cuda_sequence *)to : a.sequences);
 }
 
 /* Tables to the beginning of shared memory, tile_shape's. */

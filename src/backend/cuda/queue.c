@@ -13,7 +13,6 @@
 enum {
     STEP_ALIGN = 16,
     STEP_LEAST = 256 << 10,
-    COUNTERS = CUDA_PROGRAM_COUNTERS + 2 * CUDA_MOST_PARTED,
     LOOKS = 1 << 12, /* before the driver is asked whether there was an error */
 };
 
@@ -346,7 +345,7 @@ void cuda_queue_free(cuda_backend *cuda)
     bg_free(cuda->nodes);
     bg_free(cuda->planned);
     cuda_release(cuda, cuda->there, MAX_NODES * sizeof *cuda->there);
-    cuda_release(cuda, cuda->counters, COUNTERS * sizeof *cuda->counters);
+    cuda_release(cuda, cuda->counters, CUDA_PROGRAM_COUNTERS * sizeof *cuda->counters);
     cuda_release(cuda, cuda->parts, parts_bytes(cuda));
     free_steps(cuda);
     if (cuda->copied) cudaEventDestroy(cuda->copied);
@@ -361,15 +360,17 @@ bg_status cuda_queue_create(cuda_backend *cuda, bg_error *err)
     if (!cuda->nodes || !cuda->planned)
         return bg_fail_memory(err, MAX_NODES * sizeof *cuda->nodes, "the queue");
     cuda->there = cuda_alloc(cuda, MAX_NODES * sizeof *cuda->there, "the queue", err);
-    cuda->counters = cuda_alloc(cuda, COUNTERS * sizeof *cuda->counters, "the queue", err);
+    cuda->counters = cuda_alloc(cuda, CUDA_PROGRAM_COUNTERS * sizeof *cuda->counters, "the queue", err);
     cuda->parts = cuda_alloc(cuda, parts_bytes(cuda), "the queue", err);
     if (!cuda->there || !cuda->counters || !cuda->parts) return BG_ERR_MEMORY;
     BG_TRY(cuda_check(cudaStreamCreateWithFlags(&cuda->copies, cudaStreamNonBlocking), "the queue",
                       err));
     BG_TRY(cuda_check(cudaEventCreateWithFlags(&cuda->copied, cudaEventDisableTiming), "the queue",
                       err));
-    return cuda_check(cudaMemset(cuda->counters, 0, COUNTERS * sizeof *cuda->counters), "the queue",
-                      err);
+    BG_TRY(cuda_check(cudaMemset(cuda->parts, 0xFF, parts_bytes(cuda)), "the queue", err));
+    return cuda_check(
+        cudaMemset(cuda->counters, 0, CUDA_PROGRAM_COUNTERS * sizeof *cuda->counters), "the queue",
+        err);
 }
 
 /* ---- filling it ------------------------------------------------------------------------------ */
