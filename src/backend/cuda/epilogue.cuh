@@ -83,7 +83,7 @@ static __device__ __forceinline__ float4 activate_each(bool half, float4 y)
 }
 
 /* Which function it is is asked once, so that the four are computed side by side. Not inlined:
- * kernels that are short have many places for it. */
+ * kernels that are short have many places for it. But for SiLU, which is silu_four. */
 static __device__ __noinline__ float4 activate_four(bg_activation activation, bool half, float4 y)
 {
     switch (activation) {
@@ -98,9 +98,6 @@ static __device__ __noinline__ float4 activate_four(bg_activation activation, bo
         break;
     case BG_ACTIVATION_GELU_TANH:
         y = activate_each<BG_ACTIVATION_GELU_TANH>(half, y);
-        break;
-    case BG_ACTIVATION_SILU:
-        y = activate_each<BG_ACTIVATION_SILU>(half, y);
         break;
     case BG_ACTIVATION_TANH:
         y = activate_each<BG_ACTIVATION_TANH>(half, y);
