@@ -216,6 +216,21 @@ static __device__ __forceinline__ void put_pair(const cuda_attention_args &a, si
     if (a.operand.out) ((uint32_t *)a.operand.out)[to / 2] = pack_pair(a.operand.type, x, y);
 }
 
+/* The block's own rows, n from position `first` on, to the cache. */
+template <typename S>
+static __device__ __forceinline__ void keep_rows(const key_rows &r, int first, int n)
+{
+    const int row = (int)threadIdx.x / S::FOURS, c = (int)threadIdx.x % S::FOURS * 4;
+    if (row >= S::BROUGHT || c >= (int)r.dim) return;
+#pragma unroll 1
+    for (int i = row; i < n; i += S::BROUGHT) {
+        const size_t from = (size_t)(unsigned)(first + i - r.fresh) * r.stride;
+        const size_t to = (size_t)(unsigned)(first + i) * r.dim;
+        *(float4 *)(r.keys + to) = *(const float4 *)(r.new_keys + from);
+        *(float4 *)(r.values + to) = *(const float4 *)(r.new_values + from);
+    }
+}
+
 template <typename S>
 static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
     attend_flash(const __grid_constant__ cuda_attention_args a)
