@@ -218,11 +218,10 @@ static __device__ __forceinline__ float score_keys(const cuda_attention_args &a,
 #pragma unroll
             for (unsigned apart = 1; apart < MOST_LANES; apart *= 2)
                 if (apart < lanes) sum += __shfl_xor_sync(0xFFFFFFFF, sum, (int)apart);
+            if (i >= n || lane > 0) continue;
             float score = a.scale * (float)sum;
             if (a.position_bias) score += scores[j];
-            __syncwarp();
-            if (i >= n) continue;
-            if (lane == 0) scores[j] = score;
+            scores[j] = score;
             max = fmaxf(max, score);
         }
         if (piece + STAGES < 2 * c.keys) step_sync();
