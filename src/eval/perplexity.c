@@ -153,7 +153,7 @@ static bg_status score_lines(scorer *s, const bg_tokenizer *tokenizer, const cha
 }
 
 /* Scores the first `most` windows of a text. */
-static bg_status score_ids(scorer *s, const int32_t *ids, size_t n, size_t most,
+static bg_status score_ids(scorer *s, const int32_t *ids, size_t n, size_t most, const char *stage,
                            const bg_perplexity_options *o, bg_progress progress)
 {
     const bool sliding = o->protocol == BG_PROTOCOL_SLIDING;
@@ -163,8 +163,7 @@ static bg_status score_ids(scorer *s, const int32_t *ids, size_t n, size_t most,
         size_t end = bg_min_size(begin + length, n);
         BG_TRY(score_window(s, ids + begin, end - begin, sliding ? scored - begin : 1));
         scored = end;
-        BG_TRY(report(progress, end, n, sliding ? "perplexity, sliding" : "perplexity, chunks",
-                      s->err));
+        BG_TRY(report(progress, end, n, stage, s->err));
         if (end == n) break;
     }
     return run_windows(s);
@@ -177,7 +176,7 @@ static bg_status score_untimed(scorer *s, const int32_t *ids, size_t n,
 {
     if (!s->run->model->backend->ops->queues) return BG_OK;
     const double start = bg_seconds();
-    BG_TRY(score_ids(s, ids, n, UNTIMED_PASSES * s->max_windows, o, progress));
+    BG_TRY(score_ids(s, ids, n, UNTIMED_PASSES * s->max_windows, "warming up", o, progress));
     *s->out = (bg_perplexity){.untimed = bg_seconds() - start};
     return BG_OK;
 }
@@ -194,7 +193,9 @@ static bg_status score_windows(scorer *s, const bg_tokenizer *tokenizer, const c
     if (status != BG_OK) return bg_error_context(s->err, "%s", path);
     if (o->max_tokens > 0) n = bg_min_size(n, (size_t)o->max_tokens);
     status = score_untimed(s, ids, n, o, progress);
-    if (status == BG_OK) status = score_ids(s, ids, n, SIZE_MAX, o, progress);
+    const char *stage =
+        o->protocol == BG_PROTOCOL_SLIDING ? "perplexity, sliding" : "perplexity, chunks";
+    if (status == BG_OK) status = score_ids(s, ids, n, SIZE_MAX, stage, o, progress);
     bg_ids_free(ids);
     return status;
 }

@@ -17,8 +17,8 @@ typedef struct {
     int64_t tokens; /* scored */
     double nll;     /* sum over them, natural logarithm */
     double value;   /* exp(nll / tokens) */
-    double
-        untimed; /* seconds that are no part of scoring: passes made before, for the clock's sake */
+    /* Seconds that are no part of scoring: of passes made before, for the clock's sake. */
+    double untimed;
 } bg_perplexity;
 
 /* "lines", "sliding", "chunks". */

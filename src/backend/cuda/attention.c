@@ -85,7 +85,7 @@ bg_status cuda_attention_op(bg_backend *backend, const bg_attention *args, bg_er
     a->n_heads = args->n_heads;
     a->stored = args->stored;
     a->half = args->qkv->half;
-    a->rounded = cuda_is_rounded(args->qkv);
+    a->rounded = !args->stored && cuda_is_rounded(args->qkv);
     a->out_half = args->out->half;
     a->query_norm = cuda_norm_of(&args->query_norm);
     a->key_norm = cuda_norm_of(&args->key_norm);

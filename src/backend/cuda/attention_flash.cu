@@ -8,7 +8,8 @@
  * results of products whose operands were rounded to 16 bits, or fewer, themselves: an input off by
  * 2^-12 of itself (the root of its mean square) makes the queries, keys and values off by as much
  * of a sum's terms, of which the sum is no more than all. What this adds is of the same size, once,
- * and of the weights, which are at most 1. Results of exact products go to attention_mma.cu.
+ * and of the weights, which are at most 1. Results of exact products go to attention_mma.cu. Values
+ * below 2^-14 lose more than that, and those beyond binary16's become its largest.
  *
  * For binary16 activations the keys are gone over twice, first for each query's largest score: a
  * weight is rounded after that was taken off. */
@@ -55,8 +56,8 @@ static __device__ __forceinline__ void fetch(float4 *to, const key_rows &r, bool
     for (int i = 0; i < S::EACH; i++) {
         const int position = min(first + row + i * S::BROUGHT, end - 1);
         const bool there = position < r.fresh;
-        const unsigned at =
-            there ? (unsigned)position * r.dim : (unsigned)(position - r.fresh) * r.stride;
+        const size_t at = there ? (size_t)(unsigned)position * r.dim
+                                : (size_t)(unsigned)(position - r.fresh) * r.stride;
         copy_or_clear_16((char *)(to + i * S::THREADS), (there ? r.keys : r.new_keys) + at, true);
         if (with_values)
             copy_or_clear_16((char *)(to + (S::EACH + i) * S::THREADS),
@@ -66,7 +67,8 @@ static __device__ __forceinline__ void fetch(float4 *to, const key_rows &r, bool
 
 static __device__ __forceinline__ void put_halves(__half *to, float4 x)
 {
-    *(uint2 *)to = make_uint2(half_pair(x.x, x.y), half_pair(x.z, x.w));
+    *(uint2 *)to = make_uint2(half_pair(within_half(x.x), within_half(x.y)),
+                              half_pair(within_half(x.z), within_half(x.w)));
 }
 
 template <typename S> static __device__ __forceinline__ void put_tile(__half *tile, const float4 *x)

@@ -49,7 +49,8 @@ static __device__ __forceinline__ key_rows rows_of(const cuda_attention_args &a,
 }
 
 /* n keys from position `first` on, and their values, as tiles (TILE, DIM) with zeros around. With
- * their values, those of `own` are written to the cache: each block sees the keys of its queries.
+ * their values, those of `own` are written to the cache: each block sees the keys of its queries
+ * that are keys.
  */
 template <typename S>
 static __device__ __forceinline__ void stage_tile(__half *keys, __half *values, const key_rows &r,

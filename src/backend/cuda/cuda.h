@@ -33,7 +33,7 @@ typedef struct {
 typedef struct {
     bg_act base;
     float *values; /* (rows, cols) */
-    bool rounded;  /* written last by a product whose operands had been rounded */
+    bool rounded;  /* by the linear layer that wrote it last, whose operands had been rounded */
 } cuda_act;
 
 typedef struct {

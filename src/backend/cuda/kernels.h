@@ -268,7 +268,7 @@ typedef struct {
     size_t qkv_stride, query_col, key_col, value_col;
     size_t n_heads, n_kv_heads, head_dim;
     bool stored, half, out_half;
-    bool rounded; /* qkv came from products whose operands had been rounded */
+    bool rounded; /* all came from products whose operands had been rounded */
     cuda_norm query_norm, key_norm;
     const float *rope;
     size_t rope_dim;
@@ -467,8 +467,8 @@ cudaError_t bg_cuda_attend(const cuda_attention_args *a, const cuda_launch *l);
 void bg_cuda_attend_plan(cuda_attention_args *a, const cuda_launch *l);
 /* The same without tensor cores: for GPUs and heads that they do not do for. */
 cudaError_t bg_cuda_attend_exact(const cuda_attention_args *a, const cuda_launch *l);
-/* bg_cuda_attend's, where what bg_cuda_attends_flash says is true: queries that fill the GPU, each
- * factor one binary16 number. */
+/* bg_cuda_attend's, where what bg_cuda_attends_flash says is true, which it may be asked of what
+ * tensor cores can do: queries that fill the GPU, each factor one binary16 number. */
 cudaError_t bg_cuda_attend_flash(const cuda_attention_args *a, const cuda_launch *l);
 bool bg_cuda_attends_flash(const cuda_attention_args *a, const cuda_launch *l);
 /* Both in one, where each sequence has one row and max_keys fits (bg_cuda_attends_one). */

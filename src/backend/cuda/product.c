@@ -188,8 +188,9 @@ static bool gates_last(const cuda_backend *cuda, const cuda_product_layer *p)
     return up->end > 0 && cuda->n_nodes == up->end && p->epilogue.multiplier == e->out &&
            p->epilogue.out == e->out && !e->multiplier && !e->addend && !e->residual &&
            e->activation == BG_ACTIVATION_NONE && (p->type == CUDA_I8 || halves) &&
-           up->type == p->type && up->x == p->x && up->n_rows == p->n_rows &&
-           up->w.rows == p->w.rows && up->w.cols == p->w.cols && up->w.threshold == p->w.threshold;
+           up->type == p->type && up->ready == p->ready && up->x == p->x &&
+           up->n_rows == p->n_rows && up->w.rows == p->w.rows && up->w.cols == p->w.cols &&
+           up->w.threshold == p->w.threshold;
 }
 
 static void multiply_gated(cuda_backend *cuda, const bg_linear *l, cuda_product_layer *p)

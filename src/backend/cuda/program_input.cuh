@@ -459,7 +459,7 @@ stage_input(const input_row &row, unsigned cols, const layer_input &to_do, const
     constexpr bool HALF = TYPE == CODES_INT8;
     const cuda_norm &norm = to_do.norm;
     const bool has_norm = norm.weight != NULL;
-    float *to = blockIdx.x == 0 ? to_do.normed + (row.in - to_do.in) : NULL;
+    float *to = has_norm && blockIdx.x == 0 ? to_do.normed + (row.in - to_do.in) : NULL;
     float scale = 1;
     if constexpr (TYPE == CODES_INT8) {
         float most = 0;

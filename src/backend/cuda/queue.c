@@ -360,7 +360,8 @@ bg_status cuda_queue_create(cuda_backend *cuda, bg_error *err)
     if (!cuda->nodes || !cuda->planned)
         return bg_fail_memory(err, MAX_NODES * sizeof *cuda->nodes, "the queue");
     cuda->there = cuda_alloc(cuda, MAX_NODES * sizeof *cuda->there, "the queue", err);
-    cuda->counters = cuda_alloc(cuda, CUDA_PROGRAM_COUNTERS * sizeof *cuda->counters, "the queue", err);
+    cuda->counters =
+        cuda_alloc(cuda, CUDA_PROGRAM_COUNTERS * sizeof *cuda->counters, "the queue", err);
     cuda->parts = cuda_alloc(cuda, parts_bytes(cuda), "the queue", err);
     if (!cuda->there || !cuda->counters || !cuda->parts) return BG_ERR_MEMORY;
     BG_TRY(cuda_check(cudaStreamCreateWithFlags(&cuda->copies, cudaStreamNonBlocking), "the queue",
@@ -368,9 +369,8 @@ bg_status cuda_queue_create(cuda_backend *cuda, bg_error *err)
     BG_TRY(cuda_check(cudaEventCreateWithFlags(&cuda->copied, cudaEventDisableTiming), "the queue",
                       err));
     BG_TRY(cuda_check(cudaMemset(cuda->parts, 0xFF, parts_bytes(cuda)), "the queue", err));
-    return cuda_check(
-        cudaMemset(cuda->counters, 0, CUDA_PROGRAM_COUNTERS * sizeof *cuda->counters), "the queue",
-        err);
+    return cuda_check(cudaMemset(cuda->counters, 0, CUDA_PROGRAM_COUNTERS * sizeof *cuda->counters),
+                      "the queue", err);
 }
 
 /* ---- filling it ------------------------------------------------------------------------------ */
