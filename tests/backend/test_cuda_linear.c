@@ -255,35 +255,47 @@ static void test_wide_pairs(void)
 }
 
 /* So many results that products come in panels: those of an up and of its gate, and a layer of what
- * they give, which nobody else has to find in memory if it `consumes` it. */
+ * they give, which nobody else has to find in memory if it `consumes` it. The CPU has only the
+ * first rows, which have outlier columns of their own. */
 static void check_panels(bg_format_id id, bool half, bool consumes)
 {
-    enum { N = 9000, INNER = 4352, COLS = 64 };
+    enum { N = 9000, FIRST = 60, INNER = 4352, COLS = 64 };
+    const bg_sequence sequences[] = {{0, FIRST, 0, 0, FIRST, 0},
+                                     {FIRST, N - FIRST, 1, 0, N - FIRST, 0}};
     weight up = weight_new(id, INNER, COLS, 0.3f), gate = weight_new(id, INNER, COLS, 0.3f);
     weight down = weight_new(id, COLS, INNER, 0.1f);
     act x = act_new(N, COLS, half, 1), inner = act_new(N, INNER, half, 1);
     for (int d = 0; d < BOTH; d++) {
         const bg_backend_ops *ops = backends[d]->ops;
-        const bg_linear layers[] = {
-            {.weight = up.on[d], .in = x.on[d], .n_rows = N, .out = inner.on[d]},
-            {.weight = gate.on[d],
-             .in = x.on[d],
-             .n_rows = N,
-             .activation = BG_ACTIVATION_SILU,
-             .multiplier = inner.on[d],
-             .out = inner.on[d]},
-            {.weight = down.on[d],
-             .in = inner.on[d],
-             .consumes = consumes,
-             .n_rows = N,
-             .residual = x.on[d],
-             .out = x.on[d]}};
+        const size_t n = d == GPU ? N : FIRST, n_sequences = d == GPU ? 2 : 1;
+        const bg_linear layers[] = {{.weight = up.on[d],
+                                     .in = x.on[d],
+                                     .n_rows = n,
+                                     .sequences = sequences,
+                                     .n_sequences = n_sequences,
+                                     .out = inner.on[d]},
+                                    {.weight = gate.on[d],
+                                     .in = x.on[d],
+                                     .n_rows = n,
+                                     .sequences = sequences,
+                                     .n_sequences = n_sequences,
+                                     .activation = BG_ACTIVATION_SILU,
+                                     .multiplier = inner.on[d],
+                                     .out = inner.on[d]},
+                                    {.weight = down.on[d],
+                                     .in = inner.on[d],
+                                     .consumes = consumes,
+                                     .n_rows = n,
+                                     .sequences = sequences,
+                                     .n_sequences = n_sequences,
+                                     .residual = x.on[d],
+                                     .out = x.on[d]}};
         for (size_t i = 0; i < 3; i++) OK(ops->linear(backends[d], &layers[i], &err));
     }
     const double most = half ? 2e-3 : id == BG_FORMAT_F32 ? 5e-6 : 1e-3;
-    CHECK(consumes || difference(inner, N) <= most, "%s: %g", bg_formats[id].name,
-          difference(inner, N));
-    CHECK(difference(x, N) <= most, "%s: %g", bg_formats[id].name, difference(x, N));
+    CHECK(consumes || difference(inner, FIRST) <= most, "%s: %g", bg_formats[id].name,
+          difference(inner, FIRST));
+    CHECK(difference(x, FIRST) <= most, "%s: %g", bg_formats[id].name, difference(x, FIRST));
     weight_drop(up);
     weight_drop(gate);
     weight_drop(down);
