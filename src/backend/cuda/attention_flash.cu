@@ -131,19 +131,6 @@ static __device__ __forceinline__ void score_tile(const cuda_attention_args &a,
     }
 }
 
-/* Of the four lanes that share a query. */
-static __device__ __forceinline__ float quad_max(float x)
-{
-    x = fmaxf(x, __shfl_xor_sync(0xFFFFFFFF, x, 1));
-    return fmaxf(x, __shfl_xor_sync(0xFFFFFFFF, x, 2));
-}
-
-static __device__ __forceinline__ float quad_sum(float x)
-{
-    x += __shfl_xor_sync(0xFFFFFFFF, x, 1);
-    return x + __shfl_xor_sync(0xFFFFFFFF, x, 2);
-}
-
 template <typename S>
 static __device__ __forceinline__ float largest(const float score[S::KEYS / 8][4], int r, float x)
 {
@@ -172,13 +159,7 @@ static __device__ __forceinline__ void weigh_tile(query_pair &q, const float sco
         if (!S::HALF) {
             const float most = quad_max(largest<S>(score, r, q.max[r]));
             const float rescale = q.max[r] == -INFINITY ? 0 : power_of_two(q.max[r] - most);
-            q.max[r] = most;
-            q.sum[r] *= rescale;
-#pragma unroll
-            for (int j = 0; j < S::COLUMNS; j++) {
-                y[j][r * 2] *= rescale;
-                y[j][r * 2 + 1] *= rescale;
-            }
+            raise_max<S>(q, r, most, rescale, y);
         }
         const float most = q.max[r] == -INFINITY ? 0 : q.max[r]; /* then there is nothing to see */
 #pragma unroll

@@ -122,19 +122,6 @@ static __device__ __forceinline__ void multiply_values(const float weight[S::KEY
     }
 }
 
-/* Of the four lanes that share a query. */
-static __device__ __forceinline__ float quad_max(float x)
-{
-    x = fmaxf(x, __shfl_xor_sync(0xFFFFFFFF, x, 1));
-    return fmaxf(x, __shfl_xor_sync(0xFFFFFFFF, x, 2));
-}
-
-static __device__ __forceinline__ float quad_sum(float x)
-{
-    x += __shfl_xor_sync(0xFFFFFFFF, x, 1);
-    return x + __shfl_xor_sync(0xFFFFFFFF, x, 2);
-}
-
 /* A thread's two queries. */
 struct query_pair {
     int position[2];
@@ -186,13 +173,7 @@ static __device__ __forceinline__ void weigh_tile(query_pair &q, float score[S::
                 most = fmaxf(most, fmaxf(score[j][r * 2], score[j][r * 2 + 1]));
             most = quad_max(most);
             const float rescale = q.max[r] == -INFINITY ? 0 : expf(q.max[r] - most);
-            q.max[r] = most;
-            q.sum[r] *= rescale;
-#pragma unroll
-            for (int j = 0; j < S::COLUMNS; j++) {
-                y[j][r * 2] *= rescale;
-                y[j][r * 2 + 1] *= rescale;
-            }
+            raise_max<S>(q, r, most, rescale, y);
         }
         const float most = q.max[r] == -INFINITY ? 0 : q.max[r]; /* then there is nothing to see */
 #pragma unroll

@@ -88,6 +88,34 @@ static __device__ __forceinline__ void stage_tile(__half *keys, __half *values, 
     }
 }
 
+/* Of the four lanes that share a query. */
+static __device__ __forceinline__ float quad_max(float x)
+{
+    x = fmaxf(x, __shfl_xor_sync(0xFFFFFFFF, x, 1));
+    return fmaxf(x, __shfl_xor_sync(0xFFFFFFFF, x, 2));
+}
+
+static __device__ __forceinline__ float quad_sum(float x)
+{
+    x += __shfl_xor_sync(0xFFFFFFFF, x, 1);
+    return x + __shfl_xor_sync(0xFFFFFFFF, x, 2);
+}
+
+/* Brings what was summed with a smaller score as the largest of query r of a thread's two to
+ * `most`: `rescale` times as much. */
+template <typename S, typename Q>
+static __device__ __forceinline__ void raise_max(Q &q, int r, float most, float rescale,
+                                                 float y[S::COLUMNS][4])
+{
+    q.max[r] = most;
+    q.sum[r] *= rescale;
+#pragma unroll
+    for (int j = 0; j < S::COLUMNS; j++) {
+        y[j][r * 2] *= rescale;
+        y[j][r * 2 + 1] *= rescale;
+    }
+}
+
 /* Columns c to c + 3 of a query, turned to its position as `place_head` does. */
 static __device__ __forceinline__ float4 turned(const cuda_attention_args &a, const float *query,
                                                 int position, int c, float4 x)

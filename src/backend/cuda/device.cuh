@@ -301,6 +301,14 @@ static __device__ __forceinline__ float norm_scale(double squares, size_t n, flo
     return (float)(1 / sqrt((double)mean));
 }
 
+/* 1 / sqrt(squares / n + eps), as norm_scale has it; `inverse`: 1 / n. The double precision that
+ * makes it that of the CPU comes from one of Newton's steps. */
+static __device__ __forceinline__ float exact_scale(double squares, double inverse, float eps)
+{
+    const double x = (double)((float)(squares * inverse) + eps), y = (double)rsqrtf((float)x);
+    return (float)(y * (1.5 - 0.5 * x * y * y));
+}
+
 /* One value of a normed row; the CPU's layer_norm and rms_norm say why each step is as it is. */
 static __device__ __forceinline__ float norm_apply(bg_norm_kind kind, bool biased,
                                                    const norm_state &s, bool half, float x,

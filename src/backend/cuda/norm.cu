@@ -32,14 +32,6 @@ template <int N, typename T> static __device__ __forceinline__ void kept_sums(T 
     }
 }
 
-/* norm_scale; `inverse`: 1 / n. What the CPU computes in double precision comes from one of
- * Newton's steps. */
-static __device__ __forceinline__ float kept_scale(double squares, double inverse, float eps)
-{
-    const double x = (double)((float)(squares * inverse) + eps), y = (double)rsqrtf((float)x);
-    return (float)(y * (1.5 - 0.5 * x * y * y));
-}
-
 /* Sums are of type T: in a 16-bit model of double precision, so that they round as on the CPU.
  * There, differences to the mean need not be summed by themselves: what is lost where squares
  * nearly cancel is far behind what a float has. */
@@ -79,7 +71,7 @@ static __device__ __forceinline__ norm_state kept_norm(const cuda_norm_args &a,
         }
     }
     if (EXACT)
-        s.scale = kept_scale((double)sums[1], inverse, norm.eps);
+        s.scale = exact_scale((double)sums[1], inverse, norm.eps);
     else
         s.scale = 1.0f / sqrtf((float)sums[1] / (float)a.cols + norm.eps);
     /* The next float towards zero, of one that is positive. */

@@ -16,6 +16,7 @@
 #ifndef BG_BACKEND_CUDA_PROGRAM_CUH
 #define BG_BACKEND_CUDA_PROGRAM_CUH
 
+#include "backend/cuda/copy.cuh"
 #include "backend/cuda/device.cuh"
 
 /* For lambdas, whose captured variables would be in memory otherwise. */

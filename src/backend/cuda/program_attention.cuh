@@ -80,13 +80,6 @@ static __device__ __forceinline__ head_pair pair_of(const cuda_attention_args &a
     return p;
 }
 
-/* 1 / n by one of Newton's steps from the reciprocal's 24 bits. */
-static __device__ __forceinline__ double exact_inverse(unsigned n)
-{
-    const double x = (double)n, y = (double)__frcp_rn((float)n);
-    return y * (2 - x * y);
-}
-
 /* As place_head has it. */
 template <bool HALF>
 static __device__ __forceinline__ void norm_pair(const cuda_attention_args &a, const head_pair &p,

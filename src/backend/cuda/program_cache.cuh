@@ -91,17 +91,13 @@ static __device__ __forceinline__ void get_piece(const head_task &t, const cache
         for (int i = (int)threadIdx.x * 4; i < end; i += STEP_THREADS * 4)
             copy_fresh_16(to + i, from + i);
     }
-#if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.commit_group;" ::: "memory");
-#endif
+    end_of_group();
 }
 
 /* Until the oldest of the last STAGES pieces has come, as far as the thread has copied it. */
 static __device__ __forceinline__ void wait_for_piece()
 {
-#if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 1) : "memory");
-#endif
+    wait_for_groups<STAGES - 1>();
 }
 
 /* Brings what the block will look at from memory to the second-level cache, by one warp. */

@@ -140,12 +140,11 @@ template <typename T> struct row_sums {
     }
 };
 
-/* 1 / sqrt(squares / n + eps), as norm_scale has it: the double precision that makes it that of the
- * CPU comes from one of Newton's steps. */
-static __device__ __forceinline__ float exact_scale(double squares, double inverse, float eps)
+/* 1 / n by one of Newton's steps from the reciprocal's 24 bits. */
+static __device__ __forceinline__ double exact_inverse(unsigned n)
 {
-    const double x = (double)((float)(squares * inverse) + eps), y = (double)rsqrtf((float)x);
-    return (float)(y * (1.5 - 0.5 * x * y * y));
+    const double x = (double)n, y = (double)__frcp_rn((float)n);
+    return y * (2 - x * y);
 }
 
 /* How a row is moved and scaled, which it is read for. CENTERED: by a layer norm; `inverse`:
@@ -224,9 +223,7 @@ static __device__ __forceinline__ float4 read_weights(const float *p, unsigned q
 static __device__ __forceinline__ void get_norm_ready(const cuda_norm &norm, unsigned cols,
                                                       const team &t, ready_norm &r)
 {
-    /* The reciprocal's 24 bits, doubled by one of Newton's steps. */
-    const double n = (double)cols, y = (double)__frcp_rn((float)cols);
-    r.inverse = y * (2 - n * y);
+    r.inverse = exact_inverse(cols);
     r.weights = norm.weight;
     r.biases = norm.bias;
 #pragma unroll

@@ -166,17 +166,6 @@ static __device__ __forceinline__ void barrier_arrive_copied(uint64_t *b)
 #endif
 }
 
-/* Until all that the thread has asked for is there, but for the last `LEFT` times that this was
- * called and since. */
-template <int LEFT> static __device__ __forceinline__ void wait_for_earlier_copies()
-{
-#if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.commit_group;\n"
-                 "cp.async.wait_group %0;" ::"n"(LEFT)
-                 : "memory");
-#endif
-}
-
 /* Until the barrier's phases of this parity are over. */
 static __device__ __forceinline__ void barrier_wait(uint64_t *b, unsigned parity)
 {
@@ -356,7 +345,8 @@ static __device__ __forceinline__ void copy_weights(const cuda_linear_args &a, r
                 barrier_arrive_copied(&to.barriers->full[to.slot]);
                 /* What is more on its way than keeps memory busy only makes others wait longer for
                  * what they read. */
-                wait_for_earlier_copies<1>();
+                end_of_group();
+                wait_for_groups<1>();
                 to.skip(COPY_WARPS);
             }
             to.turn = (to.turn + pieces) % COPY_WARPS;
