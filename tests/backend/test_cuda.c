@@ -127,6 +127,17 @@ typedef struct {
     bool normed, bias, causal, half;
 } attention_case;
 
+/* Each in fp32 and in 16 bits. */
+static void run_cases(const attention_case *cases, size_t n, void (*run)(attention_case))
+{
+    for (size_t i = 0; i < n; i++)
+        for (int half = 0; half < 2; half++) {
+            attention_case c = cases[i];
+            c.half = half;
+            run(c);
+        }
+}
+
 /* Three sequences of different lengths, all at once, some more tokens of each, then 40 steps of
  * one; results are compared after each call. */
 static void run_attention(attention_case c)
@@ -212,12 +223,7 @@ static void test_attention(void)
         {.heads = 4, .kv_heads = 4, .dim = 16, .bias = true},
         {.heads = 4, .kv_heads = 2, .dim = 8, .rope = 8, .causal = true, .window = 9},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        for (int half = 0; half < 2; half++) {
-            attention_case c = cases[i];
-            c.half = half;
-            run_attention(c);
-        }
+    run_cases(cases, sizeof cases / sizeof *cases, run_attention);
 }
 
 /* So many queries that they fill the GPU, twice, the second time behind the first; in fp32 from a
@@ -280,12 +286,7 @@ static void test_many(void)
         {.heads = 24, .kv_heads = 24, .dim = 52},
         {.heads = 24, .kv_heads = 8, .dim = 128, .rope = 128, .causal = true, .prefix = 90},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        for (int half = 0; half < 2; half++) {
-            attention_case c = cases[i];
-            c.half = half;
-            run_many(c);
-        }
+    run_cases(cases, sizeof cases / sizeof *cases, run_many);
 }
 
 /* Attention to keys that `store` wrote, from one row and from several. */
