@@ -133,7 +133,7 @@ typedef struct {
     size_t n_sequences;
     bg_activation activation; /* applied after the bias */
     const bg_act *multiplier; /* (rows, out) multiplies that, or NULL; may be `out` */
-    const bg_act *addend;     /* (rows, out) is added to that, or NULL; not `out` */
+    const bg_act *addend;     /* (rows, out) is added to that, or NULL; not `out`, and used up */
     const bg_act *residual;   /* (rows, out) added last, or NULL; may be `out` */
     bg_act *out;              /* columns [out_col, out_col + out features) are written */
     size_t out_col;

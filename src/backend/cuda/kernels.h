@@ -106,24 +106,15 @@ typedef struct {
     size_t room;
 } cuda_quantized;
 
-/* Two layers whose results meet in one that is written. */
-typedef enum {
-    CUDA_NOT_PAIRED,
-    CUDA_GATED, /* the first one's multiplies the second one's, activated */
-    /* The first one's, which is written, too, is the second one's addend. The second has an input
-     * of its own. Programs only. */
-    CUDA_ADDED,
-} cuda_pairing;
-
-/* One to four layers of one input: query, key and value; or a pair. */
+/* One to four layers of one input: query, key and value; or a pair, of which the first one's
+ * result, not written, multiplies the second one's, activated. */
 typedef struct {
     cuda_matrix w[CUDA_MAX_PARTS];
     cuda_epilogue epilogue[CUDA_MAX_PARTS];
     int n_parts;
-    cuda_pairing paired;
+    bool paired;
     const float *in; /* (n_rows, cols) */
     size_t n_rows, cols;
-    const float *second_in; /* CUDA_ADDED: (n_rows, w[1].cols) */
     /* With a norm, it is that of `in` (half or not as norm_half; one row, or in programs as many as
      * are multiplied at once) that is multiplied; it is also written to `normed`. */
     cuda_norm norm;
@@ -133,10 +124,11 @@ typedef struct {
     const float *reciprocals; /* (1024), see cuda_encode_args */
     /* Programs: the plan, bg_cuda_program_plan's. */
     uint32_t rows_at_once, row_shift; /* the former's logarithm, rounded up */
-    uint32_t piece_steps, pieces[2];  /* of a tile of the first part, and of the second */
+    uint32_t piece_steps, pieces;     /* of a tile */
     uint32_t sums_bytes;
-    /* Rows of a tile; tiles of each block, and blocks that have one more; a part's first tile. */
-    uint32_t tile_rows, tiles_each, tiles_extra, first_tile[CUDA_MAX_PARTS];
+    /* The first block that has tiles; rows of a tile; tiles of each block, and blocks that have one
+     * more; a part's first tile. */
+    uint32_t first_block, tile_rows, tiles_each, tiles_extra, first_tile[CUDA_MAX_PARTS];
 } cuda_linear_args;
 
 typedef struct {
@@ -404,6 +396,7 @@ typedef enum {
 /* Unused bytes are zero, so that nodes can be compared as bytes. */
 typedef struct {
     node_kind kind;
+    bool beside; /* the next node does not depend on this one: both may run at once */
     union {
         cuda_embed_args embed;
         cuda_norm_args norm;
@@ -498,9 +491,9 @@ typedef struct {
 enum { CUDA_MOST_STEPS = 8 };
 
 /* Whether a program takes the node, in pieces of up to so many steps; writes the plan into it, and
- * what it needs. */
-bool bg_cuda_program_plan(cuda_node *node, const cuda_launch *l, unsigned most_steps,
-                          cuda_program_room *room);
+ * what it needs. `beside`: a planned node that runs at the same time, or NULL. */
+bool bg_cuda_program_plan(cuda_node *node, const cuda_node *beside, const cuda_launch *l,
+                          unsigned most_steps, cuda_program_room *room);
 /* Makes *room do for both; false, and nothing changed, where there is not so much. */
 bool bg_cuda_program_shares(cuda_program_room *room, const cuda_program_room *other,
                             const cuda_launch *l);

@@ -3,7 +3,8 @@
  *   - layers of the same input (query, key and value) are one node, also with an attention between
  *     them that has nothing to do with the last (a parallel block's MLP);
  *   - so are a gate and what it multiplies, whose product alone is then written;
- *   - and two layers whose results are added (a parallel block's attention and MLP), in a program;
+ *   - of two layers whose results are added (a parallel block's attention and MLP), that which has
+ *     nothing to do with the attention runs beside it;
  *   - a norm is computed by the layers behind it (and still written, for others), of one row, and
  *     in a program of as many as are multiplied at once.
  *
@@ -27,7 +28,7 @@ static bool program_takes(const cuda_backend *cuda, const cuda_linear_args *a)
     memset(&node, 0, sizeof node);
     node.kind = NODE_LINEAR;
     node.args.linear = *a;
-    return bg_cuda_program_plan(&node, &cuda->launch, CUDA_MOST_STEPS, &room);
+    return bg_cuda_program_plan(&node, NULL, &cuda->launch, CUDA_MOST_STEPS, &room);
 }
 
 static void fill(cuda_backend *cuda, const bg_linear *l, const cuda_epilogue *e,
@@ -78,50 +79,22 @@ static bool merge_part(const cuda_backend *cuda, cuda_linear_args *last, const b
     return true;
 }
 
-/* Whether the last node's one layer can be the first of a pair with this one. */
-static bool can_pair(const cuda_linear_args *last, const bg_linear *l)
-{
-    const cuda_epilogue *first = &last->epilogue[0];
-    return !last->paired && last->n_parts == 1 && plain(first) &&
-           first->activation == BG_ACTIVATION_NONE && last->w[0].rows == l->weight->rows;
-}
-
-/* Makes a pair of them, if it can be run. */
-static bool pair(const cuda_backend *cuda, cuda_linear_args *last, cuda_pairing how,
-                 const bg_linear *l, const cuda_epilogue *e)
-{
-    cuda_linear_args both = *last;
-    both.w[1] = *cuda_matrix_of(l->weight);
-    both.epilogue[1] = *e;
-    both.n_parts = 2;
-    both.paired = how;
-    if (how == CUDA_ADDED) both.second_in = cuda_values(l->in);
-    if (!can_run(cuda, &both)) return false;
-    *last = both;
-    return true;
-}
-
 static bool merge_gate(const cuda_backend *cuda, cuda_linear_args *last, const bg_linear *l,
                        const cuda_epilogue *e)
 {
     const cuda_epilogue *up = &last->epilogue[0];
-    if (!can_pair(last, l)) return false;
-    if (e->multiplier != up->out || e->out != up->out || e->addend || e->residual) return false;
-    if (e->multiplier_stride != up->out_stride) return false;
-    return pair(cuda, last, CUDA_GATED, l, e);
-}
-
-/* Not where a kernel before programs runs it, or the second layer reads what the first writes. */
-static bool merge_sum(const cuda_backend *cuda, cuda_linear_args *last, const bg_linear *l,
-                      const cuda_epilogue *e)
-{
-    const cuda_epilogue *first = &last->epilogue[0];
-    if (!can_pair(last, l) || last->norm.weight || last->n_rows != l->n_rows) return false;
-    if (last->w[0].format != l->weight->format || last->quantized.codes) return false;
-    if (e->addend != first->out || e->addend_stride != first->out_stride || e->multiplier)
+    if (last->paired || last->n_parts > 1 || !plain(up) || up->activation != BG_ACTIVATION_NONE)
         return false;
-    if (overwrites_input(last, l) || first->out == cuda_values(l->in)) return false;
-    return pair(cuda, last, CUDA_ADDED, l, e);
+    if (e->multiplier != up->out || e->out != up->out || e->addend || e->residual) return false;
+    if (e->multiplier_stride != up->out_stride || last->w[0].rows != l->weight->rows) return false;
+    cuda_linear_args both = *last;
+    both.w[1] = *cuda_matrix_of(l->weight);
+    both.epilogue[1] = *e;
+    both.n_parts = 2;
+    both.paired = true;
+    if (!can_run(cuda, &both)) return false;
+    *last = both;
+    return true;
 }
 
 static bool merge_norm(cuda_backend *cuda, cuda_node *node, const bg_linear *l,
@@ -161,9 +134,45 @@ static bool merge(cuda_backend *cuda, const bg_linear *l, const cuda_epilogue *e
     if (node->kind != NODE_LINEAR) return false;
     cuda_linear_args *last = &node->args.linear;
     const bool newest = node == &cuda->nodes[cuda->n_nodes - 1];
-    if (newest && merge_sum(cuda, last, l, e)) return true;
     if (!same_input(last, l) || overwrites_input(last, l)) return false;
     return merge_part(cuda, last, l, e) || (newest && merge_gate(cuda, last, l, e));
+}
+
+/* ---- beside attention ------------------------------------------------------------------------ */
+
+/* A layer whose addend is the last one's result, while the last one reads that of an attention,
+ * need not wait for the attention. The two change places: this one writes its result where the last
+ * one would have, as an addend of the last one, which writes the sum. False where they cannot. */
+static bool move_beside(cuda_backend *cuda, const cuda_linear_args *a)
+{
+    if (cuda->n_nodes < 2) return false;
+    cuda_node *node = &cuda->nodes[cuda->n_nodes - 1], *attention = node - 1;
+    if (node->kind != NODE_LINEAR || attention->kind != NODE_ATTEND_ONE) return false;
+    const cuda_linear_args *last = &node->args.linear;
+    const cuda_epilogue *addend = &last->epilogue[0], *e = &a->epilogue[0];
+    if (last->n_parts > 1 || last->norm.weight || !plain(addend) ||
+        addend->activation != BG_ACTIVATION_NONE || last->n_rows != a->n_rows)
+        return false;
+    if (e->addend != addend->out || e->addend_stride != addend->out_stride || e->multiplier ||
+        e->activation != BG_ACTIVATION_NONE || last->w[0].rows != a->w[0].rows)
+        return false;
+    const cuda_attention_args *attends = &attention->args.attention;
+    if (a->in == attends->out || a->in == addend->out || attends->qkv == addend->out ||
+        attends->out == addend->out || last->in == e->out)
+        return false;
+    cuda_node sum = *node;
+    float *part = addend->out;
+    cuda_epilogue *of_sum = &sum.args.linear.epilogue[0], *own = &node->args.linear.epilogue[0];
+    *of_sum = *e;
+    of_sum->bias = addend->bias;
+    node->args.linear = *a;
+    own->out = part;
+    own->out_stride = of_sum->addend_stride;
+    own->addend = own->residual = NULL;
+    own->addend_stride = own->residual_stride = 0;
+    attention->beside = true;
+    *cuda_push(cuda, NODE_LINEAR) = sum;
+    return true;
 }
 
 /* ---- few rows -------------------------------------------------------------------------------- */
@@ -182,6 +191,7 @@ static bg_status few_rows(cuda_backend *cuda, const bg_linear *l, bg_error *err)
                       !program_takes(cuda, &a);
     if (int8) BG_TRY(cuda_quantized_room(cuda, l->n_rows, l->in->cols, &a.quantized, err));
     BG_TRY(cuda_begin(cuda, int8 ? cuda_quantized_bytes(l) : 0, 3, err));
+    if (!int8 && move_beside(cuda, &a)) return BG_OK;
     if (int8) {
         cuda_quantize_input(cuda, l, &a.quantized);
         cuda_list_outliers(cuda, l, &a.quantized, true);

@@ -65,7 +65,7 @@ static __global__ void linear_any(cuda_linear_args a)
 bool bg_cuda_linear_needs_program(const cuda_linear_args *a, const cuda_launch *l)
 {
     const bool quantizes = a->w[0].threshold > 0 && !a->quantized.codes;
-    if (a->paired == CUDA_ADDED || (a->n_rows > 1 && a->norm.weight)) return true;
+    if (a->n_rows > 1 && a->norm.weight) return true;
     return quantizes && (a->n_rows > 1 || !bg_cuda_linear_merges(a->w[0].format, a->cols, l));
 }
 

@@ -19,12 +19,11 @@ static uint32_t piece_length(size_t steps, unsigned most)
 }
 
 /* Rows of a tile: with as few tiles for a block as 16 rows give it, but as low as they can be, so
- * that all blocks' shares are about equal. Fills in how the tiles lie on the blocks; returns the
- * most that one has. */
+ * that all blocks' shares are about equal. Fills in how the tiles lie on `units` blocks; returns
+ * the most that one has. */
 static size_t plan_tiles(cuda_linear_args &a, size_t units)
 {
-    const bool paired = a.paired != CUDA_NOT_PAIRED;
-    const int n_parts = paired ? 1 : a.n_parts;
+    const int n_parts = a.paired ? 1 : a.n_parts;
     size_t rows = 0, tiles = 0;
     for (int i = 0; i < n_parts; i++) rows += a.w[i].rows;
     const size_t each = (rows + TILE * units - 1) / (TILE * units);
@@ -39,30 +38,26 @@ static size_t plan_tiles(cuda_linear_args &a, size_t units)
     }
     a.tiles_each = (uint32_t)(tiles / units);
     a.tiles_extra = (uint32_t)(tiles % units);
-    return (tiles + units - 1) / units * (paired ? 2 : 1);
+    return (tiles + units - 1) / units * (a.paired ? 2 : 1);
 }
 
 /* Sums of a block's tiles: sums_of(t, n_tiles, ...).first. */
 static size_t most_sums(const cuda_linear_args &a, size_t n_tiles)
 {
-    const size_t abreast = a.paired == CUDA_ADDED ? 0 : n_tiles / STEP_WARPS * STEP_WARPS;
-    const size_t pieces = a.pieces[0] > a.pieces[1] ? a.pieces[0] : a.pieces[1];
-    return abreast + (n_tiles - abreast) * (pieces < STEP_WARPS ? pieces : STEP_WARPS);
+    const size_t abreast = n_tiles / STEP_WARPS * STEP_WARPS;
+    return abreast + (n_tiles - abreast) * std::min((size_t)a.pieces, (size_t)STEP_WARPS);
 }
 
+/* `busy`: blocks that have something else to do; the others have the layer. */
 template <kind K>
-static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, unsigned most_steps,
+static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, size_t busy, unsigned most_steps,
                       cuda_program_room *room)
 {
     using shape = step_shape<K>;
-    const bool added = a.paired == CUDA_ADDED, paired = a.paired != CUDA_NOT_PAIRED;
-    size_t steps = a.cols / shape::COLS;
+    const size_t steps = a.cols / shape::COLS;
     if (a.cols % shape::COLS != 0 || a.cols >= 1 << 16) return false;
-    if (added) {
-        if (a.w[1].cols % shape::COLS != 0 || a.w[1].cols >= 1 << 16) return false;
-        if (a.w[1].cols / shape::COLS > steps) steps = a.w[1].cols / shape::COLS;
-    }
-    const size_t most = plan_tiles(a, (size_t)l->multiprocessors);
+    a.first_block = (uint32_t)busy;
+    const size_t most = plan_tiles(a, (size_t)l->multiprocessors - busy);
     if (a.norm.weight && a.norm_half != (K == KIND_INT8)) return false;
     for (size_t rows = MOST_ROWS; rows > 0; rows /= 2) {
         const size_t at_once = a.n_rows < rows ? a.n_rows : rows;
@@ -70,8 +65,6 @@ static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, unsigned most_s
         if (K == KIND_INT8 && at_once < a.n_rows) return false;
         if (a.norm.weight && at_once < a.n_rows) return false;
         size_t input = staged_bytes(tile_shape<K>::PARTS, (unsigned)at_once, (unsigned)a.cols);
-        if (added)
-            input += staged_bytes(tile_shape<K>::PARTS, (unsigned)at_once, (unsigned)a.w[1].cols);
         if (a.norm.weight) input += shared_norm_bytes((unsigned)at_once, (unsigned)a.cols);
         uint32_t row_shift = 0;
         while (1u << row_shift < at_once) row_shift++;
@@ -79,16 +72,11 @@ static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, unsigned most_s
             a.rows_at_once = (uint32_t)at_once;
             a.row_shift = row_shift;
             a.piece_steps = length;
-            for (int i = 0; i < 2; i++) {
-                const size_t cols = added && i ? a.w[1].cols : a.cols;
-                a.pieces[i] = (uint32_t)((cols / shape::COLS + length - 1) / length);
-            }
+            a.pieces = (uint32_t)((steps + length - 1) / length);
             /* A block with a tile less may have more sums. */
             size_t sums = most_sums(a, most);
-            if (paired ? most > 2 : most > 1) {
-                const size_t fewer = most_sums(a, most - (paired ? 2 : 1));
-                if (fewer > sums) sums = fewer;
-            }
+            const size_t less = a.paired ? 2 : 1;
+            if (most > less) sums = std::max(sums, most_sums(a, most - less));
             if (K == KIND_INT8) sums += most; /* products with outlier columns */
             a.sums_bytes = (uint32_t)aligned16(sums * (TILE << row_shift) * 4);
             *room = {a.sums_bytes + input, tile_shape<K>::TABLES, length, shape::PITCH};
@@ -98,8 +86,8 @@ static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, unsigned most_s
     return false;
 }
 
-typedef bool (*plan_function)(cuda_linear_args &a, const cuda_launch *l, unsigned most_steps,
-                              cuda_program_room *room);
+typedef bool (*plan_function)(cuda_linear_args &a, const cuda_launch *l, size_t busy,
+                              unsigned most_steps, cuda_program_room *room);
 
 /* What a format's values are multiplied by before they are rounded to fp16: fp4's are then exact
  * (twelfths), and of nf4's none is further off than 1.8e-4 of itself (3.3e-4 without). */
@@ -129,28 +117,40 @@ static uint32_t key_shift(size_t head_dim)
     return shift;
 }
 
-/* Into how many parts a head's keys are divided: the logarithm. */
-static uint32_t parts_shift(const cuda_attention_args &a, const cuda_launch *l)
+/* Into how many parts a head's keys are divided, for so many blocks at most: the logarithm. */
+static uint32_t parts_shift(const cuda_attention_args &a, size_t units)
 {
     /* Adding up what parts have takes as long as this many times the keys at once. */
     enum { LEAST_TIMES = 6 };
     const size_t keys = STEP_THREADS >> a.key_shift, heads = a.n_heads * a.n_sequences;
     uint32_t shift = 0;
     if (a.max_keys < LEAST_TIMES * keys) return 0;
-    while (2u << shift <= CUDA_MOST_PARTS && heads << (shift + 1) <= (size_t)l->multiprocessors &&
+    while (2u << shift <= CUDA_MOST_PARTS && heads << (shift + 1) <= units &&
            keys << (shift + 1) < a.max_keys)
         shift++;
     return shift;
 }
 
-static bool plan_attention(cuda_attention_args &a, const cuda_launch *l, cuda_program_room *room)
+/* Blocks that have some of a planned node, while the others may have a layer; a layer that only a
+ * few could have is for all. */
+static size_t busy_blocks(const cuda_node *node, const cuda_launch *l)
+{
+    if (!node) return 0;
+    const cuda_attention_args &a = node->args.attention;
+    const size_t busy = a.n_heads * a.n_sequences << a.parts_shift;
+    return 2 * busy <= (size_t)l->multiprocessors ? busy : 0;
+}
+
+/* `shares`: a layer runs at the same time. */
+static bool plan_attention(cuda_attention_args &a, bool shares, const cuda_launch *l,
+                           cuda_program_room *room)
 {
     /* A layer of several rows wants more room as well. */
     const size_t ready = program_shared(l) / 8 * (a.n_sequences < 4 ? 2 : 3);
     const size_t row = a.head_dim * sizeof(float);
     a.group = (uint32_t)(a.n_heads / a.n_kv_heads);
     a.key_shift = key_shift(a.head_dim);
-    a.parts_shift = parts_shift(a, l);
+    a.parts_shift = parts_shift(a, (size_t)l->multiprocessors / (shares ? 2 : 1));
     const size_t at_once = STEP_THREADS >> a.key_shift;
     size_t rows = std::min(ready / row, 2 * a.max_keys) / STAGES;
     if (rows > at_once) rows -= rows % at_once;
@@ -163,8 +163,8 @@ static bool plan_attention(cuda_attention_args &a, const cuda_launch *l, cuda_pr
            a.half == a.out_half;
 }
 
-static bool plan(cuda_node *node, const cuda_launch *l, unsigned most_steps,
-                 cuda_program_room *room)
+static bool plan(cuda_node *node, const cuda_node *beside, const cuda_launch *l,
+                 unsigned most_steps, cuda_program_room *room)
 {
     switch (node->kind) {
     case NODE_EMBED:
@@ -179,21 +179,21 @@ static bool plan(cuda_node *node, const cuda_launch *l, unsigned most_steps,
     case NODE_ARGMAX:
         return node->args.head.best != NULL;
     case NODE_ATTEND_ONE:
-        return plan_attention(node->args.attention, l, room);
+        return plan_attention(node->args.attention, node->beside, l, room);
     case NODE_LINEAR: {
         const plan_function plans = formats[node->args.linear.w[0].format].plan;
-        return plans && plans(node->args.linear, l, most_steps, room);
+        return plans && plans(node->args.linear, l, busy_blocks(beside, l), most_steps, room);
     }
     default:
         return false;
     }
 }
 
-bool bg_cuda_program_plan(cuda_node *node, const cuda_launch *l, unsigned most_steps,
-                          cuda_program_room *room)
+bool bg_cuda_program_plan(cuda_node *node, const cuda_node *beside, const cuda_launch *l,
+                          unsigned most_steps, cuda_program_room *room)
 {
     *room = {};
-    return l->programs && plan(node, l, most_steps, room) && has_room(room, l);
+    return l->programs && plan(node, beside, l, most_steps, room) && has_room(room, l);
 }
 
 bool bg_cuda_program_shares(cuda_program_room *room, const cuda_program_room *other,
@@ -220,7 +220,7 @@ const char *bg_cuda_program_name(bg_format_id format, const cuda_launch *l)
     a.w[0].format = format;
     a.n_parts = 1;
     a.n_rows = 1;
-    return bg_cuda_program_plan(&node, l, MOST_STEPS, &room) ? formats[format].name : NULL;
+    return bg_cuda_program_plan(&node, NULL, l, MOST_STEPS, &room) ? formats[format].name : NULL;
 }
 
 static bool is_packed(const cuda_node *linear)

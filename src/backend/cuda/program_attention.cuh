@@ -464,9 +464,10 @@ attend_task(const cuda_attention_args &a, const head_task &t, const head_pair &p
         out[threadIdx.x] = divided<HALF>(sum.total, sum.weights);
 }
 
-/* `sequences`: a.sequences, or what they are in shared memory. */
+/* `sequences`: a.sequences, or what they are in shared memory. Returns whether it has waited for
+ * the other blocks, as it does where there is something to do. */
 template <bool HALF>
-static __device__ __forceinline__ void
+static __device__ __forceinline__ bool
 run_attention(const cuda_attention_args &a, const cuda_sequence *sequences,
               const all_blocks &blocks, attention_rooms &rooms, char *shared)
 {
@@ -489,7 +490,7 @@ run_attention(const cuda_attention_args &a, const cuda_sequence *sequences,
         waited = true;
         attend_task<HALF>(a, t, pair, c, v, rooms, scores);
     }
-    if (!waited) blocks.wait();
+    return waited;
 }
 
 #endif

@@ -80,7 +80,6 @@ struct input_row {
     const float *in;
     float4 *quads; /* in shared memory */
     unsigned fours, lane, threads;
-    bool asked; /* it is on its way to shared memory */
 
     template <typename F> __device__ __forceinline__ void each(F f) const
     {
@@ -94,20 +93,15 @@ static __device__ __forceinline__ float largest(const float4 &x)
     return fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
 }
 
-static __device__ __forceinline__ void ask_for_row(const input_row &row)
-{
-#pragma unroll 4
-    for (unsigned q = row.lane; q < row.fours; q += row.threads)
-        copy_fresh_16(row.quads + quad_place(q), (const float4 *)row.in + q);
-}
-
 /* Reads a row to shared memory and passes each four of it to f: a short one through registers, a
  * long one without, so that all of it is on its way at once. */
 template <typename F> static __device__ __forceinline__ void load_row(const input_row &row, F f)
 {
     enum { SHORT = 2 };
-    if (row.asked || row.fours > SHORT * row.threads) {
-        if (!row.asked) ask_for_row(row);
+    if (row.fours > SHORT * row.threads) {
+#pragma unroll 4
+        for (unsigned q = row.lane; q < row.fours; q += row.threads)
+            copy_fresh_16(row.quads + quad_place(q), (const float4 *)row.in + q);
         wait_for_copies();
         row.each([&](const float4 &x, unsigned) INLINE { f(x); });
         return;
@@ -434,15 +428,11 @@ struct layer_input {
 /* The row of team number m, of `rows` from `first` on; that of a team without one has nothing. */
 static __device__ __forceinline__ input_row row_of(const float *in, unsigned cols, const team &t,
                                                    unsigned m, unsigned first, unsigned rows,
-                                                   const staged_input &s, bool asked)
+                                                   const staged_input &s)
 {
     const bool there = m < rows;
-    return {in + (size_t)(first + (there ? m : 0)) * cols,
-            (float4 *)(s.quads + m * s.pitch),
-            there ? cols / 4 : 0,
-            t.lane,
-            t.threads,
-            asked};
+    return {in + (size_t)(first + (there ? m : 0)) * cols, (float4 *)(s.quads + m * s.pitch),
+            there ? cols / 4 : 0, t.lane, t.threads};
 }
 
 /* A layer's input, the row of each team; the block may read all of them when this returns. A model

@@ -68,7 +68,7 @@ template <unsigned THREADS> struct node_words {
 
 /* What the nodes' functions have for themselves. */
 union rooms_of_nodes {
-    input_rooms inputs[2];
+    input_rooms input;
     attention_rooms attention;
     uint64_t keys[STEP_WARPS];
 };
@@ -169,9 +169,12 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
         nodes[0][i] = __ldg((const uint32_t *)p.nodes + i);
     __syncthreads();
     if (threadIdx.x >= STEP_THREADS + COPY_THREADS) {
+        unsigned times = 0;
+        bool beside = false; /* nobody waits between the two nodes */
         for (int i = 0; i < p.n_nodes; i++) {
-            if (i > 0) blocks.arrive();
-            blocks.watch((unsigned)i);
+            if (!beside && i > 0) blocks.arrive();
+            if (!beside) blocks.watch(times++);
+            beside = p.nodes[i].beside;
             if (i + 1 < p.n_nodes) get_sequences(p.nodes[i + 1], sequences[(i + 1) & 1]);
         }
         return;
@@ -182,40 +185,48 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
         return;
     }
     weights.slot = threadIdx.x / WARP;
+    bool waits = true; /* what the node reads other blocks may still write */
     for (int i = 0; i < p.n_nodes; i++) {
         node_words<STEP_THREADS> next;
         if (i + 1 < p.n_nodes) next.ask(p.nodes + i + 1, threadIdx.x);
         const cuda_node &node = *(const cuda_node *)nodes[i & 1];
+        const bool beside = node.beside && i + 1 < p.n_nodes;
         switch (node.kind) {
         case NODE_EMBED:
             run_embed(node.args.embed, blocks);
             break;
         case NODE_NORM:
-            run_norm(node.args.norm, blocks, rooms.inputs[0], room);
+            run_norm(node.args.norm, blocks, rooms.input, room);
             break;
         case NODE_COPY:
             run_copy(node.args.copy, blocks);
             break;
         case NODE_ATTEND_ONE:
-            run_attention<K == KIND_INT8>(node.args.attention,
-                                          i > 0 &&
-                                                  node.args.attention.n_sequences <= READY_SEQUENCES
-                                              ? (const cuda_sequence *)sequences[i & 1]
-                                              : node.args.attention.sequences,
-                                          blocks, rooms.attention, room);
+            waits = !run_attention<K == KIND_INT8>(node.args.attention,
+                                                   i > 0 && node.args.attention.n_sequences <=
+                                                                READY_SEQUENCES
+                                                       ? (const cuda_sequence *)sequences[i & 1]
+                                                       : node.args.attention.sequences,
+                                                   blocks, rooms.attention, room);
+            if (waits && !beside) blocks.wait();
             break;
         case NODE_ARGMAX:
             run_argmax(node.args.head, blocks, rooms.keys);
             break;
         default:
             with_kind<K>(node.args.linear, [&](auto k) INLINE {
-                run_linear<decltype(k)::value, PACKED>(node.args.linear, blocks, weights, tables,
-                                                       1 / p.code_scale, room, rooms.inputs);
+                run_linear<decltype(k)::value, PACKED>(node.args.linear, waits, blocks, weights,
+                                                       tables, 1 / p.code_scale, room, rooms.input);
             });
         }
         if (i + 1 == p.n_nodes) break;
         next.put(nodes[(i + 1) & 1], threadIdx.x);
+        if (beside) {
+            step_sync();
+            continue;
+        }
         blocks.done();
+        waits = true;
     }
     /* Nobody waits any more when the last block leaves. */
     if (threadIdx.x == 0 && atomicAdd(p.counters + 1, 1u) + 1 == gridDim.x) {

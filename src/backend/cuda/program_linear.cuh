@@ -16,9 +16,9 @@ struct tile_sums {
 static __device__ __forceinline__ tile_sums sums_of(const tiling &t, unsigned tile, unsigned shift)
 {
     const unsigned each = TILE << shift;
+    const unsigned count = min(t.pieces, (unsigned)STEP_WARPS);
     if (tile < t.abreast) return {tile * each, 1};
-    return {(t.abreast + (tile - t.abreast) * t.most_pieces) * each,
-            min(pieces_of(t, tile), (unsigned)STEP_WARPS)};
+    return {(t.abreast + (tile - t.abreast) * count) * each, count};
 }
 
 /* ---- the output ------------------------------------------------------------------------------ */
@@ -37,7 +37,7 @@ struct output {
     unsigned part, m;
     unsigned at, others; /* among its tile's sums, and among products with outlier columns */
     product_ends ends, first_ends; /* the latter of a pair's first part */
-    float *out, *first_out;
+    float *out;
     const float *residual;
     float multiplier, addend, remainder;
 };
@@ -77,8 +77,7 @@ static __device__ __forceinline__ output output_of(const cuda_linear_args &a, co
     x.out = e.out + m * e.out_stride + row;
     if (t.paired) {
         x.first_ends = ends_of<K>(a, t, tile - 1, 0, row);
-        x.first_out = a.epilogue[0].out + m * a.epilogue[0].out_stride + row;
-        x.gated = !t.added;
+        x.gated = true;
     }
     x.multiplied = !t.paired && e.multiplier;
     x.added = !t.paired && e.addend;
@@ -133,28 +132,24 @@ struct outlier_list {
     int n;
 };
 
-/* Products with LLM.int8()'s outlier columns, a warp for each output; `two` is the second part's
- * input where parts have inputs of their own. */
+/* Products with LLM.int8()'s outlier columns, a warp for each output. */
 static __device__ __forceinline__ void multiply_outliers(const cuda_linear_args &a, const tiling &t,
-                                                         unsigned rows, outlier_list one,
-                                                         outlier_list two, float *others)
+                                                         unsigned rows, outlier_list list,
+                                                         float *others)
 {
     const unsigned lane = threadIdx.x % WARP, shift = a.row_shift, each = TILE << shift;
     for (unsigned o = threadIdx.x / WARP; o < t.n_tiles * each; o += STEP_WARPS) {
         const unsigned tile = o >> shift >> 4, r = (o >> shift) % TILE;
         const tile_place place = place_of(t, tile);
         const unsigned row = place.row + r, m = o & ((1u << shift) - 1);
-        const bool second = is_added(t, tile);
         const cuda_matrix &w = a.w[place.part];
         float sum = 0;
         if (r < t.tile_rows && row < (unsigned)w.rows && m < rows) {
             const int8_t *codes = (const int8_t *)w.codes + (size_t)row * w.cols;
-            const uint16_t *columns = second ? two.columns : one.columns;
-            const float *x =
-                (const float *)(second ? two.quads + m * two.pitch : one.quads + m * one.pitch);
+            const float *x = (const float *)(list.quads + m * list.pitch);
             const float scale = __ldg(w.scales + row);
-            for (int i = (int)lane; i < (second ? two.n : one.n); i += WARP) {
-                const unsigned c = columns[i];
+            for (int i = (int)lane; i < list.n; i += WARP) {
+                const unsigned c = list.columns[i];
                 const float weight = (float)__ldg(codes + c) * scale * 7.874015718698502e-3f;
                 sum += round_half(x[quad_place(c / 4) * 4 + c % 4]) * round_half(weight);
             }
@@ -168,34 +163,28 @@ static __device__ __forceinline__ void multiply_outliers(const cuda_linear_args 
 template <kind K>
 static __device__ __forceinline__ void
 write_outputs(const cuda_linear_args &a, const tiling &t, unsigned first, unsigned rows,
-              const float *sums, const float *others, const input_rooms *rooms, float pair_scale,
+              const float *sums, const float *others, const input_rooms &rooms, float pair_scale,
               output x)
 {
     const unsigned each = TILE << a.row_shift;
     const unsigned count = (t.paired ? t.n_tiles / 2 : t.n_tiles) * each;
     const float unit = is_4bit(K) ? pair_scale : 1;
-    const input_rooms &input = rooms[t.added];
     for (unsigned o = threadIdx.x; o < count; o += STEP_THREADS) {
         if (o != threadIdx.x) {
             x = output_of<K>(a, t, o, first, rows);
             if (x.there) load_others(a, first, x);
         }
         if (!x.there) continue;
-        float y =
-            product_of<K>(x.ends, x.half, each, sums + x.at,
-                          input.n_outliers > 0 ? others + x.others : NULL, input.scale[x.m] * unit);
-        if (t.paired) {
-            const float other =
-                product_of<K>(x.first_ends, x.half, each, sums + x.at,
-                              rooms[0].n_outliers > 0 ? others + x.others - each : NULL,
-                              rooms[0].scale[x.m] * unit);
-            x.multiplier = x.addend = other;
-            if (t.added) *x.first_out = other;
-        }
+        const float *outliers = rooms.n_outliers > 0 ? others + x.others : NULL;
+        const float scale = rooms.scale[x.m] * unit;
+        float y = product_of<K>(x.ends, x.half, each, sums + x.at, outliers, scale);
+        if (t.paired)
+            x.multiplier = product_of<K>(x.first_ends, x.half, each, sums + x.at,
+                                         outliers ? outliers - each : NULL, scale);
         y = activate(x.activation, x.half, y);
         if (x.activation != BG_ACTIVATION_NONE) y = round_if(x.half, y);
         if (x.gated || x.multiplied) y = round_if(x.half, y * x.multiplier);
-        if (t.added || x.added) y = round_if(x.half, y + x.addend);
+        if (x.added) y = round_if(x.half, y + x.addend);
         if (x.kept) y = round_if(x.half, y + x.remainder);
         *x.out = y;
     }
@@ -203,14 +192,14 @@ write_outputs(const cuda_linear_args &a, const tiling &t, unsigned first, unsign
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
-/* Piece number `piece` of a tile of so many steps. */
+/* Piece number `piece` of a tile. */
 template <kind K, bool PACKED>
-static __device__ __forceinline__ void
-multiply_piece(const tiling &t, unsigned steps, unsigned piece, const char *in, const char *tables,
-               ring &weights, warp_tile<K, PACKED> &now)
+static __device__ __forceinline__ void multiply_piece(const tiling &t, unsigned piece,
+                                                      const char *in, const char *tables,
+                                                      ring &weights, warp_tile<K, PACKED> &now)
 {
     const unsigned lane = threadIdx.x % WARP, first = piece * t.piece_steps;
-    const unsigned count = min(steps - first, t.piece_steps);
+    const unsigned count = min(t.steps - first, t.piece_steps);
     const char *slot = weights.wait_full();
 #pragma unroll(is_4bit(K) ? 1 : 4)
     for (unsigned i = 0; i < count; i++)
@@ -218,13 +207,11 @@ multiply_piece(const tiling &t, unsigned steps, unsigned piece, const char *in, 
     weights.give_back();
 }
 
-/* The warp's pieces, as their weights come. The columns are column_of's, the second that of an
- * added part's own input. */
+/* The warp's pieces, as their weights come; `in` is column_of's. */
 template <kind K, bool PACKED>
-static __device__ __forceinline__ void multiply_pieces(const cuda_linear_args &a, const tiling &t,
-                                                       unsigned rows, unsigned shift, ring &weights,
-                                                       const char *tables, const char *first_column,
-                                                       const char *second_column, float *sums)
+static __device__ __forceinline__ void
+multiply_pieces(const cuda_linear_args &a, const tiling &t, unsigned rows, unsigned shift,
+                ring &weights, const char *tables, const char *in, float *sums)
 {
     const unsigned warp = threadIdx.x / WARP, mine = (warp - weights.turn) % STEP_WARPS;
     warp_tile<K, PACKED> now;
@@ -232,45 +219,40 @@ static __device__ __forceinline__ void multiply_pieces(const cuda_linear_args &a
     for (unsigned tile = mine; tile < t.abreast; tile += STEP_WARPS) {
         now.begin(a, place_of(t, tile));
 #pragma unroll 1
-        for (unsigned i = 0; i < t.pieces; i++)
-            multiply_piece(t, t.steps, i, first_column, tables, weights, now);
+        for (unsigned i = 0; i < t.pieces; i++) multiply_piece(t, i, in, tables, weights, now);
         now.put(rows, shift, sums + sums_of(t, tile, shift).first);
     }
     /* The rest: pieces that are STEP_WARPS apart, of one tile or of the next. */
-    unsigned piece = mine, all = 0;
+    unsigned piece = mine;
 #pragma unroll 1
     for (unsigned tile = t.abreast; tile < t.n_tiles; tile++) {
-        const unsigned pieces = pieces_of(t, tile);
-        all += pieces;
-        if (piece >= pieces) {
-            piece -= pieces;
+        if (piece >= t.pieces) {
+            piece -= t.pieces;
             continue;
         }
-        const tile_sums to = sums_of(t, tile, shift);
-        const unsigned number = pieces < STEP_WARPS ? piece : warp, steps = steps_of(t, tile);
-        const char *in = is_added(t, tile) ? second_column : first_column;
+        const unsigned number = t.pieces < STEP_WARPS ? piece : warp;
+        float *to = sums + sums_of(t, tile, shift).first + number * (TILE << shift);
         now.begin(a, place_of(t, tile));
 #pragma unroll 1
-        for (; piece < pieces; piece += STEP_WARPS)
-            multiply_piece(t, steps, piece, in, tables, weights, now);
-        piece -= pieces;
-        now.put(rows, shift, sums + to.first + number * (TILE << shift));
+        for (; piece < t.pieces; piece += STEP_WARPS)
+            multiply_piece(t, piece, in, tables, weights, now);
+        piece -= t.pieces;
+        now.put(rows, shift, to);
     }
-    weights.turn = (weights.turn + all) % STEP_WARPS;
+    weights.turn = (weights.turn + (t.n_tiles - t.abreast) * t.pieces) % STEP_WARPS;
 }
 
-/* `tables`: tile_shape's; `room`: for sums and inputs. */
+/* `tables`: tile_shape's; `room`: for sums and the input. `blocks` NULL: what it reads is there. */
 template <kind K, bool PACKED>
 static __device__ __forceinline__ void
 run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blocks *blocks,
-         ring &weights, const char *tables, float pair_scale, char *room, input_rooms rooms[2])
+         ring &weights, const char *tables, float pair_scale, char *room, input_rooms &rooms)
 {
     using shape = tile_shape<K>;
     /* All that can be known before the other blocks are done. */
     const tiling t = tiling_of<K>(a);
     output x = output_of<K>(a, t, threadIdx.x, first, rows);
     const unsigned shift = a.row_shift, cols = (unsigned)a.cols;
-    const unsigned second_cols = t.added ? (unsigned)a.w[1].cols : 0;
     const layer_input input = {a.in, a.normed, a.norm, a.w[0].threshold};
     unsigned m;
     const team team = team_of(shift, &m);
@@ -279,53 +261,44 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     float *sums = (float *)room;
     float *others = sums + sums_of(t, t.n_tiles, shift).first;
     room += a.sums_bytes;
-    char *second_room = room + staged_bytes(shape::PARTS, rows, cols);
-    const staged_input one = staged_at(room, shape::PARTS, rows, cols);
-    const staged_input two = staged_at(second_room, shape::PARTS, rows, second_cols);
-    input_row row = row_of(a.in, cols, team, m, first, rows, one, t.added);
-    if (threadIdx.x < 2) rooms[threadIdx.x].has_outliers = rooms[threadIdx.x].n_outliers = 0;
+    const staged_input staged = staged_at(room, shape::PARTS, rows, cols);
+    const input_row row = row_of(a.in, cols, team, m, first, rows, staged);
+    if (threadIdx.x == 0) rooms.has_outliers = rooms.n_outliers = 0;
     if (input.norm.weight && rows > 1) {
-        char *end = second_room + (t.added ? staged_bytes(shape::PARTS, rows, second_cols) : 0);
-        share_norm(input.norm, cols, (float *)end, ready);
+        share_norm(input.norm, cols, (float *)(room + staged_bytes(shape::PARTS, rows, cols)),
+                   ready);
         wait_for_copies();
     }
-    if (blocks) blocks->wait();
+    if (blocks)
+        blocks->wait();
+    else
+        step_sync();
+    /* The first block writes the normed input, whatever else it has. */
+    if (t.n_tiles == 0 && !input.norm.weight) return;
 
     if (x.there) load_others(a, first, x);
-    if (t.added) {
-        /* Both are on their way before either is looked at. */
-        ask_for_row(row);
-        ask_for_row(row_of(a.second_in, second_cols, team, m, first, rows, two, true));
-    }
-#pragma unroll 1
-    for (int i = 0; i <= (int)t.added; i++) {
-        const unsigned wide = i ? second_cols : cols;
-        const staged_input to = staged_at(i ? second_room : room, shape::PARTS, rows, wide);
-        if (i) row = row_of(a.second_in, second_cols, team, m, first, rows, to, true);
-        stage_input<shape::PARTS>(row, wide, input, team, m, ready, to, rooms[i], tables);
-    }
-    multiply_pieces<K, PACKED>(a, t, rows, shift, weights, tables, column_of<K>(one, rows, PACKED),
-                               column_of<K>(two, rows, PACKED), sums);
+    stage_input<shape::PARTS>(row, cols, input, team, m, ready, staged, rooms, tables);
+    multiply_pieces<K, PACKED>(a, t, rows, shift, weights, tables,
+                               column_of<K>(staged, rows, PACKED), sums);
     step_sync();
-    if (K == KIND_INT8 && (rooms[0].n_outliers > 0 || (t.added && rooms[1].n_outliers > 0))) {
-        const outlier_list ones = {one.outliers, one.quads, one.pitch, rooms[0].n_outliers};
-        const outlier_list twos = {two.outliers, two.quads, two.pitch, rooms[1].n_outliers};
-        multiply_outliers(a, t, rows, ones, twos, others);
+    if (K == KIND_INT8 && rooms.n_outliers > 0) {
+        const outlier_list list = {staged.outliers, staged.quads, staged.pitch, rooms.n_outliers};
+        multiply_outliers(a, t, rows, list, others);
         step_sync();
     }
     write_outputs<K>(a, t, first, rows, sums, others, rooms, pair_scale, x);
 }
 
+/* `waits`: what it reads other blocks may still write. */
 template <kind K, bool PACKED>
 static __device__ __forceinline__ void
-run_linear(const cuda_linear_args &a, const all_blocks &blocks, ring &weights, const char *tables,
-           float pair_scale, char *room, input_rooms rooms[2])
+run_linear(const cuda_linear_args &a, bool waits, const all_blocks &blocks, ring &weights,
+           const char *tables, float pair_scale, char *room, input_rooms &rooms)
 {
-    for (unsigned first = 0; first < (unsigned)a.n_rows; first += a.rows_at_once) {
-        if (first > 0) step_sync();
+    for (unsigned first = 0; first < (unsigned)a.n_rows; first += a.rows_at_once)
         run_rows<K, PACKED>(a, first, min((unsigned)a.n_rows - first, a.rows_at_once),
-                            first == 0 ? &blocks : NULL, weights, tables, pair_scale, room, rooms);
-    }
+                            first == 0 && waits ? &blocks : NULL, weights, tables, pair_scale, room,
+                            rooms);
 }
 
 #endif

@@ -50,34 +50,31 @@ template <kind K> struct step_shape {
 /* A layer's tiles, as a warp has them at hand: what lies in shared memory is read again after every
  * barrier. */
 struct tiling {
-    bool paired, added;
+    bool paired;
+    unsigned block, blocks; /* among those that have tiles, and how many these are */
     unsigned tile_rows, first_tile[CUDA_MAX_PARTS];
     unsigned n_tiles; /* the block's */
     /* Where the block has one for each warp, tiles go through the ring abreast, a piece of each in
-     * turn, so that a warp has a whole tile; the rest, and added parts, whose widths differ, one
-     * after the other. */
+     * turn, so that a warp has a whole tile; the rest one after the other. */
     unsigned abreast;
-    unsigned piece_steps, steps, pieces;             /* of a tile */
-    unsigned added_steps, added_pieces, most_pieces; /* of an added part's tile, and of either */
+    unsigned piece_steps, steps, pieces; /* of a tile */
 };
 
 template <kind K> static __device__ __forceinline__ tiling tiling_of(const cuda_linear_args &a)
 {
     tiling t;
-    t.paired = a.paired != CUDA_NOT_PAIRED;
-    t.added = a.paired == CUDA_ADDED;
+    t.paired = a.paired;
+    t.block = blockIdx.x - a.first_block; /* those before it have large numbers */
+    t.blocks = gridDim.x - a.first_block;
     t.tile_rows = a.tile_rows;
 #pragma unroll
     for (unsigned i = 0; i < CUDA_MAX_PARTS; i++) t.first_tile[i] = a.first_tile[i];
-    t.n_tiles = a.tiles_each + (blockIdx.x < a.tiles_extra);
+    t.n_tiles = t.block < t.blocks ? a.tiles_each + (t.block < a.tiles_extra) : 0;
     if (t.paired) t.n_tiles *= 2;
-    t.abreast = t.added ? 0 : t.n_tiles / STEP_WARPS * STEP_WARPS;
+    t.abreast = t.n_tiles / STEP_WARPS * STEP_WARPS;
     t.piece_steps = a.piece_steps;
     t.steps = (unsigned)a.cols / step_shape<K>::COLS;
-    t.pieces = a.pieces[0];
-    t.added_steps = t.added ? (unsigned)a.w[1].cols / step_shape<K>::COLS : 0;
-    t.added_pieces = t.added ? a.pieces[1] : 0;
-    t.most_pieces = min(max(t.pieces, t.added_pieces), (unsigned)STEP_WARPS);
+    t.pieces = a.pieces;
     return t;
 }
 
@@ -89,8 +86,8 @@ struct tile_place {
  * in turn. */
 static __device__ __forceinline__ tile_place place_of(const tiling &t, unsigned j)
 {
-    if (t.paired) return {j & 1, ((j >> 1) * gridDim.x + blockIdx.x) * t.tile_rows};
-    const unsigned tile = j * gridDim.x + blockIdx.x;
+    if (t.paired) return {j & 1, ((j >> 1) * t.blocks + t.block) * t.tile_rows};
+    const unsigned tile = j * t.blocks + t.block;
     unsigned part = 0, first = 0;
 #pragma unroll
     for (unsigned i = 1; i < CUDA_MAX_PARTS; i++)
@@ -99,22 +96,6 @@ static __device__ __forceinline__ tile_place place_of(const tiling &t, unsigned 
             first = t.first_tile[i];
         }
     return {part, (tile - first) * t.tile_rows};
-}
-
-/* Whether a tile is of an added part, with an input of its own. */
-static __device__ __forceinline__ bool is_added(const tiling &t, unsigned tile)
-{
-    return t.added && tile & 1;
-}
-
-static __device__ __forceinline__ unsigned pieces_of(const tiling &t, unsigned tile)
-{
-    return is_added(t, tile) ? t.added_pieces : t.pieces;
-}
-
-static __device__ __forceinline__ unsigned steps_of(const tiling &t, unsigned tile)
-{
-    return is_added(t, tile) ? t.added_steps : t.steps;
 }
 
 /* Where in a step 16 bytes of a row lie: with 4 bits lanes of four rows want half of each at once,
@@ -272,7 +253,7 @@ static __device__ __forceinline__ tile_source source_of(const cuda_linear_args &
     if (tile >= t.n_tiles) return {NULL, 0, 0, 0};
     const tile_place at = place_of(t, tile);
     const cuda_matrix &w = a.w[at.part];
-    const size_t row_bytes = (size_t)steps_of(t, tile) * STEP_BYTES;
+    const size_t row_bytes = (size_t)t.steps * STEP_BYTES;
     return {(const char *)w.codes + at.row * row_bytes, at.part, at.row,
             min(t.tile_rows, (unsigned)w.rows - at.row)};
 }
@@ -333,15 +314,14 @@ static __device__ __forceinline__ void copy_weights(const cuda_linear_args &a, r
 #pragma unroll 1
         for (unsigned tile = 0; tile < t.n_tiles;) {
             if (tile % WARP == 0) mine = source_of(a, t, tile + threadIdx.x % WARP);
-            const unsigned shift = tile < t.abreast ? WARPS_SHIFT : 0, steps = steps_of(t, tile);
-            const unsigned pieces = pieces_of(t, tile) << shift;
+            const unsigned shift = tile < t.abreast ? WARPS_SHIFT : 0, pieces = t.pieces << shift;
 #pragma unroll 1
             for (unsigned i = (COPY_WARPS + warp - to.turn) % COPY_WARPS; i < pieces;
                  i += COPY_WARPS) {
                 const unsigned step = (i >> shift) * t.piece_steps;
                 const unsigned k = i & ((1u << shift) - 1);
-                copy_piece<K>(a, source_with(mine, (tile + k) % WARP), steps, step,
-                              min(steps - step, t.piece_steps), shared_address(to.wait_empty()));
+                copy_piece<K>(a, source_with(mine, (tile + k) % WARP), t.steps, step,
+                              min(t.steps - step, t.piece_steps), shared_address(to.wait_empty()));
                 barrier_arrive_copied(&to.barriers->full[to.slot]);
                 /* What is more on its way than keeps memory busy only makes others wait longer for
                  * what they read. */

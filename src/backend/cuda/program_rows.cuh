@@ -41,8 +41,7 @@ static __device__ __forceinline__ void run_norm(const cuda_norm_args &a, const a
     blocks.wait();
     if (blockIdx.x >= a.n_rows) return;
     const size_t at = blockIdx.x * a.cols;
-    const input_row row = {a.in + at,      (float4 *)room,    cols / 4,
-                           everybody.lane, everybody.threads, false};
+    const input_row row = {a.in + at, (float4 *)room, cols / 4, everybody.lane, everybody.threads};
     const norm_state n = a.half
                              ? norm_of<true>(a.norm, cols, ready.inverse, everybody, row, rooms)
                              : norm_of<false>(a.norm, cols, ready.inverse, everybody, row, rooms);

@@ -108,7 +108,8 @@ static stretch stretch_of(cuda_backend *cuda, size_t first, unsigned most_steps)
         cuda_node *n = &cuda->planned[i];
         cuda_program_room room;
         *n = cuda->nodes[i];
-        if (!bg_cuda_program_plan(n, &cuda->launch, most_steps, &room)) break;
+        const cuda_node *beside = i > first && n[-1].beside ? n - 1 : NULL;
+        if (!bg_cuda_program_plan(n, beside, &cuda->launch, most_steps, &room)) break;
         const cuda_node *leader = linear;
         if (n->kind == NODE_LINEAR && bg_cuda_program_leads(n, linear)) {
             bool all = true; /* the nodes before it may be of another kind's programs */
