@@ -126,6 +126,7 @@ typedef struct {
     uint32_t rows_at_once, row_shift; /* the former's logarithm, rounded up */
     uint32_t piece_steps, pieces;     /* of a tile */
     uint32_t sums_bytes;
+    double inverse; /* of cols */
     /* The first block that has tiles; rows of a tile; tiles of each block, and blocks that have one
      * more; a part's first tile. */
     uint32_t first_block, tile_rows, tiles_each, tiles_extra, first_tile[CUDA_MAX_PARTS];

@@ -56,6 +56,7 @@ static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, size_t busy, un
     using shape = step_shape<K>;
     const size_t steps = a.cols / shape::COLS;
     if (a.cols % shape::COLS != 0 || a.cols >= 1 << 16) return false;
+    a.inverse = 1 / (double)a.cols;
     a.first_block = (uint32_t)busy;
     const size_t most = plan_tiles(a, (size_t)l->multiprocessors - busy);
     if (a.norm.weight && a.norm_half != (K == KIND_INT8)) return false;

@@ -93,8 +93,8 @@ static __device__ __forceinline__ float largest(const float4 &x)
     return fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
 }
 
-/* Reads a row to shared memory and passes each four of it to f: a short one through registers, a
- * long one without, so that all of it is on its way at once. */
+/* Reads a row to shared memory and passes each four of it to f, which may change it: a short one
+ * through registers, a long one without, so that all of it is on its way at once. */
 template <typename F> static __device__ __forceinline__ void load_row(const input_row &row, F f)
 {
     enum { SHORT = 2 };
@@ -103,7 +103,7 @@ template <typename F> static __device__ __forceinline__ void load_row(const inpu
         for (unsigned q = row.lane; q < row.fours; q += row.threads)
             copy_fresh_16(row.quads + quad_place(q), (const float4 *)row.in + q);
         wait_for_copies();
-        row.each([&](const float4 &x, unsigned) INLINE { f(x); });
+        row.each([&](float4 &x, unsigned) INLINE { f(x); });
         return;
     }
     float4 x[SHORT];
@@ -116,8 +116,8 @@ template <typename F> static __device__ __forceinline__ void load_row(const inpu
     for (int i = 0; i < SHORT; i++) {
         const unsigned q = row.lane + i * row.threads;
         if (q >= row.fours) break;
-        row.quads[quad_place(q)] = x[i];
         f(x[i]);
+        row.quads[quad_place(q)] = x[i];
     }
 }
 
@@ -215,9 +215,9 @@ static __device__ __forceinline__ float4 read_weights(const float *p, unsigned q
 }
 
 static __device__ __forceinline__ void get_norm_ready(const cuda_norm &norm, unsigned cols,
-                                                      const team &t, ready_norm &r)
+                                                      double inverse, const team &t, ready_norm &r)
 {
-    r.inverse = exact_inverse(cols);
+    r.inverse = inverse;
     r.weights = norm.weight;
     r.biases = norm.bias;
 #pragma unroll
@@ -306,6 +306,35 @@ template <part_type TYPE>
 static __device__ __forceinline__ float4 split(const float4 &x, float scale)
 {
     return TYPE == PARTS_BF16 ? split_bfloat(x) : split_half(x, scale);
+}
+
+/* What activations are scaled by as a rule, in one pass with looking for the largest: from one of
+ * 2^-10 on, halves hold 2^-21 of it, and up to 2^9 none is too large. */
+#define USUAL_SCALE 64.0f
+
+/* Splits a row; another scale than the usual one takes another pass. */
+template <part_type TYPE>
+static __device__ __forceinline__ void split_row(const input_row &row, const team &t, unsigned m,
+                                                 input_rooms &rooms)
+{
+    constexpr float USUAL = TYPE == PARTS_F16 ? USUAL_SCALE : 1;
+    float most = 0, scale = USUAL;
+    bool done = false;
+    load_row(row, [&](float4 &x) INLINE {
+        most = fmaxf(most, largest(x));
+        x = split<TYPE>(x, USUAL);
+    });
+    if (TYPE == PARTS_F16) {
+        most = team_max(t, most, rooms.most);
+        if (most > 0 && !(most >= 0x1p-10f && most <= 0x1p9f)) {
+            scale = split_scale(most);
+            load_row(row, [&](float4 &x) INLINE { x = split<TYPE>(x, scale); });
+        } else {
+            done = t.warps == STEP_WARPS; /* all warps know, and have met since */
+        }
+    }
+    if (t.lane == 0 && row.fours > 0) rooms.scale[m] = 1 / scale;
+    if (!done) step_sync();
 }
 
 /* A normed row's scale: no value of it is near 2^20, and 2^-21 is little beside them. */
@@ -468,11 +497,8 @@ stage_input(const input_row &row, unsigned cols, const layer_input &to_do, const
                     [&](const float4 &y, unsigned) INLINE { return split<TYPE>(y, NORMED_SCALE); });
         if (TYPE == PARTS_F16) scale = 1 / NORMED_SCALE;
     } else {
-        float most = 0;
-        load_row(row, [&](const float4 &x) INLINE { most = fmaxf(most, largest(x)); });
-        const float up = TYPE == PARTS_F16 ? split_scale(team_max(t, most, rooms.most)) : 1;
-        row.each([&](float4 &x, unsigned) INLINE { x = split<TYPE>(x, up); });
-        scale = 1 / up;
+        split_row<TYPE>(row, t, m, rooms);
+        return;
     }
     if (t.lane == 0 && row.fours > 0) rooms.scale[m] = scale;
     step_sync();

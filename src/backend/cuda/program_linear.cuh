@@ -67,14 +67,14 @@ static __device__ __forceinline__ output output_of(const cuda_linear_args &a, co
     x.part = place.part;
     if (row >= (unsigned)a.w[x.part].rows) return x;
     const cuda_epilogue &e = a.epilogue[x.part];
-    const size_t m = first + x.m;
+    const unsigned m = first + x.m;
     x.there = true;
     x.half = e.half;
     x.activation = e.activation;
     x.at = o % (TILE << shift);
     x.others = tile * (TILE << shift) + x.at;
     x.ends = ends_of<K>(a, t, tile, x.part, row);
-    x.out = e.out + m * e.out_stride + row;
+    x.out = e.out + (m * (unsigned)e.out_stride + row);
     if (t.paired) {
         x.first_ends = ends_of<K>(a, t, tile - 1, 0, row);
         x.gated = true;
@@ -82,7 +82,7 @@ static __device__ __forceinline__ output output_of(const cuda_linear_args &a, co
     x.multiplied = !t.paired && e.multiplier;
     x.added = !t.paired && e.addend;
     x.kept = e.residual != NULL;
-    x.residual = e.residual + m * e.residual_stride + row;
+    x.residual = e.residual + (m * (unsigned)e.residual_stride + row);
     return x;
 }
 
@@ -93,9 +93,11 @@ static __device__ __forceinline__ void load_others(const cuda_linear_args &a, un
     if (x.kept) x.remainder = load_fresh(x.residual);
     if (!x.multiplied && !x.added) return;
     const cuda_epilogue &e = a.epilogue[x.part];
-    const size_t m = first + x.m, row = (size_t)(x.out - e.out) - m * e.out_stride;
-    if (x.multiplied) x.multiplier = load_fresh(e.multiplier + m * e.multiplier_stride + row);
-    if (x.added) x.addend = load_fresh(e.addend + m * e.addend_stride + row);
+    const unsigned m = first + x.m;
+    const unsigned row = (unsigned)(x.out - e.out) - m * (unsigned)e.out_stride;
+    if (x.multiplied)
+        x.multiplier = load_fresh(e.multiplier + (m * (unsigned)e.multiplier_stride + row));
+    if (x.added) x.addend = load_fresh(e.addend + (m * (unsigned)e.addend_stride + row));
 }
 
 /* An output's product; `others` are those with outlier columns, NULL where there are none. */
@@ -257,7 +259,7 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     unsigned m;
     const team team = team_of(shift, &m);
     ready_norm ready;
-    get_norm_ready(input.norm, cols, team, ready);
+    get_norm_ready(input.norm, cols, a.inverse, team, ready);
     float *sums = (float *)room;
     float *others = sums + sums_of(t, t.n_tiles, shift).first;
     room += a.sums_bytes;
@@ -265,6 +267,7 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     const input_row row = row_of(a.in, cols, team, m, first, rows, staged);
     if (threadIdx.x == 0) rooms.has_outliers = rooms.n_outliers = 0;
     if (input.norm.weight && rows > 1) {
+        step_sync(); /* of the node before, other warps may still read the room */
         share_norm(input.norm, cols, (float *)(room + staged_bytes(shape::PARTS, rows, cols)),
                    ready);
         wait_for_copies();

@@ -37,7 +37,7 @@ static __device__ __forceinline__ void run_norm(const cuda_norm_args &a, const a
     const team everybody = {0, STEP_WARPS, threadIdx.x, STEP_THREADS};
     const unsigned cols = (unsigned)a.cols;
     ready_norm ready;
-    get_norm_ready(a.norm, cols, everybody, ready);
+    get_norm_ready(a.norm, cols, exact_inverse(cols), everybody, ready);
     blocks.wait();
     if (blockIdx.x >= a.n_rows) return;
     const size_t at = blockIdx.x * a.cols;
