@@ -209,8 +209,9 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
             break;
         default:
             with_kind<K>(node.args.linear, [&](auto k) INLINE {
-                run_linear<decltype(k)::value, PACKED>(node.args.linear, blocks, weights, tables,
-                                                       1 / p.code_scale, room, rooms.inputs);
+                run_linear<decltype(k)::value, PACKED, K == KIND_INT8>(
+                    node.args.linear, blocks, weights, tables, 1 / p.code_scale, room,
+                    rooms.inputs);
             });
         }
         if (i + 1 == p.n_nodes) break;

@@ -259,8 +259,9 @@ static __device__ __forceinline__ void multiply_pieces(const cuda_linear_args &a
     weights.turn = (weights.turn + all) % STEP_WARPS;
 }
 
-/* `tables`: tile_shape's; `room`: for sums and inputs. */
-template <kind K, bool PACKED>
+/* HALF: activations are those of a 16-bit model. `tables`: tile_shape's; `room`: for sums and
+ * inputs. */
+template <kind K, bool PACKED, bool HALF>
 static __device__ __forceinline__ void
 run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blocks *blocks,
          ring &weights, const char *tables, float pair_scale, char *room, input_rooms rooms[2])
@@ -302,7 +303,7 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
         const unsigned wide = i ? second_cols : cols;
         const staged_input to = staged_at(i ? second_room : room, shape::PARTS, rows, wide);
         if (i) row = row_of(a.second_in, second_cols, team, m, first, rows, to, true);
-        stage_input<shape::PARTS>(row, wide, input, team, m, ready, to, rooms[i], tables);
+        stage_input<shape::PARTS, HALF>(row, wide, input, team, m, ready, to, rooms[i], tables);
     }
     multiply_pieces<K, PACKED>(a, t, rows, shift, weights, tables, column_of<K>(one, rows, PACKED),
                                column_of<K>(two, rows, PACKED), sums);
@@ -316,15 +317,16 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     write_outputs<K>(a, t, first, rows, sums, others, rooms, pair_scale, x);
 }
 
-template <kind K, bool PACKED>
+template <kind K, bool PACKED, bool HALF>
 static __device__ __forceinline__ void
 run_linear(const cuda_linear_args &a, const all_blocks &blocks, ring &weights, const char *tables,
            float pair_scale, char *room, input_rooms rooms[2])
 {
     for (unsigned first = 0; first < (unsigned)a.n_rows; first += a.rows_at_once) {
         if (first > 0) step_sync();
-        run_rows<K, PACKED>(a, first, min((unsigned)a.n_rows - first, a.rows_at_once),
-                            first == 0 ? &blocks : NULL, weights, tables, pair_scale, room, rooms);
+        run_rows<K, PACKED, HALF>(a, first, min((unsigned)a.n_rows - first, a.rows_at_once),
+                                  first == 0 ? &blocks : NULL, weights, tables, pair_scale, room,
+                                  rooms);
     }
 }
 
