@@ -184,8 +184,6 @@ static bool plan(cuda_node *node, const cuda_launch *l, unsigned most_steps,
                node->args.norm.cols % 4 == 0;
     case NODE_COPY:
         return node->args.copy.n_rows <= MOST_ROWS;
-    case NODE_ARGMAX:
-        return node->args.head.best != NULL;
     case NODE_ATTEND_ONE:
         return plan_attention(node->args.attention, l, room);
     case NODE_LINEAR: {

@@ -70,7 +70,6 @@ template <unsigned THREADS> struct node_words {
 union rooms_of_nodes {
     input_rooms inputs[2];
     attention_rooms attention;
-    uint64_t keys[STEP_WARPS];
 };
 
 /* Sequences that attention finds in shared memory. */
@@ -146,6 +145,25 @@ static __device__ __forceinline__ void copy_all(const program_args &p, uint32_t 
     }
 }
 
+/* A block's first warp, when it has run the last node. Nobody waits any more when the last block
+ * leaves; it writes what was chosen. Called, as all that comes before has too few registers with it
+ * inlined. */
+static __device__ __noinline__ void leave(const cuda_node &last, unsigned *counters)
+{
+    const cuda_linear_args &a = last.args.linear;
+    const bool chooses = last.kind == NODE_LINEAR && a.choice.ids;
+    unsigned left = 0;
+    if (chooses) __threadfence();
+    __syncwarp();
+    if (threadIdx.x == 0) left = atomicAdd(counters + 1, 1u) + 1;
+    if (__shfl_sync(0xFFFFFFFF, left, 0) < gridDim.x) return;
+    if (threadIdx.x < CUDA_PROGRAM_COUNTERS) counters[threadIdx.x] = 0;
+    if (!chooses) return;
+    __threadfence();
+    for (unsigned m = threadIdx.x; m < (unsigned)a.n_rows; m += WARP)
+        write_choice(a.choice, m, load_fresh(a.choice.largest + m));
+}
+
 static_assert(3 * sizeof(cuda_node) + sizeof(rooms_of_nodes) + sizeof(ring_barriers) <=
                   SHARED_STATIC - 1024,
               "room for what is declared, and for what the driver takes");
@@ -204,9 +222,6 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
                                               : node.args.attention.sequences,
                                           blocks, rooms.attention, room);
             break;
-        case NODE_ARGMAX:
-            run_argmax(node.args.head, blocks, rooms.keys);
-            break;
         default:
             with_kind<K>(node.args.linear, [&](auto k) INLINE {
                 run_linear<decltype(k)::value, PACKED, K == KIND_INT8>(
@@ -218,11 +233,7 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
         next.put(nodes[(i + 1) & 1], threadIdx.x);
         blocks.done();
     }
-    /* Nobody waits any more when the last block leaves. */
-    if (threadIdx.x == 0 && atomicAdd(p.counters + 1, 1u) + 1 == gridDim.x) {
-        p.counters[0] = 0;
-        p.counters[1] = 0;
-    }
+    if (threadIdx.x < WARP) leave(*(const cuda_node *)nodes[(p.n_nodes - 1) & 1], p.counters);
 #endif
 }
 

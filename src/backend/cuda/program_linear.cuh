@@ -3,6 +3,7 @@
 #ifndef BG_BACKEND_CUDA_PROGRAM_LINEAR_CUH
 #define BG_BACKEND_CUDA_PROGRAM_LINEAR_CUH
 
+#include "backend/cuda/head.cuh"
 #include "backend/cuda/program_tile.cuh"
 
 /* ---- sums ------------------------------------------------------------------------------------ */
@@ -164,17 +165,42 @@ static __device__ __forceinline__ void multiply_outliers(const cuda_linear_args 
     }
 }
 
+/* Tells which of the block's outputs, if they are logits, is a row's largest: `best` is that of a
+ * thread's, all of which are of one row. A warp's keys take the place of sums. */
+static __device__ __forceinline__ void tell_largest(const cuda_choice &choice, unsigned first,
+                                                    unsigned rows, unsigned shift, uint64_t best,
+                                                    uint64_t *keys)
+{
+    static_assert(STEP_WARPS * sizeof(uint64_t) <= TILE * sizeof(float), "room in a tile's sums");
+    const unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    for (unsigned i = WARP / 2; i >> shift > 0; i /= 2) {
+        const uint64_t other = __shfl_xor_sync(0xFFFFFFFF, best, (int)i);
+        best = other > best ? other : best;
+    }
+    step_sync();
+    if (lane >> shift == 0) keys[(warp << shift) + lane] = best;
+    step_sync();
+    if (threadIdx.x >= rows) return;
+    for (unsigned i = 1; i < STEP_WARPS; i++) {
+        const uint64_t other = keys[(i << shift) + lane];
+        best = other > best ? other : best;
+    }
+    atomicMax((unsigned long long *)choice.largest + first + lane, best);
+}
+
 /* The block's outputs; `x` is the thread's first. */
 template <kind K>
-static __device__ __forceinline__ void
-write_outputs(const cuda_linear_args &a, const tiling &t, unsigned first, unsigned rows,
-              const float *sums, const float *others, const input_rooms *rooms, float pair_scale,
-              output x)
+static __device__ __forceinline__ void write_outputs(const cuda_linear_args &a, const tiling &t,
+                                                     unsigned first, unsigned rows, float *sums,
+                                                     const float *others, const input_rooms *rooms,
+                                                     float pair_scale, output x)
 {
     const unsigned each = TILE << a.row_shift;
     const unsigned count = (t.paired ? t.n_tiles / 2 : t.n_tiles) * each;
     const float unit = is_4bit(K) ? pair_scale : 1;
     const input_rooms &input = rooms[t.added];
+    constexpr bool IS_HEAD = K == KIND_F16 || K == KIND_BF16; /* it may be */
+    uint64_t best = 0;
     for (unsigned o = threadIdx.x; o < count; o += STEP_THREADS) {
         if (o != threadIdx.x) {
             x = output_of<K>(a, t, o, first, rows);
@@ -198,7 +224,15 @@ write_outputs(const cuda_linear_args &a, const tiling &t, unsigned first, unsign
         if (t.added || x.added) y = round_if(x.half, y + x.addend);
         if (x.kept) y = round_if(x.half, y + x.remainder);
         *x.out = y;
+        if (IS_HEAD && a.choice.ids) {
+            const cuda_epilogue &e = a.epilogue[0];
+            const size_t col = (size_t)(x.out - e.out) - (first + x.m) * e.out_stride;
+            const uint64_t key = choice_key(a.choice, y, (uint32_t)col);
+            best = key > best ? key : best;
+        }
     }
+    if (IS_HEAD && a.choice.ids)
+        tell_largest(a.choice, first, rows, a.row_shift, best, (uint64_t *)sums);
 }
 
 /* ---- all of it ------------------------------------------------------------------------------- */
