@@ -200,7 +200,8 @@ static bg_status block(const bg_pass *p)
     return BG_OK;
 }
 
-/* Every block, and the last norm, on what is in run->hidden. */
+/* Every block on what is in run->hidden, and the last norm. It is not done in place: blocks of a
+ * GPU that each norm what they multiply, as the head's do, must all find it. */
 static bg_status blocks(bg_pass *p)
 {
     bg_run *run = p->run;
@@ -208,9 +209,10 @@ static bg_status blocks(bg_pass *p)
     if (m->parameters[BG_ROLE_EMBEDDING_NORM].weight)
         BG_TRY(norm(p, &m->parameters[BG_ROLE_EMBEDDING_NORM], run->hidden, run->hidden));
     for (; p->layer < (size_t)m->config.num_hidden_layers; p->layer++) BG_TRY(block(p));
-    if (m->parameters[BG_ROLE_FINAL_NORM].weight)
-        BG_TRY(norm(p, &m->parameters[BG_ROLE_FINAL_NORM], run->hidden, run->hidden));
-    return BG_OK;
+    run->last = run->hidden;
+    if (!m->parameters[BG_ROLE_FINAL_NORM].weight) return BG_OK;
+    run->last = run->normed;
+    return norm(p, &m->parameters[BG_ROLE_FINAL_NORM], run->hidden, run->normed);
 }
 
 /* ---- tokens ---------------------------------------------------------------------------------- */
@@ -330,9 +332,9 @@ bg_status bg_run_encode(bg_run *run, const int32_t *ids, const bg_sequence *sequ
     for (size_t i = 0; i < n_sequences; i++) p.n_rows += sequences[i].rows;
     for (size_t layer = 0; layer < (size_t)c->num_hidden_layers; layer++) {
         const bg_parameter *parameters = m->layers[layer];
-        BG_TRY(bg_pass_linear(&p, &parameters[BG_ROLE_CROSS_KEY], run->encoder->hidden,
+        BG_TRY(bg_pass_linear(&p, &parameters[BG_ROLE_CROSS_KEY], run->encoder->last,
                               BG_ACTIVATION_NONE, NULL, run->cross_kv, 0));
-        BG_TRY(bg_pass_linear(&p, &parameters[BG_ROLE_CROSS_VALUE], run->encoder->hidden,
+        BG_TRY(bg_pass_linear(&p, &parameters[BG_ROLE_CROSS_VALUE], run->encoder->last,
                               BG_ACTIVATION_NONE, NULL, run->cross_kv, key_value));
         BG_TRY(m->backend->ops->store(m->backend, run->cross_cache, layer, run->cross_kv, 0,
                                       key_value, sequences, n_sequences, err));
@@ -383,7 +385,7 @@ static bg_status look(bg_run *run, const float *pixels, size_t n, bg_error *err)
                                 BG_ACTIVATION_NONE, run->hidden, run->hidden, 0);
     if (status == BG_OK) status = blocks(&p);
     if (status == BG_OK)
-        status = bg_pass_linear(&p, &parameters[BG_ROLE_PROJECTOR], run->hidden, BG_ACTIVATION_NONE,
+        status = bg_pass_linear(&p, &parameters[BG_ROLE_PROJECTOR], run->last, BG_ACTIVATION_NONE,
                                 NULL, run->features, 0);
     bg_free(sequences);
     return status;

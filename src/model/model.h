@@ -56,8 +56,10 @@ typedef struct bg_run {
     struct bg_run *encoder; /* NULL where the model has none */
     bg_act *embedded;       /* tokens before PROJECT_IN, or an image's patches */
     bg_act *hidden, *normed, *qkv, *attended, *inner;
-    bg_act *gathered; /* rows of hidden picked for PROJECT_OUT */
-    bg_act *selected; /* rows picked for the head, at most max_selected */
+    const bg_act *last;    /* of `hidden` and `normed`, where the states after the last norm are */
+    bg_act *gathered;      /* rows of hidden picked for PROJECT_OUT */
+    bg_act *selected;      /* rows picked for the head, at most max_selected */
+    const bg_act *head_in; /* `selected`, or `last` where its first rows are what was picked */
     bg_act *labels;
     size_t max_selected;
     bg_cache *cache;
@@ -105,13 +107,13 @@ bg_status bg_run_encode(bg_run *run, const int32_t *ids, const bg_sequence *sequ
 bg_status bg_run_look(bg_run *run, const float *pixels, size_t n, bg_error *err);
 
 /* Runs the tokens `ids` (the rows of all sequences, one after the other) through every layer; the
- * states after the last norm are then in run->hidden. Sequences' first_row must be consecutive. Ids
+ * states after the last norm are then in run->last. Sequences' first_row must be consecutive. Ids
  * outside the vocabulary and positions beyond the model's are errors. NULL: those that were chosen
  * last, which the host need not know. */
 bg_status bg_run_forward(bg_run *run, const int32_t *ids, const bg_sequence *sequences,
                          size_t n_sequences, bg_error *err);
 
-/* Copies rows of run->hidden, for the head, to run->selected. */
+/* Picks rows of run->last for the head; they stay until the next pass. */
 bg_status bg_run_select(bg_run *run, const size_t *rows, size_t n, bg_error *err);
 
 /* What the output head says of the first n selected rows: their logits (n, vocab_size), and

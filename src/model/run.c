@@ -164,20 +164,34 @@ bool bg_model_separates(const bg_model *model)
 
 /* ---- the last states ------------------------------------------------------------------------- */
 
+/* Whether rows are the first ones, in their order. */
+static bool are_first(const size_t *rows, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (rows[i] != i) return false;
+    return true;
+}
+
 bg_status bg_run_select(bg_run *run, const size_t *rows, size_t n, bg_error *err)
 {
     const bg_model *m = run->model;
     bg_backend *backend = m->backend;
+    const bg_parameter *out = &m->parameters[BG_ROLE_PROJECT_OUT];
+    const float scale = (float)m->config.head_scale;
     if (n > run->max_selected)
         return bg_fail(err, BG_ERR_INTERNAL, "forward: %zu rows selected of at most %zu", n,
                        run->max_selected);
-    const bg_parameter *out = &m->parameters[BG_ROLE_PROJECT_OUT];
-    bg_act *to = out->weight ? run->gathered : run->selected;
-    BG_TRY(backend->ops->copy_rows(backend, run->hidden, rows, to, NULL, n,
-                                   (float)m->config.head_scale, err));
+    run->head_in = run->last;
+    if (scale != 1 || !are_first(rows, n)) {
+        bg_act *to = out->weight ? run->gathered : run->selected;
+        BG_TRY(backend->ops->copy_rows(backend, run->last, rows, to, NULL, n, scale, err));
+        run->head_in = to;
+    }
     if (!out->weight) return BG_OK;
     const bg_pass p = {.run = run, .n_rows = n, .err = err};
-    return bg_pass_linear(&p, out, to, BG_ACTIVATION_NONE, NULL, run->selected, 0);
+    const bg_act *in = run->head_in;
+    run->head_in = run->selected;
+    return bg_pass_linear(&p, out, in, BG_ACTIVATION_NONE, NULL, run->selected, 0);
 }
 
 /* The output head: a matrix of its own, or the token embedding. */
@@ -190,22 +204,22 @@ static const bg_parameter *head(const bg_model *model)
 bg_status bg_run_logits(bg_run *run, size_t n, float *logits, bg_error *err)
 {
     const bg_model *m = run->model;
-    return m->backend->ops->logits(m->backend, head(m)->weight, head(m)->bias, run->selected, n,
+    return m->backend->ops->logits(m->backend, head(m)->weight, head(m)->bias, run->head_in, n,
                                    logits, err);
 }
 
 bg_status bg_run_score(bg_run *run, size_t n, const int32_t *targets, double *nll, bg_error *err)
 {
     const bg_model *m = run->model;
-    return m->backend->ops->score(m->backend, head(m)->weight, head(m)->bias, run->selected, n,
+    return m->backend->ops->score(m->backend, head(m)->weight, head(m)->bias, run->head_in, n,
                                   targets, nll, err);
 }
 
 bg_status bg_run_choose(bg_run *run, size_t n, const bg_choice *how, bg_error *err)
 {
     const bg_model *m = run->model;
-    BG_TRY(m->backend->ops->choose(m->backend, head(m)->weight, head(m)->bias, run->selected, n,
-                                   how, run->chosen[run->n_choices % 2], err));
+    BG_TRY(m->backend->ops->choose(m->backend, head(m)->weight, head(m)->bias, run->head_in, n, how,
+                                   run->chosen[run->n_choices % 2], err));
     run->n_chosen = n;
     run->n_choices++;
     return BG_OK;
@@ -233,9 +247,9 @@ bg_status bg_run_classify(bg_run *run, const bg_sequence *sequences, size_t n_se
     if (status != BG_OK) return status;
     const bg_pass p = {.run = run, .n_rows = n_sequences, .err = err};
     const bg_parameter *pre = &m->parameters[BG_ROLE_PRE_CLASSIFIER];
-    BG_TRY(bg_pass_linear(&p, pre, run->selected, m->config.arch->pre_classifier, NULL, run->normed,
-                          0));
-    BG_TRY(bg_pass_linear(&p, &m->parameters[BG_ROLE_CLASSIFIER], run->normed, BG_ACTIVATION_NONE,
-                          NULL, run->labels, 0));
+    bg_act *to = run->last == run->normed ? run->hidden : run->normed;
+    BG_TRY(bg_pass_linear(&p, pre, run->head_in, m->config.arch->pre_classifier, NULL, to, 0));
+    BG_TRY(bg_pass_linear(&p, &m->parameters[BG_ROLE_CLASSIFIER], to, BG_ACTIVATION_NONE, NULL,
+                          run->labels, 0));
     return backend->ops->act_read(backend, run->labels, n_sequences, logits, err);
 }

@@ -2,7 +2,7 @@
  * the scalar kernels of the CPU: attention of heads whose keys several blocks share, of windows, of
  * more sequences than a program has at hand and more heads than there are blocks, with norms,
  * turned queries and biases, between linear layers of each family of formats, and beside those of
- * an MLP. */
+ * an MLP; and a step's end, where the head norms what it multiplies and the tokens are chosen. */
 #include "both.h"
 
 enum { LAYERS = 3, MAX_SEQUENCES = 10 };
@@ -167,10 +167,124 @@ static void test_steps(void)
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) run_step(formats[f], &cases[i]);
 }
 
+/* ---- the end of a step ----------------------------------------------------------------------- */
+
+enum { HIDDEN = 256, BEFORE = 8, MOST_CHOSEN = 10 };
+
+/* A head whose second half is its first once more, so that each logit is there twice. */
+static weight double_head(bg_format_id id, size_t half)
+{
+    weight w;
+    const size_t n = half * HIDDEN;
+    float *x = draw_many(2 * n, 1);
+    memcpy(x + n, x, n * sizeof *x);
+    const bg_source source = {"w", BG_F32, x, 2 * half, HIDDEN, false};
+    for (int d = 0; d < BOTH; d++)
+        OK(backends[d]->ops->weight_create(backends[d], &source, id, &w.on[d], &err));
+    bg_free(x);
+    return w;
+}
+
+static bool is_forbidden(const bg_choice *how, int32_t id)
+{
+    for (size_t i = 0; i < how->n_forbidden; i++)
+        if (how->forbidden[i] == id) return true;
+    return false;
+}
+
+/* Whether it may be chosen from these logits: none that may be is much larger, and of two equal
+ * ones it is the first. */
+static bool may_be_chosen(const float *logits, size_t half, const bg_choice *how, int32_t id,
+                          float most)
+{
+    const int32_t twin = id - (int32_t)half;
+    if (id < 0 || (size_t)id >= 2 * half || is_forbidden(how, id)) return false;
+    if (twin >= 0 && !is_forbidden(how, twin)) return false;
+    for (size_t i = 0; i < 2 * half; i++)
+        if (!is_forbidden(how, (int32_t)i) && logits[i] > logits[id] + most) return false;
+    return true;
+}
+
+static void run_end(bg_format_id id, bg_format_id spared, const bg_norm_kind kind, size_t n,
+                    size_t half_vocabulary)
+{
+    const bool half = bg_format_is_int8(id);
+    const size_t vocabulary = 2 * half_vocabulary;
+    weight w = weight_new(id, HIDDEN, HIDDEN, 1.5f / sqrtf(HIDDEN));
+    weight head = double_head(spared, half_vocabulary);
+    weight norm = weight_new(BG_FORMAT_F32, 1, HIDDEN, 1);
+    act x = act_new(n, HIDDEN, half, 1), y = act_new(n, HIDDEN, half, 1);
+    act normed = act_new(n, HIDDEN, half, 1);
+    float *logits = bg_alloc_array(n * vocabulary, sizeof *logits);
+    int32_t ids[BOTH][MOST_CHOSEN], forbidden[MOST_CHOSEN];
+    bg_choice how = {.forbidden = forbidden};
+    for (int step = 0; step < 3; step++) { /* what was chosen first is forbidden after that */
+        for (int d = 0; d < BOTH; d++) {
+            const bg_backend_ops *ops = backends[d]->ops;
+            const bg_norm last = {kind, norm.on[d], kind == BG_NORM_LAYER ? norm.on[d] : NULL,
+                                  1e-6f};
+            bg_ids *chosen;
+            for (int layer = 0; layer < BEFORE; layer++) {
+                const act in = layer % 2 ? y : x, out = layer % 2 ? x : y;
+                const bg_linear args = {
+                    .weight = w.on[d], .in = in.on[d], .n_rows = n, .out = out.on[d]};
+                const bg_linear added = {.weight = w.on[d],
+                                         .in = in.on[d],
+                                         .n_rows = n,
+                                         .residual = in.on[d],
+                                         .out = out.on[d]};
+                OK(ops->linear(backends[d], layer % 2 ? &args : &added, &err));
+            }
+            OK(ops->norm(backends[d], &last, x.on[d], n, normed.on[d], &err));
+            OK(ops->ids_create(backends[d], n, &chosen, &err));
+            OK(ops->choose(backends[d], head.on[d], NULL, normed.on[d], n, &how, chosen, &err));
+            OK(ops->ids_read(backends[d], chosen, n, ids[d], &err));
+            ops->ids_free(backends[d], chosen);
+        }
+        OK(backends[CPU]->ops->logits(backends[CPU], head.on[CPU], NULL, normed.on[CPU], n, logits,
+                                      &err));
+        const double gap = difference(normed, n);
+        size_t wrong = 0;
+        for (size_t i = 0; i < n; i++)
+            wrong += !may_be_chosen(logits + i * vocabulary, half_vocabulary, &how, ids[GPU][i],
+                                    half ? 0.5f : 0.05f);
+        CHECK(wrong == 0 && gap <= (half ? 2e-2 : 1e-3),
+              "%s, %zu rows, %zu logits, step %d: %zu wrong, first %d (%d); %g",
+              bg_formats[id].name, n, vocabulary, step, wrong, ids[GPU][0], ids[CPU][0], gap);
+        if (step == 0) memcpy(forbidden, ids[GPU], n * sizeof *forbidden);
+        how.n_forbidden = n;
+    }
+    bg_free(logits);
+    const weight weights[] = {w, head, norm};
+    for (size_t i = 0; i < sizeof weights / sizeof *weights; i++) weight_drop(weights[i]);
+    const act acts[] = {x, y, normed};
+    for (size_t i = 0; i < sizeof acts / sizeof *acts; i++) act_drop(acts[i]);
+}
+
+static void test_ends(void)
+{
+    static const struct {
+        bg_format_id layers, head;
+        bg_norm_kind norm;
+    } models[] = {{BG_FORMAT_F16, BG_FORMAT_F16, BG_NORM_LAYER},
+                  {BG_FORMAT_BF16, BG_FORMAT_BF16, BG_NORM_RMS},
+                  {BG_FORMAT_NF4, BG_FORMAT_F16, BG_NORM_RMS_OFFSET},
+                  {BG_FORMAT_INT8, BG_FORMAT_F16, BG_NORM_LAYER},
+                  {BG_FORMAT_INT8, BG_FORMAT_F16, BG_NORM_RMS},
+                  {BG_FORMAT_NF4, BG_FORMAT_NF4, BG_NORM_RMS}};
+    static const size_t rows[] = {1, 3, 8, MOST_CHOSEN};
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++)
+        for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
+            run_end(models[i].layers, models[i].head, models[i].norm, rows[k], 20);
+            run_end(models[i].layers, models[i].head, models[i].norm, rows[k], 2503);
+        }
+}
+
 int main(void)
 {
     if (!open_both()) return test_finish();
     RUN(test_steps);
+    RUN(test_ends);
     close_both();
     return test_finish();
 }

@@ -150,12 +150,12 @@ static void test_separate(void)
     CHECK(row == N && cols <= HIDDEN_MOST && bg_model_separates(model), "%zu rows", row);
     bg_run_separate(run);
     OK(bg_run_forward(run, ids, sequences, 4, &err));
-    OK(backend->ops->act_read(backend, run->hidden, N, together, &err));
+    OK(backend->ops->act_read(backend, run->last, N, together, &err));
     for (size_t i = 0; i < 4; i++) {
         bg_sequence s = sequences[i];
         s.first_row = 0;
         OK(bg_run_forward(run, ids + sequences[i].first_row, &s, 1, &err));
-        OK(backend->ops->act_read(backend, run->hidden, s.rows,
+        OK(backend->ops->act_read(backend, run->last, s.rows,
                                   alone + sequences[i].first_row * cols, &err));
     }
     CHECK(memcmp(together, alone, N * cols * sizeof *alone) == 0, "not as alone");

@@ -65,9 +65,8 @@ static void push_largest(cuda_backend *cuda, const cuda_choice *choice, size_t n
     a->n_rows = n;
     a->cols = cols;
     a->partial = cuda->partial.data;
-    a->best = cuda_put_zeros(cuda, (n + 1) * sizeof *a->best);
-    a->n_done = (unsigned *)(void *)(a->best + n);
     a->choice = *choice;
+    a->choice.largest = cuda_put_zeros(cuda, n * sizeof *a->choice.largest);
 }
 
 static void push_sampled(cuda_backend *cuda, const cuda_choice *choice, size_t n, size_t cols,
@@ -108,9 +107,9 @@ bg_status cuda_choose(bg_backend *backend, const bg_weight *head, const bg_weigh
     BG_TRY(cuda_ids_await(cuda, ids, n_rows, err));
     for (size_t first = 0; first < n_rows; first += loop.rows) {
         const size_t n = bg_min_size(loop.rows, n_rows - first);
-        cuda_choice choice = {NULL, how->n_forbidden, ids->values + first, ids->seen + first};
+        cuda_choice choice = {NULL, how->n_forbidden, ids->values + first, ids->seen + first, NULL};
         BG_TRY(chunk(cuda, &loop, first, n, err));
-        BG_TRY(cuda_begin(cuda, (n + 1) * sizeof(uint64_t) + forbidden, 1, err));
+        BG_TRY(cuda_begin(cuda, n * sizeof(uint64_t) + forbidden, 1, err));
         if (forbidden > 0) choice.forbidden = cuda_put(cuda, how->forbidden, forbidden);
         if (samples)
             push_sampled(cuda, &choice, n, head->rows, how, how->uniform + first);

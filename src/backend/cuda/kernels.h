@@ -74,6 +74,14 @@ typedef struct {
     bool half;
 } cuda_copy_args;
 
+/* Ids that are chosen: which may not be, and where they go, on the device and for the host. */
+typedef struct {
+    const int32_t *forbidden; /* (n_forbidden) */
+    size_t n_forbidden;
+    int32_t *ids, *seen; /* (n_rows) */
+    uint64_t *largest;   /* of the largest logits: (n_rows) zeros */
+} cuda_choice;
+
 /* ---- linear layers --------------------------------------------------------------------------- */
 
 /* What becomes of a product, in the order of bg_linear. Matrices have rows `..._stride` apart. */
@@ -122,6 +130,8 @@ typedef struct {
     float *normed;
     cuda_quantized quantized; /* int8 with several rows, but for programs */
     const float *reciprocals; /* (1024), see cuda_encode_args */
+    /* Programs: of each row's largest output, where that is all that comes next; ids NULL: none. */
+    cuda_choice choice;
     /* Programs: the plan, bg_cuda_program_plan's. */
     uint32_t rows_at_once, row_shift; /* the former's logarithm, rounded up */
     uint32_t piece_steps, pieces;     /* of a tile */
@@ -298,21 +308,12 @@ typedef struct {
 
 /* ---- the head -------------------------------------------------------------------------------- */
 
-/* Ids that are chosen: which may not be, and where they go, on the device and for the host. */
-typedef struct {
-    const int32_t *forbidden; /* (n_forbidden) */
-    size_t n_forbidden;
-    int32_t *ids, *seen; /* (n_rows) */
-} cuda_choice;
-
 enum { CUDA_ARGMAX_PARTS = 32 };
 
 typedef struct {
     const float *logits; /* (n_rows, cols) */
     size_t n_rows, cols;
     uint64_t *partial;      /* argmax: (n_rows, CUDA_ARGMAX_PARTS) */
-    uint64_t *best;         /* argmax in a program: (n_rows) zeros */
-    unsigned *n_done;       /* ... and one */
     cuda_choice choice;     /* argmax */
     const int32_t *targets; /* score */
     double *nll;            /* score */

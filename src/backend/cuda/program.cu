@@ -48,6 +48,12 @@ static size_t most_sums(const cuda_linear_args &a, size_t n_tiles)
     return abreast + (n_tiles - abreast) * std::min((size_t)a.pieces, (size_t)STEP_WARPS);
 }
 
+/* Of a model of 16-bit activations. Only programs of int8 weights have such norms. */
+static bool has_half_norm(const cuda_linear_args &a)
+{
+    return a.norm.weight && a.norm_half;
+}
+
 /* `busy`: blocks that have something else to do; the others have the layer. */
 template <kind K>
 static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, size_t busy, unsigned most_steps,
@@ -59,7 +65,7 @@ static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, size_t busy, un
     a.inverse = 1 / (double)a.cols;
     a.first_block = (uint32_t)busy;
     const size_t most = plan_tiles(a, (size_t)l->multiprocessors - busy);
-    if (a.norm.weight && a.norm_half != (K == KIND_INT8)) return false;
+    if (a.norm.weight && (a.norm_half ? is_4bit(K) : K == KIND_INT8)) return false;
     for (size_t rows = MOST_ROWS; rows > 0; rows /= 2) {
         const size_t at_once = a.n_rows < rows ? a.n_rows : rows;
         /* One row's outlier columns are every row's. */
@@ -80,7 +86,9 @@ static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, size_t busy, un
             if (most > less) sums = std::max(sums, most_sums(a, most - less));
             if (K == KIND_INT8) sums += most; /* products with outlier columns */
             a.sums_bytes = (uint32_t)aligned16(sums * (TILE << row_shift) * 4);
-            *room = {a.sums_bytes + input, tile_shape<K>::TABLES, length, shape::PITCH};
+            const size_t tables =
+                has_half_norm(a) ? tile_shape<KIND_INT8>::TABLES : tile_shape<K>::TABLES;
+            *room = {a.sums_bytes + input, tables, length, shape::PITCH};
             if (has_room(room, l)) return true;
         }
     }
@@ -177,8 +185,6 @@ static bool plan(cuda_node *node, const cuda_node *beside, const cuda_launch *l,
                node->args.norm.cols % 4 == 0;
     case NODE_COPY:
         return node->args.copy.n_rows <= MOST_ROWS;
-    case NODE_ARGMAX:
-        return node->args.head.best != NULL;
     case NODE_ATTEND_ONE:
         return plan_attention(node->args.attention, node->beside, l, room);
     case NODE_LINEAR: {
@@ -229,9 +235,11 @@ static bool is_packed(const cuda_node *linear)
     return linear->args.linear.rows_at_once <= PACKED_ROWS;
 }
 
+/* Whose programs run a layer: those of its weights, but for a spared one with a 16-bit norm. */
 static bg_format_id format_of(const cuda_node *linear)
 {
-    return linear->args.linear.w[0].format;
+    const cuda_linear_args &a = linear->args.linear;
+    return has_half_norm(a) ? BG_FORMAT_INT8 : a.w[0].format;
 }
 
 static bool is_16bit(const cuda_node *linear)
@@ -255,14 +263,15 @@ bool bg_cuda_program_leads(const cuda_node *linear, const cuda_node *other)
 static bool fits(const cuda_node *linear, const cuda_node *other)
 {
     if (other->kind != NODE_ATTEND_ONE) return true;
-    return other->args.attention.half == bg_format_is_int8(linear->args.linear.w[0].format);
+    return other->args.attention.half == bg_format_is_int8(format_of(linear));
 }
 
 bool bg_cuda_program_joins(const cuda_node *linear, const cuda_node *other)
 {
     if (other->kind != NODE_LINEAR) return fits(linear, other);
     if (is_packed(linear) != is_packed(other)) return false;
-    if (is_16bit(other) && !is_16bit(linear)) return true;
+    if (is_16bit(other) && !is_16bit(linear))
+        return !other->args.linear.norm.weight || !bg_format_is_int8(format_of(linear));
     return runs(linear) == runs(other) &&
            linear->args.linear.w[0].code == other->args.linear.w[0].code;
 }

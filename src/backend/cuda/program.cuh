@@ -10,7 +10,7 @@
  *   program_linear.cuh     linear layers: tiles to outputs
  *   program_cache.cuh      keys and values on their way to shared memory
  *   program_attention.cuh  attention of one query of each sequence
- *   program_rows.cuh       embeddings, norms, copies, the largest logit
+ *   program_rows.cuh       embeddings, norms, copies
  *   program_kernel.cuh     the kernel; a file for each family of formats instantiates it
  *   program.cu             which nodes a program takes, and in what pieces */
 #ifndef BG_BACKEND_CUDA_PROGRAM_CUH

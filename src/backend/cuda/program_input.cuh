@@ -464,15 +464,14 @@ static __device__ __forceinline__ input_row row_of(const float *in, unsigned col
             there ? cols / 4 : 0, t.lane, t.threads};
 }
 
-/* A layer's input, the row of each team; the block may read all of them when this returns. A model
- * of 16-bit activations is one of int8 weights. `tables`: int8's reciprocals. */
-template <part_type TYPE>
+/* A layer's input, the row of each team; the block may read all of them when this returns. HALF: of
+ * a model of 16-bit activations. `tables`: int8's reciprocals. */
+template <part_type TYPE, bool HALF>
 static __device__ __forceinline__ void
 stage_input(const input_row &row, unsigned cols, const layer_input &to_do, const team &t,
             unsigned m, const ready_norm &ready, const staged_input &s, input_rooms &rooms,
             const char *tables)
 {
-    constexpr bool HALF = TYPE == CODES_INT8;
     const cuda_norm &norm = to_do.norm;
     const bool has_norm = norm.weight != NULL;
     float *to = has_norm && blockIdx.x == 0 ? to_do.normed + (row.in - to_do.in) : NULL;

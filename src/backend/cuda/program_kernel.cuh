@@ -70,10 +70,7 @@ template <unsigned THREADS> struct node_words {
  * run the layer before it. */
 struct rooms_of_nodes {
     input_rooms inputs[2];
-    union {
-        attention_rooms attention;
-        uint64_t keys[STEP_WARPS];
-    };
+    attention_rooms attention;
 };
 
 /* Nodes in shared memory: the one that some warps still run, the one that others run already, and
@@ -153,6 +150,25 @@ static __device__ __forceinline__ void copy_all(const program_args &p, uint32_t 
     }
 }
 
+/* A block's first warp, when it has run the last node. Nobody waits any more when the last block
+ * leaves; it writes what was chosen. Called, as all that comes before has too few registers with it
+ * inlined. */
+static __device__ __noinline__ void leave(const cuda_node &last, unsigned *counters)
+{
+    const cuda_linear_args &a = last.args.linear;
+    const bool chooses = last.kind == NODE_LINEAR && a.choice.ids;
+    unsigned left = 0;
+    if (chooses) __threadfence();
+    __syncwarp();
+    if (threadIdx.x == 0) left = atomicAdd(counters + 1, 1u) + 1;
+    if (__shfl_sync(0xFFFFFFFF, left, 0) < gridDim.x) return;
+    if (threadIdx.x < CUDA_PROGRAM_COUNTERS) counters[threadIdx.x] = 0;
+    if (!chooses) return;
+    __threadfence();
+    for (unsigned m = threadIdx.x; m < (unsigned)a.n_rows; m += WARP)
+        write_choice(a.choice, m, load_fresh(a.choice.largest + m));
+}
+
 static_assert((READY_NODES + 1) * sizeof(cuda_node) + sizeof(rooms_of_nodes) +
                       sizeof(ring_barriers) <=
                   SHARED_STATIC - 1024,
@@ -222,14 +238,11 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
                                                    blocks, rooms.attention, room);
             if (waits && !beside) blocks.wait();
             break;
-        case NODE_ARGMAX:
-            run_argmax(node.args.head, blocks, rooms.keys);
-            break;
         default:
             with_kind<K>(node.args.linear, [&](auto k) INLINE {
-                run_linear<decltype(k)::value, PACKED>(node.args.linear, waits, blocks, weights,
-                                                       tables, 1 / p.code_scale, room,
-                                                       rooms.inputs[i & 1]);
+                run_linear<decltype(k)::value, PACKED, K == KIND_INT8>(
+                    node.args.linear, waits, blocks, weights, tables, 1 / p.code_scale, room,
+                    rooms.inputs[i & 1]);
             });
         }
         if (i + 1 == p.n_nodes) break;
@@ -240,11 +253,8 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
         blocks.done();
         waits = true;
     }
-    /* Nobody waits any more when the last block leaves. */
-    if (threadIdx.x == 0 && atomicAdd(p.counters + 1, 1u) + 1 == gridDim.x) {
-        p.counters[0] = 0;
-        p.counters[1] = 0;
-    }
+    if (threadIdx.x < WARP)
+        leave(*(const cuda_node *)nodes[(p.n_nodes - 1) % READY_NODES], p.counters);
 #endif
 }
 

@@ -3,6 +3,7 @@
 #ifndef BG_BACKEND_CUDA_PROGRAM_LINEAR_CUH
 #define BG_BACKEND_CUDA_PROGRAM_LINEAR_CUH
 
+#include "backend/cuda/head.cuh"
 #include "backend/cuda/program_tile.cuh"
 
 /* ---- sums ------------------------------------------------------------------------------------ */
@@ -161,16 +162,41 @@ static __device__ __forceinline__ void multiply_outliers(const cuda_linear_args 
     }
 }
 
+/* Tells which of the block's outputs, if they are logits, is a row's largest: `best` is that of a
+ * thread's, all of which are of one row. A warp's keys take the place of sums. */
+static __device__ __forceinline__ void tell_largest(const cuda_choice &choice, unsigned first,
+                                                    unsigned rows, unsigned shift, uint64_t best,
+                                                    uint64_t *keys)
+{
+    static_assert(STEP_WARPS * sizeof(uint64_t) <= TILE * sizeof(float), "room in a tile's sums");
+    const unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    for (unsigned i = WARP / 2; i >> shift > 0; i /= 2) {
+        const uint64_t other = __shfl_xor_sync(0xFFFFFFFF, best, (int)i);
+        best = other > best ? other : best;
+    }
+    step_sync();
+    if (lane >> shift == 0) keys[(warp << shift) + lane] = best;
+    step_sync();
+    if (threadIdx.x >= rows) return;
+    for (unsigned i = 1; i < STEP_WARPS; i++) {
+        const uint64_t other = keys[(i << shift) + lane];
+        best = other > best ? other : best;
+    }
+    atomicMax((unsigned long long *)choice.largest + first + lane, best);
+}
+
 /* The block's outputs; `x` is the thread's first. */
 template <kind K>
-static __device__ __forceinline__ void
-write_outputs(const cuda_linear_args &a, const tiling &t, unsigned first, unsigned rows,
-              const float *sums, const float *others, const input_rooms &rooms, float pair_scale,
-              output x)
+static __device__ __forceinline__ void write_outputs(const cuda_linear_args &a, const tiling &t,
+                                                     unsigned first, unsigned rows, float *sums,
+                                                     const float *others, const input_rooms &rooms,
+                                                     float pair_scale, output x)
 {
     const unsigned each = TILE << a.row_shift;
     const unsigned count = (t.paired ? t.n_tiles / 2 : t.n_tiles) * each;
     const float unit = is_4bit(K) ? pair_scale : 1;
+    constexpr bool IS_HEAD = K == KIND_F16 || K == KIND_BF16; /* it may be */
+    uint64_t best = 0;
     for (unsigned o = threadIdx.x; o < count; o += STEP_THREADS) {
         if (o != threadIdx.x) {
             x = output_of<K>(a, t, o, first, rows);
@@ -189,7 +215,15 @@ write_outputs(const cuda_linear_args &a, const tiling &t, unsigned first, unsign
         if (x.added) y = round_if(x.half, y + x.addend);
         if (x.kept) y = round_if(x.half, y + x.remainder);
         *x.out = y;
+        if (IS_HEAD && a.choice.ids) {
+            const cuda_epilogue &e = a.epilogue[0];
+            const size_t col = (size_t)(x.out - e.out) - (first + x.m) * e.out_stride;
+            const uint64_t key = choice_key(a.choice, y, (uint32_t)col);
+            best = key > best ? key : best;
+        }
     }
+    if (IS_HEAD && a.choice.ids)
+        tell_largest(a.choice, first, rows, a.row_shift, best, (uint64_t *)sums);
 }
 
 /* ---- all of it ------------------------------------------------------------------------------- */
@@ -244,8 +278,9 @@ multiply_pieces(const cuda_linear_args &a, const tiling &t, unsigned rows, unsig
     weights.turn = (weights.turn + (t.n_tiles - t.abreast) * t.pieces) % STEP_WARPS;
 }
 
-/* `tables`: tile_shape's; `room`: for sums and the input. `blocks` NULL: what it reads is there. */
-template <kind K, bool PACKED>
+/* HALF: activations are those of a 16-bit model. `tables`: tile_shape's; `room`: for sums and the
+ * input. `blocks` NULL: what it reads is there. */
+template <kind K, bool PACKED, bool HALF>
 static __device__ __forceinline__ void
 run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blocks *blocks,
          ring &weights, const char *tables, float pair_scale, char *room, input_rooms &rooms)
@@ -280,7 +315,7 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     if (t.n_tiles == 0 && !input.norm.weight) return;
 
     if (x.there) load_others(a, first, x);
-    stage_input<shape::PARTS>(row, cols, input, team, m, ready, staged, rooms, tables);
+    stage_input<shape::PARTS, HALF>(row, cols, input, team, m, ready, staged, rooms, tables);
     multiply_pieces<K, PACKED>(a, t, rows, shift, weights, tables,
                                column_of<K>(staged, rows, PACKED), sums);
     step_sync();
@@ -293,15 +328,15 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
 }
 
 /* `waits`: what it reads other blocks may still write. */
-template <kind K, bool PACKED>
+template <kind K, bool PACKED, bool HALF>
 static __device__ __forceinline__ void
 run_linear(const cuda_linear_args &a, bool waits, const all_blocks &blocks, ring &weights,
            const char *tables, float pair_scale, char *room, input_rooms &rooms)
 {
     for (unsigned first = 0; first < (unsigned)a.n_rows; first += a.rows_at_once)
-        run_rows<K, PACKED>(a, first, min((unsigned)a.n_rows - first, a.rows_at_once),
-                            first == 0 && waits ? &blocks : NULL, weights, tables, pair_scale, room,
-                            rooms);
+        run_rows<K, PACKED, HALF>(a, first, min((unsigned)a.n_rows - first, a.rows_at_once),
+                                  first == 0 && waits ? &blocks : NULL, weights, tables, pair_scale,
+                                  room, rooms);
 }
 
 #endif

@@ -1,8 +1,7 @@
-/* Nodes of a program that go over rows: embeddings, norms, copies, and the largest logit. */
+/* Nodes of a program that go over rows: embeddings, norms and copies. */
 #ifndef BG_BACKEND_CUDA_PROGRAM_ROWS_CUH
 #define BG_BACKEND_CUDA_PROGRAM_ROWS_CUH
 
-#include "backend/cuda/head.cuh"
 #include "backend/cuda/program_input.cuh"
 
 static __device__ __forceinline__ unsigned first_value()
@@ -60,32 +59,6 @@ static __device__ __forceinline__ void run_copy(const cuda_copy_args &a, const a
             a.out[(a.out_rows ? (size_t)a.out_rows[row] : row) * cols + c] =
                 a.scale == 1 ? x : round_if(a.half, a.scale * x);
         }
-}
-
-/* Each block looks at a part of the logits; the last to be done writes the ids. */
-static __device__ __forceinline__ void run_argmax(const cuda_head_args &a, const all_blocks &blocks,
-                                                  uint64_t *room)
-{
-    blocks.wait();
-    for (size_t row = 0; row < a.n_rows; row++) {
-        uint64_t best = 0;
-        for (unsigned c = first_value(); c < (unsigned)a.cols; c += values_at_once()) {
-            const uint64_t key = choice_key(a.choice, load_fresh(a.logits + row * a.cols + c), c);
-            best = key > best ? key : best;
-        }
-        if (row > 0) step_sync();
-        best = warp_largest(best);
-        if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = best;
-        step_sync();
-        for (unsigned i = 0; i < STEP_WARPS; i++) best = room[i] > best ? room[i] : best;
-        if (threadIdx.x == 0) atomicMax((unsigned long long *)a.best + row, best);
-    }
-    if (threadIdx.x > 0) return;
-    __threadfence();
-    if (atomicAdd(a.n_done, 1u) + 1 < gridDim.x) return;
-    __threadfence();
-    for (size_t row = 0; row < a.n_rows; row++)
-        write_choice(a.choice, row, load_fresh(a.best + row));
 }
 
 #endif

@@ -89,6 +89,7 @@ static const struct {
 /* A stretch of nodes that run at once: as a program, or one by a kernel of its own. */
 typedef struct {
     size_t n;
+    size_t n_chosen; /* nodes behind them that the program's last one does, too */
     cuda_program_room room;
     bool program;
     bool narrow; /* it ends where the next node would want more room than there is */
@@ -96,6 +97,17 @@ typedef struct {
 
 /* A program takes longer to start than a few kernels one after the other. */
 enum { PROGRAM_NODES = 8 };
+
+/* Whether a node chooses from a layer's outputs as programs can: the largest, of 16-bit weights. */
+static bool chooses_from(const cuda_node *n, const cuda_node *layer)
+{
+    const cuda_head_args *head = &n->args.head;
+    const cuda_linear_args *a = &layer->args.linear;
+    return n->kind == NODE_ARGMAX && layer->kind == NODE_LINEAR && a->n_parts == 1 &&
+           bg_formats[a->w[0].format].bits == 16 && a->epilogue[0].out == head->logits &&
+           a->epilogue[0].out_stride == head->cols && a->w[0].rows == head->cols &&
+           a->n_rows == head->n_rows;
+}
 
 /* The stretch that begins with a node, its weights in pieces of up to so many steps. Plans are
  * written to cuda->planned. */
@@ -108,6 +120,11 @@ static stretch stretch_of(cuda_backend *cuda, size_t first, unsigned most_steps)
         cuda_node *n = &cuda->planned[i];
         cuda_program_room room;
         *n = cuda->nodes[i];
+        if (s.n > 0 && chooses_from(n, n - 1)) {
+            n[-1].args.linear.choice = n->args.head.choice;
+            s.n_chosen = 1;
+            break;
+        }
         const cuda_node *beside = i > first && n[-1].beside ? n - 1 : NULL;
         if (!bg_cuda_program_plan(n, beside, &cuda->launch, most_steps, &room)) break;
         const cuda_node *leader = linear;
@@ -127,7 +144,7 @@ static stretch stretch_of(cuda_backend *cuda, size_t first, unsigned most_steps)
             n->kind == NODE_LINEAR && bg_cuda_linear_needs_program(&n->args.linear, &cuda->launch);
         s.n++;
     }
-    if (!linear || (s.n < PROGRAM_NODES && !needed && !cuda->check_each))
+    if (!linear || (s.n + s.n_chosen < PROGRAM_NODES && !needed && !cuda->check_each))
         return (stretch){.n = 1, .narrow = s.narrow};
     s.program = true;
     return s;
@@ -161,7 +178,7 @@ static bg_status launch_all(cuda_backend *cuda, const cuda_node *there, bg_error
                       : kinds[n->kind].run(cuda, n);
         if (e == cudaSuccess && cuda->check_each) e = cudaStreamSynchronize(stream);
         BG_TRY(cuda_check(e, name, err));
-        i += s.n;
+        i += s.n + s.n_chosen;
     }
     return BG_OK;
 }
@@ -169,7 +186,10 @@ static bg_status launch_all(cuda_backend *cuda, const cuda_node *there, bg_error
 /* Plans all nodes and copies them to the device. */
 static bg_status send_nodes(cuda_backend *cuda, cuda_node *there, bg_error *err)
 {
-    for (size_t i = 0; i < cuda->n_nodes; i += next_stretch(cuda, i).n) continue;
+    for (size_t i = 0; i < cuda->n_nodes;) {
+        const stretch s = next_stretch(cuda, i);
+        i += s.n + s.n_chosen;
+    }
     return cuda_check(cudaMemcpyAsync(there, cuda->planned, cuda->n_nodes * sizeof *there,
                                       cudaMemcpyHostToDevice, cuda->launch.stream),
                       "copying a program", err);
