@@ -48,10 +48,12 @@ static size_t most_sums(const cuda_linear_args &a, size_t n_tiles)
     return abreast + (n_tiles - abreast) * std::min((size_t)a.pieces, (size_t)STEP_WARPS);
 }
 
-/* Of a model of 16-bit activations. Only programs of int8 weights have such norms. */
-static bool has_half_norm(const cuda_linear_args &a)
+/* Of a model of 16-bit activations. Only programs of int8 weights have such layers. */
+static bool is_half(const cuda_linear_args &a)
 {
-    return a.norm.weight && a.norm_half;
+    bool half = a.norm.weight && a.norm_half;
+    for (int i = 0; i < a.n_parts; i++) half |= a.epilogue[i].half;
+    return half;
 }
 
 /* `busy`: blocks that have something else to do; the others have the layer. */
@@ -65,7 +67,8 @@ static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, size_t busy, un
     a.inverse = 1 / (double)a.cols;
     a.first_block = (uint32_t)busy;
     const size_t most = plan_tiles(a, (size_t)l->multiprocessors - busy);
-    if (a.norm.weight && (a.norm_half ? is_4bit(K) : K == KIND_INT8)) return false;
+    if (is_half(a) && is_4bit(K)) return false;
+    if (a.norm.weight && !a.norm_half && K == KIND_INT8) return false;
     for (size_t rows = MOST_ROWS; rows > 0; rows /= 2) {
         const size_t at_once = a.n_rows < rows ? a.n_rows : rows;
         /* One row's outlier columns are every row's. */
@@ -87,7 +90,7 @@ static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, size_t busy, un
             if (K == KIND_INT8) sums += most; /* products with outlier columns */
             a.sums_bytes = (uint32_t)aligned16(sums * (TILE << row_shift) * 4);
             const size_t tables =
-                has_half_norm(a) ? tile_shape<KIND_INT8>::TABLES : tile_shape<K>::TABLES;
+                is_half(a) ? tile_shape<KIND_INT8>::TABLES : tile_shape<K>::TABLES;
             *room = {a.sums_bytes + input, tables, length, shape::PITCH};
             if (has_room(room, l)) return true;
         }
@@ -235,11 +238,11 @@ static bool is_packed(const cuda_node *linear)
     return linear->args.linear.rows_at_once <= PACKED_ROWS;
 }
 
-/* Whose programs run a layer: those of its weights, but for a spared one with a 16-bit norm. */
+/* Whose programs run a layer: those of its weights, but for a spared one of a 16-bit model. */
 static bg_format_id format_of(const cuda_node *linear)
 {
     const cuda_linear_args &a = linear->args.linear;
-    return has_half_norm(a) ? BG_FORMAT_INT8 : a.w[0].format;
+    return is_half(a) ? BG_FORMAT_INT8 : a.w[0].format;
 }
 
 static bool is_16bit(const cuda_node *linear)

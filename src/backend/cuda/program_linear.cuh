@@ -53,8 +53,8 @@ static __device__ __forceinline__ product_ends ends_of(const cuda_linear_args &a
     return e;
 }
 
-/* Output number o of the block. */
-template <kind K>
+/* Output number o of the block. HALF: it may be of a 16-bit model, where each result is rounded. */
+template <kind K, bool HALF>
 static __device__ __forceinline__ output output_of(const cuda_linear_args &a, const tiling &t,
                                                    unsigned o, unsigned first, unsigned rows)
 {
@@ -70,7 +70,7 @@ static __device__ __forceinline__ output output_of(const cuda_linear_args &a, co
     const cuda_epilogue &e = a.epilogue[x.part];
     const unsigned m = first + x.m;
     x.there = true;
-    x.half = e.half;
+    x.half = HALF && e.half;
     x.activation = e.activation;
     x.at = o % (TILE << shift);
     x.others = tile * (TILE << shift) + x.at;
@@ -186,7 +186,7 @@ static __device__ __forceinline__ void tell_largest(const cuda_choice &choice, u
 }
 
 /* The block's outputs; `x` is the thread's first. */
-template <kind K>
+template <kind K, bool HALF>
 static __device__ __forceinline__ void write_outputs(const cuda_linear_args &a, const tiling &t,
                                                      unsigned first, unsigned rows, float *sums,
                                                      const float *others, const input_rooms &rooms,
@@ -197,30 +197,31 @@ static __device__ __forceinline__ void write_outputs(const cuda_linear_args &a, 
     const float unit = is_4bit(K) ? pair_scale : 1;
     constexpr bool IS_HEAD = K == KIND_F16 || K == KIND_BF16; /* it may be */
     uint64_t best = 0;
-    for (unsigned o = threadIdx.x; o < count; o += STEP_THREADS) {
-        if (o != threadIdx.x) {
-            x = output_of<K>(a, t, o, first, rows);
-            if (x.there) load_others(a, first, x);
+    for (unsigned o = threadIdx.x; o < count;) {
+        if (x.there) {
+            const float *outliers = rooms.n_outliers > 0 ? others + x.others : NULL;
+            const float scale = rooms.scale[x.m] * unit;
+            float y = product_of<K>(x.ends, x.half, each, sums + x.at, outliers, scale);
+            if (t.paired)
+                x.multiplier = product_of<K>(x.first_ends, x.half, each, sums + x.at,
+                                             outliers ? outliers - each : NULL, scale);
+            if (x.activation != BG_ACTIVATION_NONE)
+                y = round_if(x.half, activate(x.activation, x.half, y));
+            if (x.gated || x.multiplied) y = round_if(x.half, y * x.multiplier);
+            if (x.added) y = round_if(x.half, y + x.addend);
+            if (x.kept) y = round_if(x.half, y + x.remainder);
+            *x.out = y;
+            if (IS_HEAD && a.choice.ids) {
+                const cuda_epilogue &e = a.epilogue[0];
+                const size_t col = (size_t)(x.out - e.out) - (first + x.m) * e.out_stride;
+                const uint64_t key = choice_key(a.choice, y, (uint32_t)col);
+                best = key > best ? key : best;
+            }
         }
-        if (!x.there) continue;
-        const float *outliers = rooms.n_outliers > 0 ? others + x.others : NULL;
-        const float scale = rooms.scale[x.m] * unit;
-        float y = product_of<K>(x.ends, x.half, each, sums + x.at, outliers, scale);
-        if (t.paired)
-            x.multiplier = product_of<K>(x.first_ends, x.half, each, sums + x.at,
-                                         outliers ? outliers - each : NULL, scale);
-        y = activate(x.activation, x.half, y);
-        if (x.activation != BG_ACTIVATION_NONE) y = round_if(x.half, y);
-        if (x.gated || x.multiplied) y = round_if(x.half, y * x.multiplier);
-        if (x.added) y = round_if(x.half, y + x.addend);
-        if (x.kept) y = round_if(x.half, y + x.remainder);
-        *x.out = y;
-        if (IS_HEAD && a.choice.ids) {
-            const cuda_epilogue &e = a.epilogue[0];
-            const size_t col = (size_t)(x.out - e.out) - (first + x.m) * e.out_stride;
-            const uint64_t key = choice_key(a.choice, y, (uint32_t)col);
-            best = key > best ? key : best;
-        }
+        o += STEP_THREADS;
+        if (o >= count) break;
+        x = output_of<K, HALF>(a, t, o, first, rows);
+        if (x.there) load_others(a, first, x);
     }
     if (IS_HEAD && a.choice.ids)
         tell_largest(a.choice, first, rows, a.row_shift, best, (uint64_t *)sums);
@@ -278,8 +279,8 @@ multiply_pieces(const cuda_linear_args &a, const tiling &t, unsigned rows, unsig
     weights.turn = (weights.turn + (t.n_tiles - t.abreast) * t.pieces) % STEP_WARPS;
 }
 
-/* HALF: activations are those of a 16-bit model. `tables`: tile_shape's; `room`: for sums and the
- * input. `blocks` NULL: what it reads is there. */
+/* HALF: activations are those of a 16-bit model, but for the head's results. `tables`:
+ * tile_shape's; `room`: for sums and the input. `blocks` NULL: what it reads is there. */
 template <kind K, bool PACKED, bool HALF>
 static __device__ __forceinline__ void
 run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blocks *blocks,
@@ -288,7 +289,7 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     using shape = tile_shape<K>;
     /* All that can be known before the other blocks are done. */
     const tiling t = tiling_of<K>(a);
-    output x = output_of<K>(a, t, threadIdx.x, first, rows);
+    output x = output_of<K, HALF>(a, t, threadIdx.x, first, rows);
     const unsigned shift = a.row_shift, cols = (unsigned)a.cols;
     const layer_input input = {a.in, a.normed, a.norm, a.w[0].threshold};
     unsigned m;
@@ -324,7 +325,7 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
         multiply_outliers(a, t, rows, list, others);
         step_sync();
     }
-    write_outputs<K>(a, t, first, rows, sums, others, rooms, pair_scale, x);
+    write_outputs<K, HALF>(a, t, first, rows, sums, others, rooms, pair_scale, x);
 }
 
 /* `waits`: what it reads other blocks may still write. */
