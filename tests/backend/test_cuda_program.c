@@ -38,7 +38,7 @@ static void run_step(bg_format_id id, const step_case *c)
     weight q = weight_new(id, hidden, hidden, scale), k = weight_new(id, narrow, hidden, scale);
     weight v = weight_new(id, narrow, hidden, scale), o = weight_new(id, hidden, hidden, scale);
     weight up = weight_new(id, wide, hidden, scale);
-    weight down = weight_new(id, hidden, wide, 0.5f / sqrtf((float)wide));
+    weight down = weight_new(id, hidden, wide, 0.1f / sqrtf((float)wide));
     weight shift = weight_new(BG_FORMAT_F32, 1, hidden, 1);
     act sum = act_new(n, hidden, half, 1), inner = act_new(n, wide, half, 1);
     act x = act_new(n, hidden, half, 1), qkv = act_new(n, cols, half, 1);

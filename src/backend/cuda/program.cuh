@@ -50,14 +50,14 @@ static __device__ __forceinline__ void copy_sync()
  * block may read after `wait`, by load_fresh. The watching warp tells the others of its block's
  * arrival, which takes until what was written has come to memory, and looks at the count, while the
  * warps that run nodes prepare for what they wait for. Of each node but the first these call wait
- * and, at its end, done, which does not wait: a warp may prepare for a node while others of its
- * block still run the one before. The watching warp calls arrive and watch. */
+ * and, at its end, done; and that one arrive and watch. (With a `done` that waits for nobody, warps
+ * that prepare were in the way of those that still wrote.) */
 struct all_blocks {
     unsigned *arrived;
 
     __device__ __forceinline__ void done() const
     {
-        asm volatile("bar.arrive %0, %1;" ::"n"((int)DONE_BARRIER), "n"((int)STEP_THREADS + WARP)
+        asm volatile("bar.sync %0, %1;" ::"n"((int)DONE_BARRIER), "n"((int)STEP_THREADS + WARP)
                      : "memory");
     }
     __device__ __forceinline__ void wait() const
@@ -67,8 +67,7 @@ struct all_blocks {
     }
     __device__ __forceinline__ void arrive() const
     {
-        asm volatile("bar.sync %0, %1;" ::"n"((int)DONE_BARRIER), "n"((int)STEP_THREADS + WARP)
-                     : "memory");
+        done();
         if (threadIdx.x % WARP == 0)
             asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrived) : "memory");
     }

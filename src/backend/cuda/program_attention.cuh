@@ -478,7 +478,7 @@ run_attention(const cuda_attention_args &a, const cuda_sequence *sequences,
         const head_task t = task_of(a, sequences, task);
         const cache_pieces c = pieces_of(a, t, (float *)shared);
         float *scores = (float *)shared + a.ready_rows * STAGES * t.d;
-        step_sync(); /* nobody reads what was in the room before */
+        if (waited) step_sync(); /* nobody reads what was in the room before */
 #pragma unroll 1
         for (int piece = 0; piece < STAGES; piece++) get_piece(t, c, piece);
         const head_pair pair = pair_of(a, t);

@@ -35,7 +35,7 @@ cudaError_t program_4bit_dq_packed(const program_args &args, size_t room, const 
 cudaError_t program_4bit_dq(const program_args &args, size_t room, const cuda_launch *l);
 
 /* Room for what is declared in the kernel; nodes, tables and the ring have the rest. */
-enum { SHARED_STATIC = 14 << 10 };
+enum { SHARED_STATIC = 13 << 10 };
 
 static inline size_t program_shared(const cuda_launch *l)
 {
@@ -66,16 +66,11 @@ template <unsigned THREADS> struct node_words {
     }
 };
 
-/* What the nodes' functions have for themselves. A layer's is written while other warps may still
- * run the layer before it. */
-struct rooms_of_nodes {
-    input_rooms inputs[2];
+/* What the nodes' functions have for themselves. */
+union rooms_of_nodes {
+    input_rooms input;
     attention_rooms attention;
 };
-
-/* Nodes in shared memory: the one that some warps still run, the one that others run already, and
- * the next, which comes from memory while the one before it runs. */
-enum { READY_NODES = 3 };
 
 /* Sequences that attention finds in shared memory. */
 enum { READY_SEQUENCES = 8, SEQUENCE_WORDS = sizeof(cuda_sequence) / 4 };
@@ -169,8 +164,7 @@ static __device__ __noinline__ void leave(const cuda_node &last, unsigned *count
         write_choice(a.choice, m, load_fresh(a.choice.largest + m));
 }
 
-static_assert((READY_NODES + 1) * sizeof(cuda_node) + sizeof(rooms_of_nodes) +
-                      sizeof(ring_barriers) <=
+static_assert(3 * sizeof(cuda_node) + sizeof(rooms_of_nodes) + sizeof(ring_barriers) <=
                   SHARED_STATIC - 1024,
               "room for what is declared, and for what the driver takes");
 
@@ -179,7 +173,7 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
 {
 #if __CUDA_ARCH__ >= 800
     extern __shared__ __align__(128) char tables[];
-    __shared__ __align__(16) uint32_t nodes[READY_NODES][NODE_WORDS], copied[NODE_WORDS];
+    __shared__ __align__(16) uint32_t nodes[2][NODE_WORDS], copied[NODE_WORDS];
     __shared__ __align__(16) rooms_of_nodes rooms;
     __shared__ ring_barriers barriers;
     __shared__ __align__(8) uint32_t sequences[2][READY_SEQUENCES * SEQUENCE_WORDS];
@@ -210,13 +204,12 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
     }
     weights.slot = threadIdx.x / WARP;
     bool waits = true; /* what the node reads other blocks may still write */
-    unsigned place = 0;
+    /* The node after the next comes from memory while a node runs. */
     node_words<STEP_THREADS> next;
     if (p.n_nodes > 1) next.ask(p.nodes + 1, threadIdx.x);
     for (int i = 0; i < p.n_nodes; i++) {
-        const cuda_node &node = *(const cuda_node *)nodes[place];
-        place = place + 1 < READY_NODES ? place + 1 : 0;
-        if (i + 1 < p.n_nodes) next.put(nodes[place], threadIdx.x);
+        const cuda_node &node = *(const cuda_node *)nodes[i & 1];
+        if (i + 1 < p.n_nodes) next.put(nodes[(i + 1) & 1], threadIdx.x);
         if (i + 2 < p.n_nodes) next.ask(p.nodes + i + 2, threadIdx.x);
         const bool beside = node.beside && i + 1 < p.n_nodes;
         switch (node.kind) {
@@ -224,7 +217,7 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
             run_embed(node.args.embed, blocks);
             break;
         case NODE_NORM:
-            run_norm(node.args.norm, blocks, rooms.inputs[i & 1], room);
+            run_norm(node.args.norm, blocks, rooms.input, room);
             break;
         case NODE_COPY:
             run_copy(node.args.copy, blocks);
@@ -242,7 +235,7 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
             with_kind<K>(node.args.linear, [&](auto k) INLINE {
                 run_linear<decltype(k)::value, PACKED, K == KIND_INT8>(
                     node.args.linear, waits, blocks, weights, tables, 1 / p.code_scale, room,
-                    rooms.inputs[i & 1]);
+                    rooms.input);
             });
         }
         if (i + 1 == p.n_nodes) break;
@@ -253,8 +246,7 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
         blocks.done();
         waits = true;
     }
-    if (threadIdx.x < WARP)
-        leave(*(const cuda_node *)nodes[(p.n_nodes - 1) % READY_NODES], p.counters);
+    if (threadIdx.x < WARP) leave(*(const cuda_node *)nodes[(p.n_nodes - 1) & 1], p.counters);
 #endif
 }
 

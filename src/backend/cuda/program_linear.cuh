@@ -303,7 +303,6 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     const input_row row = row_of(a.in, cols, team, m, first, rows, staged);
     if (threadIdx.x == 0) rooms.has_outliers = rooms.n_outliers = 0;
     if (input.norm.weight && rows > 1) {
-        step_sync(); /* of the node before, other warps may still read the room */
         share_norm(input.norm, cols, (float *)(room + staged_bytes(shape::PARTS, rows, cols)),
                    ready);
         wait_for_copies();
