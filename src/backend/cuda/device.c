@@ -100,6 +100,7 @@ static bg_status prepare(cuda_backend *cuda, bg_error *err)
     cuda->check_each = is_set("BITGAUGE_CUDA_CHECK");
     BG_TRY(cuda_check(cudaStreamCreateWithFlags(&cuda->launch.stream, cudaStreamNonBlocking),
                       "opening the GPU", err));
+    BG_TRY(cuda_check(bg_cuda_encode_load(), "loading kernels", err));
     BG_TRY(cuda_queue_create(cuda, err));
     cuda_meter_start(cuda);
     return create_tables(cuda, err);

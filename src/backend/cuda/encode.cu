@@ -149,3 +149,19 @@ cudaError_t bg_cuda_double_quant(const cuda_double_quant_args *a, const cuda_lau
     quantize_scales<<<blocks_for(a->blocks, BG_SCALE_BLOCK), BG_SCALE_BLOCK, 0, l->stream>>>(*a);
     return cudaGetLastError();
 }
+
+/* ---- loading them ---------------------------------------------------------------------------- */
+
+cudaError_t bg_cuda_encode_load(void)
+{
+    static const void *const kernels[] = {
+        (const void *)widen_panel, (const void *)encode_floats,   (const void *)encode_int8,
+        (const void *)encode_4bit, (const void *)quantize_scales,
+    };
+    for (const void *kernel : kernels) {
+        cudaFuncAttributes attributes;
+        const cudaError_t e = cudaFuncGetAttributes(&attributes, kernel);
+        if (e != cudaSuccess) return e;
+    }
+    return cudaSuccess;
+}

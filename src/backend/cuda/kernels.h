@@ -479,6 +479,9 @@ cudaError_t bg_cuda_score_panel(const cuda_score_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_score_panels(const cuda_score_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_encode(const cuda_encode_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_double_quant(const cuda_double_quant_args *a, const cuda_launch *l);
+/* Has the driver load these kernels, which it would otherwise with a model's first weight: their
+ * code would count as weights. */
+cudaError_t bg_cuda_encode_load(void);
 
 /* ---- programs: program.cu -------------------------------------------------------------------- */
 

@@ -93,30 +93,38 @@ static __device__ __forceinline__ float largest(const float4 &x)
     return fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
 }
 
-/* Reads a row to shared memory and passes each four of it to f, which may change it: a short one
- * through registers, a long one without, so that all of it is on its way at once. */
+/* Quads that a thread has in registers: those of a short row, or the first of a long one. */
+enum { READY_QUADS = 2 };
+
+static __device__ __forceinline__ bool is_short(const input_row &row)
+{
+    return row.fours <= READY_QUADS * row.threads;
+}
+
+/* Reads a row to shared memory and passes each four of it to f(four, i), which may change it: a
+ * short one through registers, where i is the quad's number among the thread's, a long one without
+ * (i is READY_QUADS then), so that all of it is on its way at once. */
 template <typename F> static __device__ __forceinline__ void load_row(const input_row &row, F f)
 {
-    enum { SHORT = 2 };
-    if (row.fours > SHORT * row.threads) {
+    if (!is_short(row)) {
 #pragma unroll 4
         for (unsigned q = row.lane; q < row.fours; q += row.threads)
             copy_fresh_16(row.quads + quad_place(q), (const float4 *)row.in + q);
         wait_for_copies();
-        row.each([&](float4 &x, unsigned) INLINE { f(x); });
+        row.each([&](float4 &x, unsigned) INLINE { f(x, (int)READY_QUADS); });
         return;
     }
-    float4 x[SHORT];
+    float4 x[READY_QUADS];
 #pragma unroll
-    for (int i = 0; i < SHORT; i++) {
+    for (int i = 0; i < READY_QUADS; i++) {
         const unsigned q = row.lane + i * row.threads;
         if (q < row.fours) x[i] = load_fresh((const float4 *)row.in + q);
     }
 #pragma unroll
-    for (int i = 0; i < SHORT; i++) {
+    for (int i = 0; i < READY_QUADS; i++) {
         const unsigned q = row.lane + i * row.threads;
         if (q >= row.fours) break;
-        f(x[i]);
+        f(x[i], i);
         row.quads[quad_place(q)] = x[i];
     }
 }
@@ -150,7 +158,7 @@ static __device__ __forceinline__ norm_state norm_of(const cuda_norm &norm, unsi
 {
     norm_state n = {0, 0};
     row_sums<T> s = {0, 0};
-    load_row(row, [&](const float4 &x) INLINE { s.add(x, CENTERED); });
+    load_row(row, [&](const float4 &x, int) INLINE { s.add(x, CENTERED); });
     if (CENTERED) {
         team_sums(t, s.sum, s.squares, (T *)rooms.sums);
         n.mean = (float)(s.sum * (T)inverse);
@@ -183,8 +191,6 @@ static __device__ __forceinline__ norm_state norm_of(const cuda_norm &norm, unsi
 
 /* What a norm takes besides its row, got before the wait: weights for a thread's first quads, and
  * where those of the others are. */
-enum { READY_QUADS = 2 };
-
 struct ready_norm {
     float4 weight[READY_QUADS], bias[READY_QUADS];
     const float *weights, *biases; /* in shared memory where several rows want them */
@@ -240,19 +246,21 @@ static __device__ __forceinline__ float4 normed(const cuda_norm &norm, bool half
                        norm_apply(norm.kind, biased, s, half, x.w, w.w, b.w));
 }
 
-/* f(four, q) of the normed row, which is also written to `to` if that is not NULL. */
+/* f(four, i) of the normed row, i as in load_row, which is also written to `to` if that is not
+ * NULL.
+ */
 template <typename F>
 static __device__ __forceinline__ void each_normed(const cuda_norm &norm, bool half,
                                                    const norm_state &s, const input_row &row,
                                                    const ready_norm &r, float *to, F f)
 {
 #pragma unroll
-    for (unsigned i = 0; i < READY_QUADS; i++) {
+    for (int i = 0; i < READY_QUADS; i++) {
         const unsigned q = row.lane + i * row.threads;
         if (q >= row.fours) break;
         const float4 y = normed(norm, half, s, row.quads[quad_place(q)], r.weight[i], r.bias[i]);
         if (to) ((float4 *)to)[q] = y;
-        row.quads[quad_place(q)] = f(y, q);
+        row.quads[quad_place(q)] = f(y, i);
     }
 #pragma unroll 1
     for (unsigned q = row.lane + READY_QUADS * row.threads; q < row.fours; q += row.threads) {
@@ -260,7 +268,7 @@ static __device__ __forceinline__ void each_normed(const cuda_norm &norm, bool h
             normed(norm, half, s, row.quads[quad_place(q)], ((const float4 *)r.weights)[q],
                    r.biases ? ((const float4 *)r.biases)[q] : make_float4(0, 0, 0, 0));
         if (to) ((float4 *)to)[q] = y;
-        row.quads[quad_place(q)] = f(y, q);
+        row.quads[quad_place(q)] = f(y, (int)READY_QUADS);
     }
 }
 
@@ -320,7 +328,7 @@ static __device__ __forceinline__ void split_row(const input_row &row, const tea
     constexpr float USUAL = TYPE == PARTS_F16 ? USUAL_SCALE : 1;
     float most = 0, scale = USUAL;
     bool done = false;
-    load_row(row, [&](float4 &x) INLINE {
+    load_row(row, [&](float4 &x, int) INLINE {
         most = fmaxf(most, largest(x));
         x = split<TYPE>(x, USUAL);
     });
@@ -328,7 +336,7 @@ static __device__ __forceinline__ void split_row(const input_row &row, const tea
         most = team_max(t, most, rooms.most);
         if (most > 0 && !(most >= 0x1p-10f && most <= 0x1p9f)) {
             scale = split_scale(most);
-            load_row(row, [&](float4 &x) INLINE { x = split<TYPE>(x, scale); });
+            load_row(row, [&](float4 &x, int) INLINE { x = split<TYPE>(x, scale); });
         } else {
             done = t.warps == STEP_WARPS; /* all warps know, and have met since */
         }
@@ -342,9 +350,15 @@ static __device__ __forceinline__ void split_row(const input_row &row, const tea
 
 /* ---- LLM.int8() ------------------------------------------------------------------------------ */
 
-/* bg_gpu_reciprocal of an fp16 number: the table has all mantissas. */
+/* bg_gpu_reciprocal of an fp16 number: the table has all mantissas. As in device.cuh's reciprocal,
+ * a Hopper GPU need not look. */
 static __device__ __forceinline__ float half_reciprocal(const float *table, float x)
 {
+#if __CUDA_ARCH__ == 900
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#endif
     const uint32_t bits = __float_as_uint(x);
     if (!(x > 0) || isinf(x)) return 1.0f / x;
     return table[bits >> 13 & 1023] * __uint_as_float((254 - (bits >> 23)) << 23);
@@ -408,12 +422,14 @@ static __device__ __forceinline__ uint32_t marks_of(const float4 &x, float thres
            (uint32_t)(fabsf(x.z) >= threshold) << 2 | (uint32_t)(fabsf(x.w) >= threshold) << 3;
 }
 
-/* The codes of a row whose values are in its quads; `most` is the thread's largest, rounded to fp16
- * as all that is coded. A value is an outlier before it is rounded, and one in one row makes its
- * column one of all rows. Returns the row's absmax but for outliers. */
+/* The codes of a row whose values are in its quads, and of a short one, rounded, in `first`; `most`
+ * is the thread's largest, rounded to fp16 as all that is coded. A value is an outlier before it is
+ * rounded, and one in one row makes its column one of all rows. Returns the row's absmax but for
+ * outliers. */
 static __device__ __forceinline__ float quantize_row(unsigned cols, float threshold, float most,
                                                      const team &t, unsigned m,
-                                                     const input_row &row, const staged_input &s,
+                                                     const input_row &row, const float4 *first,
+                                                     const staged_input &s,
                                                      const float *reciprocals, input_rooms &rooms)
 {
     const unsigned words = (cols + 31) / 32;
@@ -436,10 +452,19 @@ static __device__ __forceinline__ float quantize_row(unsigned cols, float thresh
         }
     }
     const float factor = most > 0 ? 127 * half_reciprocal(reciprocals, most) : 0;
+    uint32_t *codes = (uint32_t *)(s.codes + m * s.code_pitch);
+    if (!any && is_short(row)) {
+#pragma unroll
+        for (int i = 0; i < READY_QUADS; i++) {
+            const unsigned q = row.lane + i * row.threads;
+            if (q < row.fours) codes[q] = pack_codes(first[i], factor);
+        }
+        return most;
+    }
     row.each([&](const float4 &x, unsigned q) INLINE {
         float4 y = round_four(x);
         if (any) y = coded(y, threshold, s.marks[q / 8] >> 4 * q % 32);
-        *(uint32_t *)(s.codes + m * s.code_pitch + 4 * q) = pack_codes(y, factor);
+        codes[q] = pack_codes(y, factor);
     });
     return most;
 }
@@ -478,22 +503,27 @@ stage_input(const input_row &row, unsigned cols, const layer_input &to_do, const
     float scale = 1;
     if constexpr (TYPE == CODES_INT8) {
         float most = 0;
+        float4 first[READY_QUADS];
         if (has_norm) {
             const norm_state n = norm_of<HALF>(norm, cols, ready.inverse, t, row, rooms);
-            each_normed(norm, HALF, n, row, ready, to, [&](const float4 &y, unsigned) INLINE {
+            each_normed(norm, HALF, n, row, ready, to, [&](const float4 &y, int i) INLINE {
+                if (i < READY_QUADS) first[i] = y;
                 most = fmaxf(most, largest(y));
                 return y;
             });
         } else {
-            load_row(row,
-                     [&](const float4 &x) INLINE { most = fmaxf(most, largest(round_four(x))); });
+            load_row(row, [&](const float4 &x, int i) INLINE {
+                const float4 y = round_four(x);
+                if (i < READY_QUADS) first[i] = y;
+                most = fmaxf(most, largest(y));
+            });
         }
-        scale =
-            quantize_row(cols, to_do.threshold, most, t, m, row, s, (const float *)tables, rooms);
+        scale = quantize_row(cols, to_do.threshold, most, t, m, row, first, s,
+                             (const float *)tables, rooms);
     } else if (has_norm) {
         const norm_state n = norm_of<HALF>(norm, cols, ready.inverse, t, row, rooms);
         each_normed(norm, HALF, n, row, ready, to,
-                    [&](const float4 &y, unsigned) INLINE { return split<TYPE>(y, NORMED_SCALE); });
+                    [&](const float4 &y, int) INLINE { return split<TYPE>(y, NORMED_SCALE); });
         if (TYPE == PARTS_F16) scale = 1 / NORMED_SCALE;
     } else {
         split_row<TYPE>(row, t, m, rooms);

@@ -45,7 +45,7 @@ static __device__ __forceinline__ void run_norm(const cuda_norm_args &a, const a
                              ? norm_of<true>(a.norm, cols, ready.inverse, everybody, row, rooms)
                              : norm_of<false>(a.norm, cols, ready.inverse, everybody, row, rooms);
     each_normed(a.norm, a.half, n, row, ready, a.out + at,
-                [&](const float4 &y, unsigned) INLINE { return y; });
+                [&](const float4 &y, int) INLINE { return y; });
 }
 
 static __device__ __forceinline__ void run_copy(const cuda_copy_args &a, const all_blocks &blocks)
