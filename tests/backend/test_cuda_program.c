@@ -39,7 +39,7 @@ static void run_step(bg_format_id id, const step_case *c)
     weight v = weight_new(id, narrow, hidden, scale), o = weight_new(id, hidden, hidden, scale);
     weight up = weight_new(id, wide, hidden, scale);
     weight down = weight_new(id, hidden, wide, 0.1f / sqrtf((float)wide));
-    weight shift = weight_new(BG_FORMAT_F32, 1, hidden, 1);
+    weight shift = weight_new(BG_FORMAT_F32, 1, hidden, 0.1f);
     act sum = act_new(n, hidden, half, 1), inner = act_new(n, wide, half, 1);
     act x = act_new(n, hidden, half, 1), qkv = act_new(n, cols, half, 1);
     act attended = act_new(n, hidden, half, 1), kv_rows = act_new(c->keys, 2 * narrow, half, 2);
