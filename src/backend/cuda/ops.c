@@ -27,9 +27,12 @@ static const char *cuda_kernel(const bg_backend *backend, bg_format_id format, b
     return program ? program : bg_cuda_linear_name(format);
 }
 
+/* Biases and norms are not among what is announced, nor where each weight begins: without some room
+ * for them the last matrix would need a piece of its own. */
 static void cuda_expect(bg_backend *backend, size_t bytes)
 {
-    ((cuda_backend *)backend)->weights.expected = bytes;
+    const size_t rest = bg_min_size(bytes / 256, 1 << 20);
+    ((cuda_backend *)backend)->weights.expected = bytes < SIZE_MAX - rest ? bytes + rest : bytes;
 }
 
 static size_t cuda_rows_at_once(const bg_backend *backend)
