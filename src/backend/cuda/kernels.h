@@ -492,8 +492,8 @@ typedef struct {
     unsigned piece_steps, step_bytes;
 } cuda_program_room;
 
-/* Steps that a piece of a layer's weights may have. */
-enum { CUDA_MOST_STEPS = 8 };
+/* Steps that a piece of a layer's weights may have, and one of 4-bit weights' programs. */
+enum { CUDA_MOST_STEPS = 8, CUDA_SHORT_STEPS = 4 };
 
 /* Whether a program takes the node, in pieces of up to so many steps; writes the plan into it, and
  * what it needs. `beside`: a planned node that runs at the same time, or NULL. */

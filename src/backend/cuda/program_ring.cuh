@@ -20,7 +20,7 @@ __host__ __device__ constexpr bool is_4bit(kind k)
     return k == KIND_4BIT || k == KIND_4BIT_DQ;
 }
 
-enum { TILE = 16, STEP_BYTES = 64, MOST_STEPS = CUDA_MOST_STEPS };
+enum { TILE = 16, STEP_BYTES = 64, MOST_STEPS = CUDA_MOST_STEPS, SHORT_STEPS = CUDA_SHORT_STEPS };
 
 /* Of a barrier's phases only two can be told apart: a warp must know that what it waits for is at
  * most one phase away, of a slot's fillings and emptyings. A warp that multiplies knows of its own
@@ -266,30 +266,48 @@ static __device__ __forceinline__ tile_source source_with(const tile_source &min
             __shfl_sync(0xFFFFFFFF, mine.row, lane), __shfl_sync(0xFFFFFFFF, mine.rows, lane)};
 }
 
-/* Steps [step, step + n) of a tile of rows of `steps`, by one warp: a lane 16 bytes of each row. */
+/* ROWS rows of a tile, `apart` bytes from each other, of which `rows` are there; a lane 16 bytes of
+ * each. */
+template <kind K, unsigned ROWS>
+static __device__ __forceinline__ void copy_rows(const char *p, unsigned apart, unsigned rows,
+                                                 uint32_t to)
+{
+#pragma unroll
+    for (unsigned r = 0; r < ROWS; r++) {
+        copy_16_if(r < rows, to + place_in_step<K>(r, threadIdx.x % 4), p);
+        p += apart;
+    }
+}
+
+/* Steps [step, step + n) of a tile of rows of `steps`, by one warp; of few steps, half of the rows
+ * by each half of it. */
 template <kind K>
 static __device__ __forceinline__ void copy_piece(const cuda_linear_args &a,
                                                   const tile_source &from, unsigned steps,
                                                   unsigned step, unsigned n, uint32_t to)
 {
     using shape = step_shape<K>;
+    enum { HALF = TILE / 2 };
     const unsigned lane = threadIdx.x % WARP, row_bytes = steps * STEP_BYTES;
-    const unsigned rows = lane / 4 < n ? from.rows : 0;
-    const char *p = from.codes + (step * STEP_BYTES + lane * 16);
-    to += lane / 4 * shape::PITCH;
-#pragma unroll
-    for (unsigned r = 0; r < TILE; r++) {
-        copy_16_if(r < rows, to + place_in_step<K>(r, lane % 4), p);
-        p += row_bytes;
+    const char *p =
+        from.codes + (step * STEP_BYTES + lane % (n > SHORT_STEPS ? WARP : WARP / 2) * 16);
+    const unsigned s = lane / 4;
+    if (n > SHORT_STEPS) {
+        copy_rows<K, TILE>(p, row_bytes, s < n ? from.rows : 0, to + s * shape::PITCH);
+    } else {
+        const unsigned first = s < SHORT_STEPS ? 0 : HALF;
+        copy_rows<K, HALF>(p + first * row_bytes, row_bytes,
+                           s % SHORT_STEPS < n && first < from.rows ? from.rows - first : 0,
+                           to + s % SHORT_STEPS * shape::PITCH + first * STEP_BYTES);
     }
     if constexpr (is_4bit(K)) {
         const cuda_matrix &w = a.w[from.part];
-        const unsigned s = lane % MOST_STEPS;
-        to += (s - lane / 4) * shape::PITCH + shape::SCALES_AT;
+        const unsigned k = lane % MOST_STEPS;
+        to += k * shape::PITCH + shape::SCALES_AT;
 #pragma unroll
         for (unsigned r = lane / MOST_STEPS; r < TILE; r += WARP / MOST_STEPS) {
-            if (s >= n || r >= from.rows) break;
-            const size_t at = (size_t)(from.row + r) * steps + step + s;
+            if (k >= n || r >= from.rows) break;
+            const size_t at = (size_t)(from.row + r) * steps + step + k;
             if constexpr (K == KIND_4BIT) {
                 copy_few<8>(to + r * 8, w.scales + at * 2);
             } else {
@@ -308,6 +326,7 @@ static __device__ __forceinline__ void copy_weights(const cuda_linear_args &a, r
 {
     const tiling t = tiling_of<K>(a);
     const unsigned warp = threadIdx.x / WARP - STEP_WARPS;
+    const bool short_slots = to.slot_bytes <= SHORT_STEPS * step_shape<KIND_4BIT>::PITCH;
     tile_source mine;
 #pragma unroll 1
     for (unsigned first = 0; first < (unsigned)a.n_rows; first += a.rows_at_once)
@@ -326,7 +345,10 @@ static __device__ __forceinline__ void copy_weights(const cuda_linear_args &a, r
                 /* What is more on its way than keeps memory busy only makes others wait longer for
                  * what they read. */
                 end_of_group();
-                wait_for_groups<1>();
+                if (short_slots)
+                    wait_for_groups<3>();
+                else
+                    wait_for_groups<1>();
                 to.skip(COPY_WARPS);
             }
             to.turn = (to.turn + pieces) % COPY_WARPS;

@@ -150,11 +150,22 @@ static stretch stretch_of(cuda_backend *cuda, size_t first, unsigned most_steps)
     return s;
 }
 
+/* Steps that a piece may have in a program that begins with a node. Pieces of 4-bit weights are
+ * short: decoding one takes so long that a ring of few long ones would be refilled late. */
+static unsigned most_steps_from(const cuda_backend *cuda, size_t first)
+{
+    for (size_t i = first; i < cuda->n_nodes; i++)
+        if (cuda->nodes[i].kind == NODE_LINEAR)
+            return bg_formats[cuda->nodes[i].args.linear.w[0].format].bits == 4 ? CUDA_SHORT_STEPS
+                                                                                : CUDA_MOST_STEPS;
+    return CUDA_MOST_STEPS;
+}
+
 /* A node of many values leaves room for short pieces alone: then others have them, too, if the
  * stretch is longer for it. */
 static stretch next_stretch(cuda_backend *cuda, size_t first)
 {
-    unsigned steps = CUDA_MOST_STEPS, last = steps;
+    unsigned steps = most_steps_from(cuda, first), last = steps;
     stretch best = stretch_of(cuda, first, steps);
     while (best.narrow && last > 4) {
         const stretch s = stretch_of(cuda, first, last -= 2);
