@@ -57,7 +57,7 @@ typedef struct bg_run {
     bg_act *embedded;       /* tokens before PROJECT_IN, or an image's patches */
     bg_act *hidden, *normed, *qkv, *attended, *inner;
     const bg_act *last;    /* of `hidden` and `normed`, where the states after the last norm are */
-    bg_act *gathered;      /* rows of hidden picked for PROJECT_OUT */
+    bg_act *gathered;      /* rows of `last` picked for PROJECT_OUT */
     bg_act *selected;      /* rows picked for the head, at most max_selected */
     const bg_act *head_in; /* `selected`, or `last` where its first rows are what was picked */
     bg_act *labels;

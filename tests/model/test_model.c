@@ -155,8 +155,8 @@ static void test_separate(void)
         bg_sequence s = sequences[i];
         s.first_row = 0;
         OK(bg_run_forward(run, ids + sequences[i].first_row, &s, 1, &err));
-        OK(backend->ops->act_read(backend, run->last, s.rows,
-                                  alone + sequences[i].first_row * cols, &err));
+        OK(backend->ops->act_read(backend, run->last, s.rows, alone + sequences[i].first_row * cols,
+                                  &err));
     }
     CHECK(memcmp(together, alone, N * cols * sizeof *alone) == 0, "not as alone");
     bg_run_free(run);

@@ -398,7 +398,7 @@ typedef enum {
 /* Unused bytes are zero, so that nodes can be compared as bytes. */
 typedef struct {
     node_kind kind;
-    bool beside; /* the next node does not depend on this one: both may run at once */
+    bool beside; /* of attention: the next, a layer, does not depend on it, and may run beside it */
     union {
         cuda_embed_args embed;
         cuda_norm_args norm;
@@ -435,8 +435,8 @@ cudaError_t bg_cuda_round(float *values, size_t n, const cuda_launch *l);
 /* Whether bg_cuda_linear has a kernel that merges parts and norms for this format and row length;
  * if not, it does one part at a time, without a norm. */
 bool bg_cuda_linear_merges(bg_format_id format, size_t cols, const cuda_launch *l);
-/* Whether only a program can run it: a norm, or quantizing, of several rows, quantizing one that is
- * too long for the kernel, or a sum of two. */
+/* Whether only a program can run it: a norm, or quantizing, of several rows, or quantizing one
+ * that is too long for the kernel. */
 bool bg_cuda_linear_needs_program(const cuda_linear_args *a, const cuda_launch *l);
 /* Few rows: weights are decoded in registers. */
 cudaError_t bg_cuda_linear(const cuda_linear_args *a, const cuda_launch *l);
@@ -492,7 +492,8 @@ typedef struct {
     unsigned piece_steps, step_bytes;
 } cuda_program_room;
 
-/* Steps that a piece of a layer's weights may have, and one of 4-bit weights' programs. */
+/* Steps that a piece of a layer's weights may have, and one in a program that begins with a layer
+ * of 4 bits. */
 enum { CUDA_MOST_STEPS = 8, CUDA_SHORT_STEPS = 4 };
 
 /* Whether a program takes the node, in pieces of up to so many steps; writes the plan into it, and

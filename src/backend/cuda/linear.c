@@ -154,7 +154,8 @@ static bool move_beside(cuda_backend *cuda, const cuda_linear_args *a)
         addend->activation != BG_ACTIVATION_NONE || last->n_rows != a->n_rows)
         return false;
     if (e->addend != addend->out || e->addend_stride != addend->out_stride || e->multiplier ||
-        e->activation != BG_ACTIVATION_NONE || last->w[0].rows != a->w[0].rows)
+        e->residual == e->addend || e->activation != BG_ACTIVATION_NONE ||
+        last->w[0].rows != a->w[0].rows)
         return false;
     const cuda_attention_args *attends = &attention->args.attention;
     if (a->in == attends->out || a->in == addend->out || attends->qkv == addend->out ||

@@ -162,6 +162,9 @@ static const void *queued_operand(cuda_backend *cuda, const float *in, size_t n_
         if (overlaps(&w, in, n_rows * cols) && !superseded(&w, in, cols, left)) {
             if (w.out != in || w.stride != cols || !w.operand || w.first + w.cols != left)
                 return NULL;
+            /* The room is for n_rows, and the head may want fewer than were normed. Of attention's
+             * rows only the most that there may be is known. */
+            if (w.rows != n_rows && n->kind != NODE_ATTEND) return NULL;
             if (w.operand->out) {
                 const bool same = n_panels == 0 && w.operand->type == type;
                 return same && !lost[room_of(cuda, w.operand->out)] ? w.operand->out : NULL;

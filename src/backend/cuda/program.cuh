@@ -49,8 +49,9 @@ static __device__ __forceinline__ void copy_sync()
 /* A barrier of all blocks, which counts their arrivals. What a block wrote before it arrived every
  * block may read after `wait`, by load_fresh. The watching warp tells the others of its block's
  * arrival, which takes until what was written has come to memory, and looks at the count, while the
- * warps that run nodes prepare for what they wait for. Of each node but the first these call wait
- * and, at its end, done; and that one arrive and watch. (With a `done` that waits for nobody, warps
+ * warps that run nodes prepare for what they wait for. Of each node these call wait and, but for
+ * the last, done at its end, of an attention and what runs beside it once; and that one arrive and
+ * watch. (With a `done` that waits for nobody, warps
  * that prepare were in the way of those that still wrote.) */
 struct all_blocks {
     unsigned *arrived;

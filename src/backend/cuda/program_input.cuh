@@ -2,7 +2,7 @@
  * normed where a norm is merged with the layer, and then in a form that tensor cores multiply
  * exactly:
  *   - with 16-bit and 4-bit weights as two halves, high and low, whose sum is the fp32 value to 22
- *     bits (16 for bf16); for fp16 values are scaled so that a row's largest is near 2^14;
+ *     bits (16 for bf16), or for fp16, whose values are scaled, to 2^-21 of the row's largest;
  *   - for LLM.int8() as codes.
  * A row lies in quads of 16 bytes: four fp32 values, and in the end, in the same place, their high
  * halves and their low halves. A thread has the same quads all the time. */
@@ -246,9 +246,7 @@ static __device__ __forceinline__ float4 normed(const cuda_norm &norm, bool half
                        norm_apply(norm.kind, biased, s, half, x.w, w.w, b.w));
 }
 
-/* f(four, i) of the normed row, i as in load_row, which is also written to `to` if that is not
- * NULL.
- */
+/* f(four, i) of the normed row, i as in load_row; the row is also written to `to`, if any. */
 template <typename F>
 static __device__ __forceinline__ void each_normed(const cuda_norm &norm, bool half,
                                                    const norm_state &s, const input_row &row,
@@ -358,10 +356,11 @@ static __device__ __forceinline__ float half_reciprocal(const float *table, floa
     float y;
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
-#endif
+#else
     const uint32_t bits = __float_as_uint(x);
     if (!(x > 0) || isinf(x)) return 1.0f / x;
     return table[bits >> 13 & 1023] * __uint_as_float((254 - (bits >> 23)) << 23);
+#endif
 }
 
 /* The numbers of the set bits of `words` words, ascending, to `list`, by the first warp: a lane has

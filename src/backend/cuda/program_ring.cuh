@@ -287,7 +287,7 @@ static __device__ __forceinline__ void copy_piece(const cuda_linear_args &a,
                                                   unsigned step, unsigned n, uint32_t to)
 {
     using shape = step_shape<K>;
-    enum { HALF = TILE / 2 };
+    enum { HALF_TILE = TILE / 2 };
     const unsigned lane = threadIdx.x % WARP, row_bytes = steps * STEP_BYTES;
     const char *p =
         from.codes + (step * STEP_BYTES + lane % (n > SHORT_STEPS ? WARP : WARP / 2) * 16);
@@ -295,10 +295,10 @@ static __device__ __forceinline__ void copy_piece(const cuda_linear_args &a,
     if (n > SHORT_STEPS) {
         copy_rows<K, TILE>(p, row_bytes, s < n ? from.rows : 0, to + s * shape::PITCH);
     } else {
-        const unsigned first = s < SHORT_STEPS ? 0 : HALF;
-        copy_rows<K, HALF>(p + first * row_bytes, row_bytes,
-                           s % SHORT_STEPS < n && first < from.rows ? from.rows - first : 0,
-                           to + s % SHORT_STEPS * shape::PITCH + first * STEP_BYTES);
+        const unsigned first = s < SHORT_STEPS ? 0 : HALF_TILE;
+        copy_rows<K, HALF_TILE>(p + first * row_bytes, row_bytes,
+                                s % SHORT_STEPS < n && first < from.rows ? from.rows - first : 0,
+                                to + s % SHORT_STEPS * shape::PITCH + first * STEP_BYTES);
     }
     if constexpr (is_4bit(K)) {
         const cuda_matrix &w = a.w[from.part];
@@ -326,6 +326,7 @@ static __device__ __forceinline__ void copy_weights(const cuda_linear_args &a, r
 {
     const tiling t = tiling_of<K>(a);
     const unsigned warp = threadIdx.x / WARP - STEP_WARPS;
+    /* As many bytes on their way. */
     const bool short_slots = to.slot_bytes <= SHORT_STEPS * step_shape<KIND_4BIT>::PITCH;
     tile_source mine;
 #pragma unroll 1

@@ -150,8 +150,8 @@ static stretch stretch_of(cuda_backend *cuda, size_t first, unsigned most_steps)
     return s;
 }
 
-/* Steps that a piece may have in a program that begins with a node. Pieces of 4-bit weights are
- * short: decoding one takes so long that a ring of few long ones would be refilled late. */
+/* Steps that a piece may have in a program that begins with a node, by its first layer. Pieces of
+ * 4-bit weights are short: a ring of few long ones is refilled late. */
 static unsigned most_steps_from(const cuda_backend *cuda, size_t first)
 {
     for (size_t i = first; i < cuda->n_nodes; i++)
