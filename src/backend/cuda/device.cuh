@@ -122,19 +122,23 @@ static __device__ __forceinline__ float block_scale(const cuda_matrix &w, size_t
            w.scale_offset;
 }
 
+/* The instruction whose results bg_gpu_reciprocal was read from, on a GPU that has it so: what the
+ * table gives for every binary16 number, without looking. */
+static __device__ __forceinline__ float hopper_reciprocal(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* bg_gpu_reciprocal: from a table of this very CPU function for short mantissas, so that every GPU
  * gives what the one does that it was read from. */
 static __device__ float reciprocal(const float *table, float x)
 {
     if (!(x > 0) || isinf(x)) return 1.0f / x;
 #if __CUDA_ARCH__ == 900
-    /* The GPU that the table was read from, and its instruction: a binary16 number need not wait
-     * for the table. */
-    if ((__float_as_uint(x) & 0x1FFF) == 0 && x >= 0x1p-24f && x < 0x1p16f) {
-        float y;
-        asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-        return y;
-    }
+    if ((__float_as_uint(x) & 0x1FFF) == 0 && x >= 0x1p-24f && x < 0x1p16f)
+        return hopper_reciprocal(x);
 #endif
     int exponent;
     float mantissa = 2 * frexpf(x, &exponent), index = (mantissa - 1) * 1024;

@@ -348,14 +348,11 @@ static __device__ __forceinline__ void split_row(const input_row &row, const tea
 
 /* ---- LLM.int8() ------------------------------------------------------------------------------ */
 
-/* bg_gpu_reciprocal of an fp16 number: the table has all mantissas. As in device.cuh's reciprocal,
- * a Hopper GPU need not look. */
+/* bg_gpu_reciprocal of an fp16 number: the table has all mantissas. */
 static __device__ __forceinline__ float half_reciprocal(const float *table, float x)
 {
 #if __CUDA_ARCH__ == 900
-    float y;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
+    return hopper_reciprocal(x);
 #else
     const uint32_t bits = __float_as_uint(x);
     if (!(x > 0) || isinf(x)) return 1.0f / x;

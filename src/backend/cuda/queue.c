@@ -167,7 +167,7 @@ static stretch next_stretch(cuda_backend *cuda, size_t first)
 {
     unsigned steps = most_steps_from(cuda, first), last = steps;
     stretch best = stretch_of(cuda, first, steps);
-    while (best.narrow && last > 4) {
+    while (best.narrow && last > CUDA_SHORT_STEPS) {
         const stretch s = stretch_of(cuda, first, last -= 2);
         if (s.n <= best.n) continue;
         best = s;
