@@ -128,6 +128,7 @@ typedef struct {
     cuda_node *there;   /* the planned on the device, where there is no graph of them */
     unsigned *counters; /* CUDA_PROGRAM_COUNTERS zeros */
     float *parts;       /* of attention in programs, for each multiprocessor: all bits set */
+    float *shares;      /* (CUDA_SHARES_FLOATS) sums of shares of a layer's columns in programs */
     size_t n_nodes;
     cuda_graph graphs[MAX_GRAPHS];
     uint64_t seen[MAX_SEEN];

@@ -114,6 +114,9 @@ typedef struct {
     size_t room;
 } cuda_quantized;
 
+/* Shares of a layer's columns at most. */
+enum { CUDA_MOST_SHARES = 8 };
+
 /* One to four layers of one input: query, key and value; or a pair, of which the first one's
  * result, not written, multiplies the second one's, activated. */
 typedef struct {
@@ -140,6 +143,11 @@ typedef struct {
     /* The first block that has tiles; rows of a tile; tiles of each block, and blocks that have one
      * more; a part's first tile. */
     uint32_t first_block, tile_rows, tiles_each, tiles_extra, first_tile[CUDA_MAX_PARTS];
+    /* Shares of the columns (0: one), each with as many blocks, which write its outputs so far from
+     * the share's before; steps of a share. How many of them the epilogue's addend is the sum of,
+     * but for the first, and how far they are from each other. */
+    uint32_t shares, share_blocks, share_inverse, share_steps, more_addends;
+    size_t share_stride, addends_stride;
 } cuda_linear_args;
 
 typedef struct {
@@ -500,6 +508,13 @@ enum { CUDA_MOST_STEPS = 8, CUDA_SHORT_STEPS = 4 };
  * what it needs. `beside`: a planned node that runs at the same time, or NULL. */
 bool bg_cuda_program_plan(cuda_node *node, const cuda_node *beside, const cuda_launch *l,
                           unsigned most_steps, cuda_program_room *room);
+/* Divides a planned layer beside `attention` among its blocks by columns as well as by rows, where
+ * that is faster, and has the next, planned layer add up the shares; both at `sums` until then, of
+ * CUDA_SHARES_FLOATS. False, and nothing changed, where it stays as it is. */
+bool bg_cuda_program_divide(cuda_node *layer, cuda_node *sum, const cuda_node *attention,
+                            float *sums, const cuda_launch *l, unsigned most_steps,
+                            cuda_program_room *room);
+enum { CUDA_SHARES_FLOATS = 1 << 16 };
 /* Makes *room do for both; false, and nothing changed, where there is not so much. */
 bool bg_cuda_program_shares(cuda_program_room *room, const cuda_program_room *other,
                             const cuda_launch *l);

@@ -62,11 +62,17 @@ static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, size_t busy, un
                       cuda_program_room *room)
 {
     using shape = step_shape<K>;
-    const size_t steps = a.cols / shape::COLS;
+    const size_t all_steps = a.cols / shape::COLS, shares = std::max(a.shares, 1u);
+    const size_t steps = all_steps / shares;
     if (a.cols % shape::COLS != 0 || a.cols >= 1 << 16) return false;
+    if (shares > 1 && (!has_shares(K) || is_half(a) || all_steps % shares != 0)) return false;
     a.inverse = 1 / (double)a.cols;
     a.first_block = (uint32_t)busy;
-    const size_t most = plan_tiles(a, (size_t)l->multiprocessors - busy);
+    a.share_blocks = (uint32_t)(((size_t)l->multiprocessors - busy) / shares);
+    if (a.share_blocks == 0) return false;
+    a.share_inverse = inverse_of(a.share_blocks);
+    a.share_steps = (uint32_t)steps;
+    const size_t most = plan_tiles(a, a.share_blocks);
     if (is_half(a) && is_4bit(K)) return false;
     if (a.norm.weight && !a.norm_half && K == KIND_INT8) return false;
     for (size_t rows = MOST_ROWS; rows > 0; rows /= 2) {
@@ -74,7 +80,8 @@ static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, size_t busy, un
         /* One row's outlier columns are every row's. */
         if (K == KIND_INT8 && at_once < a.n_rows) return false;
         if (a.norm.weight && at_once < a.n_rows) return false;
-        size_t input = staged_bytes(tile_shape<K>::PARTS, (unsigned)at_once, (unsigned)a.cols);
+        size_t input =
+            staged_bytes(tile_shape<K>::PARTS, (unsigned)at_once, (unsigned)steps * shape::COLS);
         if (a.norm.weight) input += shared_norm_bytes((unsigned)at_once, (unsigned)a.cols);
         uint32_t row_shift = 0;
         while (1u << row_shift < at_once) row_shift++;
@@ -129,14 +136,16 @@ static uint32_t key_shift(size_t head_dim)
     return shift;
 }
 
-/* Into how many parts a head's keys are divided, for so many blocks at most: the logarithm. */
-static uint32_t parts_shift(const cuda_attention_args &a, size_t units)
+/* Into how many parts a head's keys are divided, for so many blocks at most: the logarithm.
+ * `shares`: the other blocks have a layer. */
+static uint32_t parts_shift(const cuda_attention_args &a, bool shares, size_t units)
 {
-    /* Adding up what parts have takes as long as this many times the keys at once. */
-    enum { LEAST_TIMES = 6 };
+    /* Adding up what parts have takes as long as so many times the keys at once, and a layer's time
+     * on fewer blocks grows by that of so many. */
+    enum { LEAST_TIMES = 6, LEAST_BESIDE = 24 };
     const size_t keys = STEP_THREADS >> a.key_shift, heads = a.n_heads * a.n_sequences;
     uint32_t shift = 0;
-    if (a.max_keys < LEAST_TIMES * keys) return 0;
+    if (a.max_keys < (shares ? LEAST_BESIDE : LEAST_TIMES) * keys) return 0;
     while (2u << shift <= CUDA_MOST_PARTS && heads << (shift + 1) <= units &&
            keys << (shift + 1) < a.max_keys)
         shift++;
@@ -162,7 +171,7 @@ static bool plan_attention(cuda_attention_args &a, bool shares, const cuda_launc
     const size_t row = a.head_dim * sizeof(float);
     a.group = (uint32_t)(a.n_heads / a.n_kv_heads);
     a.key_shift = key_shift(a.head_dim);
-    a.parts_shift = parts_shift(a, (size_t)l->multiprocessors / (shares ? 2 : 1));
+    a.parts_shift = parts_shift(a, shares, (size_t)l->multiprocessors / (shares ? 2 : 1));
     const size_t at_once = STEP_THREADS >> a.key_shift;
     size_t rows = std::min(ready / row, 2 * a.max_keys) / STAGES;
     if (rows > at_once) rows -= rows % at_once;
@@ -217,6 +226,64 @@ bool bg_cuda_program_shares(cuda_program_room *room, const cuda_program_room *ot
     *room = both;
     return true;
 }
+
+/* ---- shares of columns ----------------------------------------------------------------------- */
+
+/* About how long the block that has most of a planned layer takes, in cycles: eight warps a step
+ * each in what 4-bit codes' look-ups or 16-bit weights' way from memory take, and staging. */
+static size_t estimate(const cuda_linear_args &a)
+{
+    enum { STEPS_CYCLES = 470, EIGHT_COLUMNS_CYCLES = 5 };
+    const size_t tiles = a.tiles_each + (a.tiles_extra > 0), shares = std::max(a.shares, 1u);
+    const size_t rest = tiles % STEP_WARPS * a.pieces;
+    const size_t steps =
+        tiles / STEP_WARPS * a.share_steps + (rest + STEP_WARPS - 1) / STEP_WARPS * a.piece_steps;
+    return steps * STEPS_CYCLES + a.cols / shares * a.rows_at_once / 8 * EIGHT_COLUMNS_CYCLES;
+}
+
+bool bg_cuda_program_divide(cuda_node *layer, cuda_node *sum, const cuda_node *attention,
+                            float *sums, const cuda_launch *l, unsigned most_steps,
+                            cuda_program_room *room)
+{
+    const cuda_linear_args &whole = layer->args.linear;
+    const cuda_epilogue &e = whole.epilogue[0];
+    cuda_linear_args &next = sum->args.linear;
+    cuda_epilogue &of_sum = next.epilogue[0];
+    const size_t rows = whole.w[0].rows, count = whole.n_rows * rows;
+    if (whole.n_parts > 1 || whole.norm.weight || e.activation != BG_ACTIVATION_NONE ||
+        e.multiplier || e.addend || e.residual || sum->kind != NODE_LINEAR || next.n_parts > 1 ||
+        of_sum.addend != e.out || next.n_rows != whole.n_rows || next.w[0].rows != rows ||
+        is_half(next))
+        return false;
+    cuda_node best = *layer;
+    cuda_program_room best_room = {};
+    for (uint32_t shares = 2; shares <= CUDA_MOST_SHARES; shares++) {
+        cuda_node divided = *layer;
+        cuda_program_room its;
+        divided.args.linear.shares = shares;
+        if (shares * count > CUDA_SHARES_FLOATS ||
+            !bg_cuda_program_plan(&divided, attention, l, most_steps, &its) ||
+            !bg_cuda_program_shares(&its, room, l) ||
+            divided.args.linear.rows_at_once != whole.rows_at_once ||
+            estimate(divided.args.linear) >= estimate(best.args.linear))
+            continue;
+        best = divided;
+        best_room = its;
+    }
+    cuda_linear_args &a = best.args.linear;
+    if (a.shares < 2) return false;
+    a.epilogue[0].out = sums;
+    a.epilogue[0].out_stride = rows;
+    a.share_stride = next.addends_stride = count;
+    next.more_addends = a.shares - 1;
+    of_sum.addend = sums;
+    of_sum.addend_stride = rows;
+    *layer = best;
+    *room = best_room;
+    return true;
+}
+
+/* ---- families of programs -------------------------------------------------------------------- */
 
 const char *bg_cuda_program_name(bg_format_id format, const cuda_launch *l)
 {

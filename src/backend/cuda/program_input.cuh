@@ -475,13 +475,14 @@ struct layer_input {
     float threshold;
 };
 
-/* The row of team number m, of `rows` from `first` on; that of a team without one has nothing. */
-static __device__ __forceinline__ input_row row_of(const float *in, unsigned cols, const team &t,
-                                                   unsigned m, unsigned first, unsigned rows,
-                                                   const staged_input &s)
+/* The row of team number m, of `rows` from `first` on, `apart` from each other; that of a team
+ * without one has nothing. */
+static __device__ __forceinline__ input_row row_of(const float *in, unsigned apart, unsigned cols,
+                                                   const team &t, unsigned m, unsigned first,
+                                                   unsigned rows, const staged_input &s)
 {
     const bool there = m < rows;
-    return {in + (size_t)(first + (there ? m : 0)) * cols, (float4 *)(s.quads + m * s.pitch),
+    return {in + (size_t)(first + (there ? m : 0)) * apart, (float4 *)(s.quads + m * s.pitch),
             there ? cols / 4 : 0, t.lane, t.threads};
 }
 

@@ -47,7 +47,8 @@ template <kind K>
 static __device__ __forceinline__ product_ends ends_of(const cuda_linear_args &a, const tiling &t,
                                                        unsigned tile, unsigned part, unsigned row)
 {
-    product_ends e = {sums_of(t, tile, a.row_shift), 1, 0, a.epilogue[part].bias != NULL};
+    const bool biased = a.epilogue[part].bias != NULL && t.share == 0;
+    product_ends e = {sums_of(t, tile, a.row_shift), 1, 0, biased};
     if (e.biased) e.bias = __ldg(a.epilogue[part].bias + row);
     if (K == KIND_INT8) e.scale = __ldg(a.w[part].scales + row);
     return e;
@@ -76,6 +77,7 @@ static __device__ __forceinline__ output output_of(const cuda_linear_args &a, co
     x.others = tile * (TILE << shift) + x.at;
     x.ends = ends_of<K>(a, t, tile, x.part, row);
     x.out = e.out + (m * (unsigned)e.out_stride + row);
+    if (has_shares(K)) x.out += t.share * a.share_stride;
     if (t.paired) {
         x.first_ends = ends_of<K>(a, t, tile - 1, 0, row);
         x.gated = true;
@@ -98,7 +100,15 @@ static __device__ __forceinline__ void load_others(const cuda_linear_args &a, un
     const unsigned row = (unsigned)(x.out - e.out) - m * (unsigned)e.out_stride;
     if (x.multiplied)
         x.multiplier = load_fresh(e.multiplier + (m * (unsigned)e.multiplier_stride + row));
-    if (x.added) x.addend = load_fresh(e.addend + (m * (unsigned)e.addend_stride + row));
+    if (!x.added) return;
+    const float *addend = e.addend + (m * (unsigned)e.addend_stride + row);
+    float more[CUDA_MOST_SHARES - 1];
+    x.addend = load_fresh(addend);
+#pragma unroll
+    for (unsigned i = 0; i < CUDA_MOST_SHARES - 1; i++)
+        more[i] = i < a.more_addends ? load_fresh(addend += a.addends_stride) : 0;
+#pragma unroll
+    for (unsigned i = 0; i < CUDA_MOST_SHARES - 1; i++) x.addend += more[i];
 }
 
 /* An output's product; `others` are those with outlier columns, NULL where there are none. */
@@ -254,7 +264,7 @@ multiply_pieces(const cuda_linear_args &a, const tiling &t, unsigned rows, unsig
     warp_tile<K, PACKED> now;
 #pragma unroll 1
     for (unsigned tile = mine; tile < t.abreast; tile += STEP_WARPS) {
-        now.begin(a, place_of(t, tile));
+        now.begin(a, t, place_of(t, tile));
 #pragma unroll 1
         for (unsigned i = 0; i < t.pieces; i++) multiply_piece(t, i, in, tables, weights, now);
         now.put(rows, shift, sums + sums_of(t, tile, shift).first);
@@ -269,7 +279,7 @@ multiply_pieces(const cuda_linear_args &a, const tiling &t, unsigned rows, unsig
         }
         const unsigned number = t.pieces < STEP_WARPS ? piece : warp;
         float *to = sums + sums_of(t, tile, shift).first + number * (TILE << shift);
-        now.begin(a, place_of(t, tile));
+        now.begin(a, t, place_of(t, tile));
 #pragma unroll 1
         for (; piece < t.pieces; piece += STEP_WARPS)
             multiply_piece(t, piece, in, tables, weights, now);
@@ -290,7 +300,7 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     /* All that can be known before the other blocks are done. */
     const tiling t = tiling_of<K>(a);
     output x = output_of<K, HALF>(a, t, threadIdx.x, first, rows);
-    const unsigned shift = a.row_shift, cols = (unsigned)a.cols;
+    const unsigned shift = a.row_shift, cols = t.steps * step_shape<K>::COLS;
     const layer_input input = {a.in, a.normed, a.norm, a.w[0].threshold};
     unsigned m;
     const team team = team_of(shift, &m);
@@ -300,7 +310,8 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     float *others = sums + sums_of(t, t.n_tiles, shift).first;
     room += a.sums_bytes;
     const staged_input staged = staged_at(room, shape::PARTS, rows, cols);
-    const input_row row = row_of(a.in, cols, team, m, first, rows, staged);
+    const input_row row = row_of(a.in + t.first_step * step_shape<K>::COLS, (unsigned)a.cols, cols,
+                                 team, m, first, rows, staged);
     if (threadIdx.x == 0) rooms.has_outliers = rooms.n_outliers = 0;
     if (input.norm.weight && rows > 1) {
         share_norm(input.norm, cols, (float *)(room + staged_bytes(shape::PARTS, rows, cols)),

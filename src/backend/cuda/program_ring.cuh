@@ -20,6 +20,12 @@ __host__ __device__ constexpr bool is_4bit(kind k)
     return k == KIND_4BIT || k == KIND_4BIT_DQ;
 }
 
+/* Whether blocks may have some of a layer's columns each: int8's rows are quantized whole. */
+__host__ __device__ constexpr bool has_shares(kind k)
+{
+    return k != KIND_INT8;
+}
+
 enum { TILE = 16, STEP_BYTES = 64, MOST_STEPS = CUDA_MOST_STEPS, SHORT_STEPS = CUDA_SHORT_STEPS };
 
 /* Of a barrier's phases only two can be told apart: a warp must know that what it waits for is at
@@ -51,7 +57,8 @@ template <kind K> struct step_shape {
  * barrier. */
 struct tiling {
     bool paired;
-    unsigned block, blocks; /* among those that have tiles, and how many these are */
+    unsigned block, blocks; /* among those that have tiles of its share, and how many these are */
+    unsigned share, first_step, row_steps; /* of the columns; of all columns */
     unsigned tile_rows, first_tile[CUDA_MAX_PARTS];
     unsigned n_tiles; /* the block's */
     /* Where the block has one for each warp, tiles go through the ring abreast, a piece of each in
@@ -65,7 +72,15 @@ template <kind K> static __device__ __forceinline__ tiling tiling_of(const cuda_
     tiling t;
     t.paired = a.paired;
     t.block = blockIdx.x - a.first_block; /* those before it have large numbers */
-    t.blocks = gridDim.x - a.first_block;
+    t.blocks = a.share_blocks;
+    t.share = t.first_step = 0;
+    t.row_steps = t.steps = (unsigned)a.cols / step_shape<K>::COLS;
+    if (has_shares(K) && a.shares > 1) {
+        t.share = divide(t.block, a.share_inverse);
+        if (t.share < a.shares) t.block -= t.share * t.blocks;
+        t.steps = a.share_steps;
+        t.first_step = t.share * t.steps;
+    }
     t.tile_rows = a.tile_rows;
 #pragma unroll
     for (unsigned i = 0; i < CUDA_MAX_PARTS; i++) t.first_tile[i] = a.first_tile[i];
@@ -73,7 +88,6 @@ template <kind K> static __device__ __forceinline__ tiling tiling_of(const cuda_
     if (t.paired) t.n_tiles *= 2;
     t.abreast = t.n_tiles / STEP_WARPS * STEP_WARPS;
     t.piece_steps = a.piece_steps;
-    t.steps = (unsigned)a.cols / step_shape<K>::COLS;
     t.pieces = a.pieces;
     return t;
 }
@@ -253,7 +267,7 @@ static __device__ __forceinline__ tile_source source_of(const cuda_linear_args &
     if (tile >= t.n_tiles) return {NULL, 0, 0, 0};
     const tile_place at = place_of(t, tile);
     const cuda_matrix &w = a.w[at.part];
-    const size_t row_bytes = (size_t)t.steps * STEP_BYTES;
+    const size_t row_bytes = (size_t)t.row_steps * STEP_BYTES;
     return {(const char *)w.codes + at.row * row_bytes, at.part, at.row,
             min(t.tile_rows, (unsigned)w.rows - at.row)};
 }
@@ -340,8 +354,9 @@ static __device__ __forceinline__ void copy_weights(const cuda_linear_args &a, r
                  i += COPY_WARPS) {
                 const unsigned step = (i >> shift) * t.piece_steps;
                 const unsigned k = i & ((1u << shift) - 1);
-                copy_piece<K>(a, source_with(mine, (tile + k) % WARP), t.steps, step,
-                              min(t.steps - step, t.piece_steps), shared_address(to.wait_empty()));
+                copy_piece<K>(a, source_with(mine, (tile + k) % WARP), t.row_steps,
+                              t.first_step + step, min(t.steps - step, t.piece_steps),
+                              shared_address(to.wait_empty()));
                 barrier_arrive_copied(&to.barriers->full[to.slot]);
                 /* What is more on its way than keeps memory busy only makes others wait longer for
                  * what they read. */

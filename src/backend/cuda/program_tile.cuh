@@ -81,13 +81,14 @@ template <kind K, bool PACKED> struct warp_tile {
     unsigned first_block; /* double quantization: of row g, at step 0 */
     float offset;
 
-    __device__ __forceinline__ void begin(const cuda_linear_args &a, const tile_place &at)
+    __device__ __forceinline__ void begin(const cuda_linear_args &a, const tiling &tiles,
+                                          const tile_place &at)
     {
         for (int i = 0; i < 2; i++)
             for (int j = 0; j < 4; j++) c[i][j] = 0;
         if constexpr (K == KIND_4BIT_DQ) {
-            const unsigned steps = (unsigned)a.w[at.part].cols / step_shape<K>::COLS;
-            first_block = (at.row + threadIdx.x % WARP / 4) * steps * 2;
+            const unsigned row = at.row + threadIdx.x % WARP / 4;
+            first_block = (row * tiles.row_steps + tiles.first_step) * 2;
             offset = a.w[at.part].scale_offset;
         }
     }

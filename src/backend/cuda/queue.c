@@ -143,6 +143,9 @@ static stretch stretch_of(cuda_backend *cuda, size_t first, unsigned most_steps)
         needed |=
             n->kind == NODE_LINEAR && bg_cuda_linear_needs_program(&n->args.linear, &cuda->launch);
         s.n++;
+        if (s.n > 2 && n[-2].beside)
+            bg_cuda_program_divide(n - 1, n, n - 2, cuda->shares, &cuda->launch, most_steps,
+                                   &s.room);
     }
     if (!linear || (s.n + s.n_chosen < PROGRAM_NODES && !needed && !cuda->check_each))
         return (stretch){.n = 1, .narrow = s.narrow};
@@ -379,6 +382,7 @@ void cuda_queue_free(cuda_backend *cuda)
     cuda_release(cuda, cuda->there, MAX_NODES * sizeof *cuda->there);
     cuda_release(cuda, cuda->counters, CUDA_PROGRAM_COUNTERS * sizeof *cuda->counters);
     cuda_release(cuda, cuda->parts, parts_bytes(cuda));
+    cuda_release(cuda, cuda->shares, CUDA_SHARES_FLOATS * sizeof(float));
     free_steps(cuda);
     if (cuda->copied) cudaEventDestroy(cuda->copied);
     if (cuda->copies) cudaStreamDestroy(cuda->copies);
@@ -395,7 +399,8 @@ bg_status cuda_queue_create(cuda_backend *cuda, bg_error *err)
     cuda->counters =
         cuda_alloc(cuda, CUDA_PROGRAM_COUNTERS * sizeof *cuda->counters, "the queue", err);
     cuda->parts = cuda_alloc(cuda, parts_bytes(cuda), "the queue", err);
-    if (!cuda->there || !cuda->counters || !cuda->parts) return BG_ERR_MEMORY;
+    cuda->shares = cuda_alloc(cuda, CUDA_SHARES_FLOATS * sizeof(float), "the queue", err);
+    if (!cuda->there || !cuda->counters || !cuda->parts || !cuda->shares) return BG_ERR_MEMORY;
     BG_TRY(cuda_check(cudaStreamCreateWithFlags(&cuda->copies, cudaStreamNonBlocking), "the queue",
                       err));
     BG_TRY(cuda_check(cudaEventCreateWithFlags(&cuda->copied, cudaEventDisableTiming), "the queue",
