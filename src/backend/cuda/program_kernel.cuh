@@ -90,23 +90,27 @@ static __device__ __forceinline__ void get_sequences(const cuda_node &node, uint
     fetch_rows(a, n <= READY_SEQUENCES ? (const cuda_sequence *)to : a.sequences);
 }
 
-/* Tables to the beginning of shared memory, tile_shape's. */
+/* Tables to the beginning of shared memory, tile_shape's, by the warps that run nodes. */
 template <kind K>
 static __device__ __forceinline__ void fill_tables(const program_args &p, char *tables)
 {
     if constexpr (K == KIND_INT8)
-        for (unsigned i = threadIdx.x; i < RECIPROCAL_BYTES / 4; i += blockDim.x)
+        for (unsigned i = threadIdx.x; i < RECIPROCAL_BYTES / 4; i += STEP_THREADS)
             ((float *)tables)[i] = __ldg(p.reciprocals + i);
     if constexpr (K == KIND_4BIT_DQ)
-        for (unsigned i = threadIdx.x; i < SCALE_MAP_BYTES / 4; i += blockDim.x)
+        for (unsigned i = threadIdx.x; i < SCALE_MAP_BYTES / 4; i += STEP_THREADS)
             ((float *)(tables + PAIR_TABLE_BYTES))[i] = __ldg(p.scale_map + i);
-    if constexpr (is_4bit(K))
-        for (unsigned i = threadIdx.x; i < PAIR_TABLE_BYTES / 4; i += blockDim.x) {
-            const unsigned byte = i / WARP;
-            const __half2 pair = __floats2half2_rn(__ldg(p.code + (byte >> 4)) * p.code_scale,
-                                                   __ldg(p.code + (byte & 15)) * p.code_scale);
-            ((uint32_t *)tables)[i] = *(const uint32_t *)&pair;
-        }
+    if constexpr (is_4bit(K)) {
+        static_assert(STEP_THREADS == 256, "a thread for each pair of codes");
+        const unsigned byte = threadIdx.x;
+        const __half2 pair = __floats2half2_rn(__ldg(p.code + (byte >> 4)) * p.code_scale,
+                                               __ldg(p.code + (byte & 15)) * p.code_scale);
+        const uint32_t word = *(const uint32_t *)&pair;
+        uint4 *to = (uint4 *)tables + byte * (WARP / 4);
+#pragma unroll
+        for (unsigned i = 0; i < WARP / 4; i++)
+            to[(i + byte) % (WARP / 4)] = make_uint4(word, word, word, word);
+    }
 }
 
 /* Beside layers of weights of K, a program of quantized weights runs those that are spared, with
@@ -182,7 +186,6 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
     char *room = weights.slots + p.n_slots * weights.slot_bytes;
     const all_blocks blocks = {p.counters};
     if (threadIdx.x < STEP_THREADS) init_ring(weights);
-    fill_tables<K>(p, tables);
     for (unsigned i = threadIdx.x; i < NODE_WORDS; i += blockDim.x)
         nodes[0][i] = __ldg((const uint32_t *)p.nodes + i);
     __syncthreads();
@@ -202,6 +205,7 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
         copy_all<K>(p, copied, weights);
         return;
     }
+    fill_tables<K>(p, tables); /* the first node has a barrier before it reads them */
     weights.slot = threadIdx.x / WARP;
     bool waits = true; /* what the node reads other blocks may still write */
     /* The node after the next comes from memory while a node runs. */
