@@ -78,8 +78,8 @@ static bg_status scorer_init(scorer *s, const bg_model *model, size_t max_length
 static bg_status run_windows(scorer *s)
 {
     if (s->n_windows == 0) return BG_OK;
-    BG_TRY(bg_run_forward(s->run, s->ids, s->sequences, s->n_windows, s->err));
-    BG_TRY(bg_run_select(s->run, s->rows, s->n_scored, s->err));
+    BG_TRY(bg_run_forward_to(s->run, s->ids, s->sequences, s->n_windows, s->rows, s->n_scored,
+                             s->err));
     BG_TRY(bg_run_score(s->run, s->n_scored, s->targets, s->nll, s->err));
     for (size_t i = 0; i < s->n_scored; i++) s->out->nll += s->nll[i];
     s->out->tokens += (int64_t)s->n_scored;

@@ -173,7 +173,26 @@ static bg_status parallel_block(const bg_pass *p, const bg_parameter *layer)
         (bg_linear){.in = run->inner, .consumes = true, .addend = in, .residual = x, .out = x});
 }
 
-static bg_status block(const bg_pass *p)
+/* Goes on with the rows that are wanted alone: nothing that follows reads another's. Not where
+ * LLM.int8()'s outlier columns are those of all rows. */
+static bg_status narrow(bg_pass *p)
+{
+    bg_run *run = p->run;
+    const bg_model *m = run->model;
+    bg_act *const all = run->hidden;
+    if (!p->wanted || bg_format_has_outliers(m->precision)) return BG_OK;
+    BG_TRY(m->backend->ops->copy_rows(m->backend, all, p->wanted, run->normed, NULL, p->n_wanted, 1,
+                                      p->err));
+    run->hidden = run->normed;
+    run->normed = all;
+    p->n_rows = p->n_wanted;
+    p->sequences = NULL;
+    p->n_sequences = 0;
+    p->wanted = NULL;
+    return BG_OK;
+}
+
+static bg_status block(bg_pass *p)
 {
     bg_run *run = p->run;
     const bg_model *m = run->model;
@@ -193,6 +212,9 @@ static bg_status block(const bg_pass *p)
         BG_TRY(add_last(p, &layer[BG_ROLE_CROSS_OUTPUT], run->attended, x, x));
     }
 
+    if (p->layer + 1 == (size_t)m->config.num_hidden_layers) BG_TRY(narrow(p));
+    x = run->hidden;
+    in = after ? x : run->normed;
     if (!after) BG_TRY(norm(p, &layer[BG_ROLE_MLP_NORM], x, in));
     BG_TRY(widen(p, layer, in, !after));
     BG_TRY(add_last(p, &layer[BG_ROLE_MLP_DOWN], run->inner, x, x));
@@ -301,20 +323,48 @@ static bg_status embed(const bg_pass *p)
     return bg_pass_linear(p, in, run->embedded, BG_ACTIVATION_NONE, run->hidden, run->hidden, 0);
 }
 
+/* `p` with run and sequences, and rows that are wanted, if not all. */
+static bg_status forward(bg_pass *p, const int32_t *ids)
+{
+    bg_run *run = p->run;
+    bg_backend *backend = run->model->backend;
+    size_t n_images;
+    BG_TRY(prepare(run, p->sequences, p->n_sequences, &p->n_rows, p->err));
+    BG_TRY(check_ids(run, ids, p->n_rows, &n_images, p->err));
+    BG_TRY(embed(p));
+    if (n_images > 0)
+        BG_TRY(backend->ops->copy_rows(backend, run->encoder->features, NULL, run->hidden,
+                                       run->feature_rows, n_images, 1, p->err));
+    run->n_features -= n_images;
+    return blocks(p);
+}
+
 bg_status bg_run_forward(bg_run *run, const int32_t *ids, const bg_sequence *sequences,
                          size_t n_sequences, bg_error *err)
 {
-    bg_backend *backend = run->model->backend;
-    bg_pass p = {run, 0, sequences, n_sequences, 0, err};
-    size_t n_images;
-    BG_TRY(prepare(run, sequences, n_sequences, &p.n_rows, err));
-    BG_TRY(check_ids(run, ids, p.n_rows, &n_images, err));
-    BG_TRY(embed(&p));
-    if (n_images > 0)
-        BG_TRY(backend->ops->copy_rows(backend, run->encoder->features, NULL, run->hidden,
-                                       run->feature_rows, n_images, 1, err));
-    run->n_features -= n_images;
-    return blocks(&p);
+    bg_pass p = {.run = run, .sequences = sequences, .n_sequences = n_sequences, .err = err};
+    return forward(&p, ids);
+}
+
+bg_status bg_run_forward_to(bg_run *run, const int32_t *ids, const bg_sequence *sequences,
+                            size_t n_sequences, const size_t *rows, size_t n, bg_error *err)
+{
+    bg_act *const hidden = run->hidden, *const normed = run->normed;
+    bg_pass p = {.run = run,
+                 .sequences = sequences,
+                 .n_sequences = n_sequences,
+                 .wanted = rows,
+                 .n_wanted = n,
+                 .err = err};
+    if (n > run->max_selected)
+        return bg_fail(err, BG_ERR_INTERNAL, "forward: %zu rows wanted of at most %zu", n,
+                       run->max_selected);
+    const bg_status status = forward(&p, ids);
+    /* Where they were, for the next pass to be the same list of operations. */
+    run->hidden = hidden;
+    run->normed = normed;
+    BG_TRY(status);
+    return bg_run_select(run, p.wanted, n, err);
 }
 
 /* ---- what an encoder reads ------------------------------------------------------------------- */

@@ -113,7 +113,12 @@ bg_status bg_run_look(bg_run *run, const float *pixels, size_t n, bg_error *err)
 bg_status bg_run_forward(bg_run *run, const int32_t *ids, const bg_sequence *sequences,
                          size_t n_sequences, bg_error *err);
 
-/* Picks rows of run->last for the head; they stay until the next pass. */
+/* The same and bg_run_select in one: what else becomes of rows that are not picked after they have
+ * been attended to for the last time need not be computed. */
+bg_status bg_run_forward_to(bg_run *run, const int32_t *ids, const bg_sequence *sequences,
+                            size_t n_sequences, const size_t *rows, size_t n, bg_error *err);
+
+/* Picks rows of run->last for the head; NULL: the first n. They stay until the next pass. */
 bg_status bg_run_select(bg_run *run, const size_t *rows, size_t n, bg_error *err);
 
 /* What the output head says of the first n selected rows: their logits (n, vocab_size), and

@@ -10,6 +10,9 @@ typedef struct {
     const bg_sequence *sequences;
     size_t n_sequences;
     size_t layer;
+    const size_t
+        *wanted; /* (n_wanted) rows whose last states are wanted; NULL: all that are left */
+    size_t n_wanted;
     bg_error *err;
 } bg_pass;
 

@@ -164,10 +164,10 @@ bool bg_model_separates(const bg_model *model)
 
 /* ---- the last states ------------------------------------------------------------------------- */
 
-/* Whether rows are the first ones, in their order. */
+/* Whether rows are the first ones, in their order; NULL: they are. */
 static bool are_first(const size_t *rows, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; rows && i < n; i++)
         if (rows[i] != i) return false;
     return true;
 }

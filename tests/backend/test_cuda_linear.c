@@ -402,9 +402,41 @@ static void test_merged(void)
         }
 }
 
+static void check_norms(size_t n, size_t cols, bool half)
+{
+    act in = act_new(n, cols, half, 3), out = act_new(n, cols, half, 1);
+    weight w = weight_new(BG_FORMAT_F32, 1, cols, 1), b = weight_new(BG_FORMAT_F32, 1, cols, 1);
+    for (int kind = BG_NORM_LAYER; kind <= BG_NORM_RMS_OFFSET; kind++)
+        for (int biased = 0; biased < 2; biased++) {
+            for (int d = 0; d < BOTH; d++) {
+                const bg_norm norm = {(bg_norm_kind)kind, w.on[d], biased ? b.on[d] : NULL, 1e-6f};
+                OK(backends[d]->ops->norm(backends[d], &norm, in.on[d], n, out.on[d], &err));
+            }
+            double gap = difference(out, n);
+            CHECK(gap <= tolerance(half), "norm %d%s, %zu rows: %g", kind,
+                  biased ? " with bias" : "", n, gap);
+        }
+    act_drop(in);
+    act_drop(out);
+    weight_drop(w);
+    weight_drop(b);
+}
+
+/* A block for each row, more or fewer columns of which are in its registers. */
+static void test_norms(void)
+{
+    for (int half = 0; half < 2; half++) {
+        check_norms(37, 200, half);
+        check_norms(130, 1000, half);
+        check_norms(1100, 200, half);
+        check_norms(1100, 1500, half);
+    }
+}
+
 int main(void)
 {
     if (!open_both()) return test_finish();
+    RUN(test_norms);
     RUN(test_linear);
     RUN(test_merged);
     RUN(test_encoder);

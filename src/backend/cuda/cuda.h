@@ -267,6 +267,8 @@ bg_status cuda_score(bg_backend *backend, const bg_weight *head, const bg_weight
 /* Whether cuBLASLt takes this layer; and the layer as its product, queued. */
 bool cuda_product_fits(cuda_backend *cuda, const bg_linear *l);
 bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err);
+/* What is multiplied there. */
+cuda_type cuda_product_type(const bg_linear *l);
 /* What a layer wants done with its product; *e is all zero before. */
 void cuda_fill_epilogue(const bg_linear *l, cuda_epilogue *e);
 /* Room for the codes of an int8 layer's input, of rows together or of its sequences. It stays where

@@ -94,6 +94,7 @@ static bg_status prepare(cuda_backend *cuda, bg_error *err)
     cuda->launch.max_shared = (int)p.sharedMemPerBlockOptin;
     cuda->launch.overlap = p.major >= 9 && !is_set("BITGAUGE_CUDA_NO_OVERLAP");
     cuda->launch.tensor_cores = p.major >= 8;
+    cuda->launch.warpgroups = p.major == 9 && p.minor == 0;
     cuda->launch.programs =
         p.major >= 8 && p.cooperativeLaunch && !is_set("BITGAUGE_CUDA_NO_PROGRAMS");
     cuda->use_graphs = !is_set("BITGAUGE_CUDA_NO_GRAPHS");

@@ -161,7 +161,7 @@ static bg_status score_panels(cuda_backend *cuda, const head_loop *loop, size_t 
 {
     const size_t cols = loop->head->rows, n_panels = (cols + PANEL_COLS - 1) / PANEL_COLS;
     const size_t rows = bg_min_size(n_rows, PANEL_ROWS);
-    const size_t partial = rows * n_panels * (sizeof(double) + sizeof(float));
+    const size_t partial = 2 * rows * n_panels * sizeof(float);
     BG_TRY(cuda_reserve(cuda, &cuda->logits, rows * PANEL_COLS * sizeof(float), err));
     BG_TRY(cuda_reserve(cuda, &cuda->partial, partial + rows * sizeof(float), err));
     cuda_score_args a;
@@ -169,7 +169,7 @@ static bg_status score_panels(cuda_backend *cuda, const head_loop *loop, size_t 
     a.logits = cuda->logits.data;
     a.n_panels = n_panels;
     a.sums = cuda->partial.data;
-    a.maxima = (float *)(a.sums + rows * n_panels);
+    a.maxima = a.sums + rows * n_panels;
     a.expected = a.maxima + rows * n_panels;
     for (size_t first = 0; first < n_rows; first += rows) {
         a.n_rows = bg_min_size(rows, n_rows - first);
@@ -190,6 +190,35 @@ static bool comes_in_panels(const bg_weight *head, size_t n_rows)
     const bg_format_id format = head->format;
     return n_rows > CUDA_FEW_ROWS &&
            (format == BG_FORMAT_F16 || format == BG_FORMAT_BF16 || format == BG_FORMAT_F32);
+}
+
+/* All of it as one product that keeps no logits. */
+static bg_status score_wide(cuda_backend *cuda, const bg_linear *product, const int32_t *targets,
+                            bg_error *err)
+{
+    const cuda_matrix *head = cuda_matrix_of(product->weight);
+    const size_t n_rows = product->n_rows, bytes = n_rows * sizeof *targets;
+    const size_t n_panels = (head->rows + CUDA_WIDE_COLS - 1) / CUDA_WIDE_COLS;
+    BG_TRY(cuda_reserve(cuda, &cuda->partial, n_rows * (2 * n_panels + 1) * sizeof(float), err));
+    BG_TRY(cuda_operand_rooms(cuda, n_rows * head->cols, CUDA_F16, err));
+    BG_TRY(cuda_begin(cuda, bytes, 3, err));
+    cuda_wide_args a;
+    memset(&a, 0, sizeof a);
+    a.x = cuda_convert_input(cuda, product, CUDA_F16);
+    a.w[0] = head->codes;
+    a.n_rows = n_rows;
+    a.rows = head->rows;
+    a.cols = head->cols;
+    a.score.n_rows = n_rows;
+    a.score.n_panels = n_panels;
+    a.score.targets = cuda_put(cuda, targets, bytes);
+    a.score.sums = cuda->partial.data;
+    a.score.maxima = a.score.sums + n_rows * n_panels;
+    a.score.expected = a.score.maxima + n_rows * n_panels;
+    a.score.nll = (double *)(void *)cuda->results;
+    memcpy(&cuda_push(cuda, NODE_WIDE)->args.wide, &a, sizeof a);
+    memcpy(&cuda_push(cuda, NODE_SCORE_PANELS)->args.score, &a.score, sizeof a.score);
+    return BG_OK;
 }
 
 static bg_status score_whole(cuda_backend *cuda, head_loop *loop, size_t n_rows,
@@ -216,8 +245,12 @@ bg_status cuda_score(bg_backend *backend, const bg_weight *head, const bg_weight
 {
     cuda_backend *cuda = (cuda_backend *)backend;
     head_loop loop = {head, bias, in, 0};
+    const bg_linear product = {.weight = head, .in = in, .n_rows = n_rows};
     BG_TRY(cuda_reserve_results(cuda, n_rows * sizeof *nll, err));
-    if (comes_in_panels(head, n_rows))
+    if (head->format == BG_FORMAT_F16 && !bias && cuda_product_type(&product) == CUDA_F16 &&
+        bg_cuda_wide_fits(n_rows, head->rows, head->cols, false, &cuda->launch))
+        BG_TRY(score_wide(cuda, &product, targets, err));
+    else if (comes_in_panels(head, n_rows))
         BG_TRY(score_panels(cuda, &loop, n_rows, targets, err));
     else
         BG_TRY(score_whole(cuda, &loop, n_rows, targets, err));

@@ -112,7 +112,7 @@ static __global__ void __launch_bounds__(THREADS)
     const double total = block_sum((double)sum, sums);
     if (threadIdx.x > 0) return;
     a.maxima[m * a.n_panels + a.panel] = max;
-    a.sums[m * a.n_panels + a.panel] = total;
+    a.sums[m * a.n_panels + a.panel] = (float)total;
     const size_t target = (size_t)a.targets[m];
     if (target >= a.first && target < a.first + a.cols) a.expected[m] = logits[target - a.first];
 }
@@ -139,7 +139,7 @@ static __global__ void score_panels(cuda_score_args a)
     max = warp_max(max);
     double total = 0;
     for (size_t i = lane; i < a.n_panels; i += WARP)
-        total += a.sums[m * a.n_panels + i] * exp((double)maxima[i] - (double)max);
+        total += (double)a.sums[m * a.n_panels + i] * exp((double)maxima[i] - (double)max);
     total = warp_sum(total);
     if (lane == 0) a.nll[m] = (double)max + log(total) - (double)a.expected[m];
 }

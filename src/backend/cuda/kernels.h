@@ -45,6 +45,7 @@ typedef struct {
     bool overlap;
     bool tensor_cores; /* products of 16 x 16 binary16 numbers: 8.0 and later */
     bool programs;     /* compute capability 8.0 and later */
+    bool warpgroups;   /* products of warpgroups: compute capability 9.0 alone */
 } cuda_launch;
 
 enum { CUDA_MAX_LOOKUPS = 3, CUDA_MAX_PARTS = 4 };
@@ -344,10 +345,26 @@ typedef struct {
     size_t panel, n_panels;
     const int32_t *targets;
     float *maxima;   /* (n_rows, n_panels) */
-    double *sums;    /* (n_rows, n_panels) of exp(logit - maximum) */
+    float *sums;     /* (n_rows, n_panels) of exp(logit - maximum) */
     float *expected; /* (n_rows) logits of the targets */
     double *nll;
 } cuda_score_args;
+
+/* Logits of a panel that bg_cuda_wide makes. */
+enum { CUDA_WIDE_COLS = 256 };
+
+/* Products of many rows by binary16 weights that do not come to memory: of a gated MLP what follows
+ * does, silu(x w[0]^T) * (x w[1]^T), of the head what each panel of CUDA_WIDE_COLS logits adds to
+ * `score`. */
+typedef struct {
+    const void *x;    /* (n_rows, cols) binary16 */
+    const void *w[2]; /* (rows, cols) each; the second one NULL: the head */
+    size_t n_rows, rows, cols;
+    float *out;
+    size_t out_stride, first; /* the first of its columns that is written */
+    cuda_operand operand;     /* of out */
+    cuda_score_args score;
+} cuda_wide_args;
 
 /* ---- encoding -------------------------------------------------------------------------------- */
 
@@ -400,6 +417,7 @@ typedef enum {
     NODE_SCORE,
     NODE_SCORE_PANEL,
     NODE_SCORE_PANELS,
+    NODE_WIDE,
     NODE_KINDS,
 } node_kind;
 
@@ -425,6 +443,7 @@ typedef struct {
         cuda_head_args head;
         cuda_sample_args sample;
         cuda_score_args score;
+        cuda_wide_args wide;
     } args;
 } cuda_node;
 
@@ -485,6 +504,9 @@ cudaError_t bg_cuda_score(const cuda_head_args *a, const cuda_launch *l);
 /* What a panel contributes, and the log-likelihoods when all have. */
 cudaError_t bg_cuda_score_panel(const cuda_score_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_score_panels(const cuda_score_args *a, const cuda_launch *l);
+cudaError_t bg_cuda_wide(const cuda_wide_args *a, const cuda_launch *l);
+/* Whether products of such shapes are for bg_cuda_wide. */
+bool bg_cuda_wide_fits(size_t n_rows, size_t rows, size_t cols, bool gated, const cuda_launch *l);
 cudaError_t bg_cuda_encode(const cuda_encode_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_double_quant(const cuda_double_quant_args *a, const cuda_launch *l);
 /* Has the driver load these kernels, which it would otherwise with a model's first weight: their

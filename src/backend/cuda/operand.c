@@ -77,6 +77,11 @@ static writing written_by(cuda_node *n)
         return (writing){true,          a->qkv, a->max_rows * a->n_sequences, 0, a->qkv_stride,
                          a->qkv_stride, NULL};
     }
+    case NODE_WIDE: {
+        cuda_wide_args *a = &n->args.wide;
+        if (!a->w[1]) return nothing;
+        return (writing){true, a->out, a->n_rows, a->first, a->rows, a->out_stride, &a->operand};
+    }
     case NODE_LINEAR: {
         const cuda_linear_args *a = &n->args.linear;
         if (a->n_parts > 1 || a->norm.weight) return (writing){0};
@@ -159,9 +164,11 @@ static const void *queued_operand(cuda_backend *cuda, const float *in, size_t n_
         }
         if (n->kind == NODE_GEMM) taken[room_of(cuda, n->args.gemm.x)] = true;
         if (n->kind == NODE_MMA) taken[room_of(cuda, n->args.mma.x)] = true;
+        if (n->kind == NODE_WIDE) taken[room_of(cuda, n->args.wide.x)] = true;
         if (overlaps(&w, in, n_rows * cols) && !superseded(&w, in, cols, left)) {
             if (w.out != in || w.stride != cols || !w.operand || w.first + w.cols != left)
                 return NULL;
+            if (n->kind == NODE_WIDE && type != CUDA_F16) return NULL;
             /* The room is for n_rows, and the head may want fewer than were normed. Of attention's
              * rows only the most that there may be is known. */
             if (w.rows != n_rows && n->kind != NODE_ATTEND) return NULL;

@@ -11,7 +11,7 @@
 enum {
     WEIGHT_BYTES = 64 << 20,   /* of a panel of decoded weights */
     PRODUCT_BYTES = 128 << 20, /* of products before their epilogue */
-    PANEL_ROWS = 64,
+    PANEL_ROWS = 128,
     ALIGNMENT = 16, /* of what the library writes, adds and reads */
 };
 
@@ -46,7 +46,7 @@ static size_t type_size(cuda_type type)
 }
 
 /* What to multiply. Activations that are binary16 already lose nothing as fp16. */
-static cuda_type choose_type(const bg_linear *l)
+cuda_type cuda_product_type(const bg_linear *l)
 {
     const bg_format_id format = l->weight->format;
     const double operations = (double)l->n_rows * (double)l->weight->rows * (double)l->weight->cols;
@@ -86,10 +86,12 @@ static bg_status prepare(cuda_backend *cuda, const bg_linear *l, cuda_product_la
     const size_t products = p->type == CUDA_I8 && p->epilogue.multiplier ? 2 : 1;
     size_t rows = n;
     if (!p->direct) rows = bg_min_size(rows, PRODUCT_BYTES / (products * m * 4));
-    if (!p->ready) rows = bg_min_size(rows, WEIGHT_BYTES / weight_bytes);
+    /* With room for those of what a gate multiplies. */
+    const size_t weights = p->epilogue.multiplier ? 2 : 1;
+    if (!p->ready) rows = bg_min_size(rows, WEIGHT_BYTES / (weights * weight_bytes));
     if (rows < n) rows = bg_max_size(rows / PANEL_ROWS * PANEL_ROWS, PANEL_ROWS);
     p->panel = rows;
-    if (!p->ready) BG_TRY(cuda_reserve(cuda, &cuda->panel, rows * weight_bytes, err));
+    if (!p->ready) BG_TRY(cuda_reserve(cuda, &cuda->panel, weights * rows * weight_bytes, err));
     if (!p->direct) BG_TRY(cuda_reserve(cuda, &cuda->product, products * m * rows * 4, err));
     if (p->type == CUDA_I8) {
         BG_TRY(cuda_sequences_room(cuda, l, &p->quantized, err));
@@ -138,13 +140,15 @@ static cuda_finish_args *finish_panel(cuda_backend *cuda, const cuda_product_lay
     return f;
 }
 
-/* Rows [first, first + n) of the weights, decoded if need be. */
-static const void *panel_of(cuda_backend *cuda, const cuda_product_layer *p, size_t first, size_t n)
+/* Rows [first, first + n) of the weights, decoded if need be: to the room's first or second half.
+ */
+static const void *panel_of(cuda_backend *cuda, const cuda_product_layer *p, size_t first, size_t n,
+                            int half)
 {
     if (p->ready) return rows_from(p, first);
     cuda_decode_args *d = &cuda_push(cuda, NODE_DECODE)->args.decode;
     d->w = p->w;
-    d->out = cuda->panel.data;
+    d->out = (char *)cuda->panel.data + half * (n * p->w.cols * type_size(p->type));
     d->first = first;
     d->n_rows = n;
     d->type = p->type;
@@ -154,7 +158,7 @@ static const void *panel_of(cuda_backend *cuda, const cuda_product_layer *p, siz
 static void multiply_panel(cuda_backend *cuda, const cuda_product_layer *p, size_t first, size_t n)
 {
     const cuda_epilogue *e = &p->epilogue;
-    const void *panel = panel_of(cuda, p, first, n);
+    const void *panel = panel_of(cuda, p, first, n, 0);
     cuda_gemm_args *g = push_gemm(cuda, p, panel, n, cuda->product.data);
     if (p->direct) {
         g->bias = e->bias ? e->bias + first : NULL;
@@ -193,19 +197,47 @@ static bool gates_last(const cuda_backend *cuda, const cuda_product_layer *p)
            up->w.threshold == p->w.threshold;
 }
 
+/* Whether both products can be one, and what becomes of them with it. */
+static bool gates_wide(const cuda_backend *cuda, const cuda_product_layer *p)
+{
+    return p->type == CUDA_F16 && p->epilogue.activation == BG_ACTIVATION_SILU &&
+           !p->epilogue.bias && !cuda->last_product.epilogue.bias && !p->epilogue.addend &&
+           !p->epilogue.residual &&
+           bg_cuda_wide_fits(p->n_rows, p->w.rows, p->w.cols, true, &cuda->launch);
+}
+
+static void push_wide(cuda_backend *cuda, const cuda_product_layer *p, const void *gate,
+                      const void *up, size_t first, size_t n)
+{
+    cuda_wide_args *a = &cuda_push(cuda, NODE_WIDE)->args.wide;
+    a->x = p->x;
+    a->w[0] = gate;
+    a->w[1] = up;
+    a->n_rows = p->n_rows;
+    a->rows = n;
+    a->cols = p->w.cols;
+    a->out = p->epilogue.out;
+    a->out_stride = p->epilogue.out_stride;
+    a->first = first;
+}
+
 static void multiply_gated(cuda_backend *cuda, const bg_linear *l, cuda_product_layer *p)
 {
     const cuda_product_layer up = cuda->last_product;
     const size_t rows = p->w.rows, panel = p->panel;
-    const bool halves = p->type != CUDA_I8;
+    const bool halves = p->type != CUDA_I8, wide = gates_wide(cuda, p);
     cuda->n_nodes = up.begin;
     if (!halves) cuda_gather_outliers(cuda, l, &p->quantized);
     for (size_t first = 0; first < rows; first += panel) {
         const size_t n = bg_min_size(panel, rows - first);
         char *other = (char *)cuda->product.data + p->n_rows * n * (halves ? 2 : 4);
-        const void *w = panel_of(cuda, &up, first, n);
+        const void *w = panel_of(cuda, &up, first, n, 1);
+        if (wide) {
+            push_wide(cuda, p, panel_of(cuda, p, first, n, 0), w, first, n);
+            continue;
+        }
         push_gemm(cuda, &up, w, n, other)->halves = halves;
-        w = panel_of(cuda, p, first, n);
+        w = panel_of(cuda, p, first, n, 0);
         push_gemm(cuda, p, w, n, cuda->product.data)->halves = halves;
         cuda_finish_args *f = finish_panel(cuda, p, first, n);
         f->other.product = other;
@@ -342,7 +374,7 @@ bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err)
     cuda_product_layer p;
     memset(&p, 0, sizeof p); /* also what lies between fields: nodes are compared as bytes */
     cuda_fill_epilogue(l, &p.epilogue);
-    p.type = choose_type(l);
+    p.type = cuda_product_type(l);
     cuda_set_rounded(l->out, p.type != CUDA_F32);
     if (bg_cuda_product_tiles(cuda_matrix_of(l->weight), l->n_rows, &cuda->launch))
         return multiply_tiles(cuda, l, &p.epilogue, err);
@@ -374,6 +406,6 @@ bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err)
 bool cuda_product_fits(cuda_backend *cuda, const bg_linear *l)
 {
     const cuda_gemm_args shape = {
-        .m = l->n_rows, .n = l->weight->rows, .k = l->weight->cols, .type = choose_type(l)};
+        .m = l->n_rows, .n = l->weight->rows, .k = l->weight->cols, .type = cuda_product_type(l)};
     return cuda_matmul_fits(&shape) && cuda_matmul_get(cuda);
 }

@@ -50,6 +50,7 @@ RUNS(run_sample, bg_cuda_sample, sample)
 RUNS(run_score, bg_cuda_score, head)
 RUNS(run_score_panel, bg_cuda_score_panel, score)
 RUNS(run_score_panels, bg_cuda_score_panels, score)
+RUNS(run_wide, bg_cuda_wide, wide)
 
 static cudaError_t run_gemm(cuda_backend *cuda, const cuda_node *n)
 {
@@ -82,6 +83,7 @@ static const struct {
     [NODE_SCORE] = {"log-likelihoods", run_score},
     [NODE_SCORE_PANEL] = {"log-likelihoods of a panel", run_score_panel},
     [NODE_SCORE_PANELS] = {"log-likelihoods of all panels", run_score_panels},
+    [NODE_WIDE] = {"a matrix product of many rows", run_wide},
 };
 
 /* ---- programs -------------------------------------------------------------------------------- */
