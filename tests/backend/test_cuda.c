@@ -216,7 +216,7 @@ static void test_attention(void)
  * layer whose input was rounded to 16 bits. */
 static void run_many(attention_case c)
 {
-    enum { LENGTH = 600, HIDDEN = 128, ROWS = 257 + 200 };
+    enum { LENGTH = 600, HIDDEN = 128, ROWS = 257 + 280 };
     const size_t cols = (c.heads + 2 * c.kv_heads) * c.dim;
     act x = act_new(ROWS, HIDDEN, c.half, 1), qkv = act_new(ROWS, cols, c.half, 2);
     act out = act_new(ROWS, c.heads * c.dim, c.half, 1);
@@ -225,7 +225,7 @@ static void run_many(attention_case c)
     cache kv = cache_new(1, 2, LENGTH, c.kv_heads, c.dim);
     for (size_t behind = 0; behind < 2; behind++) {
         const bg_sequence sequences[] = {{0, 257, 1, behind * 257, 257 + behind * 257, c.prefix},
-                                         {257, 200, 0, behind * 200, 200 + behind * 200, c.prefix}};
+                                         {257, 280, 0, behind * 280, 280 + behind * 280, c.prefix}};
         float *values = draw_many(ROWS * cols, 2);
         for (int d = 0; d < BOTH; d++) {
             const bg_linear linear = {

@@ -55,6 +55,17 @@ static bg_status put_sequences(cuda_backend *cuda, const bg_sequence *sequences,
     return BG_OK;
 }
 
+/* Rows of all sequences, where each is its own first ones; else 0. */
+static size_t whole_rows(const bg_sequence *sequences, size_t n)
+{
+    size_t rows = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (sequences[i].past > 0 || sequences[i].first_row != rows) return 0;
+        rows += sequences[i].rows;
+    }
+    return rows;
+}
+
 static void take_cache(cuda_attention_args *a, const bg_cache *cache, size_t layer)
 {
     const cuda_cache *c = (const cuda_cache *)(const void *)cache;
@@ -66,16 +77,46 @@ static void take_cache(cuda_attention_args *a, const bg_cache *cache, size_t lay
     a->head_dim = cache->head_dim;
 }
 
+static bool attends_wide(const cuda_backend *cuda, cuda_attention_args a, size_t n_rows)
+{
+    bg_cuda_attend_plan(&a, &cuda->launch);
+    return bg_cuda_attends_wide(&a, n_rows, &cuda->launch);
+}
+
+/* Whether the last node, the product that queries, keys and values are, has become one that writes
+ * what is wanted of them instead. */
+static bool widen_last(cuda_backend *cuda, const cuda_attention_args *a, size_t n_rows,
+                       size_t columns)
+{
+    cuda_node *last = cuda->n_nodes > 0 ? &cuda->nodes[cuda->n_nodes - 1] : NULL;
+    if (!last || last->kind != NODE_GEMM) return false;
+    const cuda_gemm_args g = last->args.gemm;
+    if (g.type != CUDA_F16 || g.halves || g.bias || g.residual || g.out != a->qkv ||
+        g.m != n_rows || g.n != columns || g.out_stride != columns || a->query_col != 0 ||
+        a->key_col != a->n_heads * a->head_dim ||
+        a->value_col != a->key_col + a->n_kv_heads * a->head_dim ||
+        !bg_cuda_wide_fits(n_rows, columns, g.k, false, &cuda->launch))
+        return false;
+    memset(last, 0, sizeof *last);
+    last->kind = NODE_WIDE;
+    cuda_wide_args *w = &last->args.wide;
+    w->x = g.x;
+    w->w[0] = g.w;
+    w->n_rows = n_rows;
+    w->rows = columns;
+    w->cols = g.k;
+    memcpy(&w->attention, a, sizeof *a);
+    return true;
+}
+
 bg_status cuda_attention_op(bg_backend *backend, const bg_attention *args, bg_error *err)
 {
     cuda_backend *cuda = (cuda_backend *)backend;
     BG_TRY(check(args->cache, args->sequences, args->n_sequences, args->stored, err));
-    BG_TRY(cuda_begin(cuda, args->n_sequences * sizeof(cuda_sequence), 2, err));
     /* Filled in apart, and then copied as bytes: nodes are compared so. */
     cuda_node node;
     memset(&node, 0, sizeof node);
     cuda_attention_args *a = &node.args.attention;
-    BG_TRY(put_sequences(cuda, args->sequences, args->n_sequences, a, err));
     take_cache(a, args->cache, args->layer);
     a->qkv = cuda_values(args->qkv);
     a->qkv_stride = args->qkv->cols;
@@ -102,13 +143,25 @@ bg_status cuda_attention_op(bg_backend *backend, const bg_attention *args, bg_er
     a->window = args->window;
     a->out = cuda_values(args->out);
     a->out_stride = args->out->cols;
+    const size_t n_rows = whole_rows(args->sequences, args->n_sequences);
+    const bool wide = attends_wide(cuda, *a, n_rows);
+    const size_t columns = (a->n_heads + 2 * a->n_kv_heads) * a->head_dim;
+    const size_t halves = n_rows * columns * sizeof(uint16_t);
+    if (wide) BG_TRY(cuda_reserve(cuda, &cuda->halves, halves, err));
+    BG_TRY(cuda_begin(cuda, args->n_sequences * sizeof(cuda_sequence), 2, err));
+    BG_TRY(put_sequences(cuda, args->sequences, args->n_sequences, a, err));
     if (bg_cuda_attends_one(a)) {
         a->partial = cuda->parts;
         memcpy(&cuda_push(cuda, NODE_ATTEND_ONE)->args, &node.args, sizeof node.args);
         return BG_OK;
     }
     bg_cuda_attend_plan(a, &cuda->launch);
-    if (!a->fresh) memcpy(&cuda_push(cuda, NODE_PLACE)->args, &node.args, sizeof node.args);
+    if (wide) {
+        a->halves = cuda->halves.data;
+        a->fresh = false;
+    }
+    if (!a->fresh && !(wide && widen_last(cuda, a, n_rows, columns)))
+        memcpy(&cuda_push(cuda, NODE_PLACE)->args, &node.args, sizeof node.args);
     memcpy(&cuda_push(cuda, NODE_ATTEND)->args, &node.args, sizeof node.args);
     return BG_OK;
 }

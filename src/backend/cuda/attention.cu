@@ -1,6 +1,7 @@
 /* Attention over the cache: softmax(scale * Q K^T + bias + mask) V. Here keys and values get their
  * places, and one query for each sequence its answer; many queries are in attention_tile.cu. */
 #include "backend/cuda/attention_stage.cuh"
+#include "backend/cuda/operand.cuh"
 
 enum {
     PLACE_HEADS = 8, /* of a block */
@@ -39,22 +40,27 @@ static __global__ void place_rows(cuda_attention_args a)
     }
 }
 
-/* Keys without norms, and values: a block for each FOURS_ROWS rows of a sequence, a thread for four
- * columns of each. */
+/* Keys without norms, and values, and queries where `halves` are wanted of all: a block for each
+ * FOURS_ROWS rows of a sequence, a thread for four columns of each. */
 static __global__ void __launch_bounds__(FOURS_THREADS)
     place_fours(const __grid_constant__ cuda_attention_args a)
 {
     wait_for_earlier();
     let_next_start();
     const cuda_sequence s = a.sequences[blockIdx.y];
-    const int d = (int)a.head_dim, columns = (int)a.n_kv_heads * d,
-              first = (int)blockIdx.x * FOURS_ROWS;
-    for (int i = (int)threadIdx.x * 4; i < 2 * columns; i += FOURS_THREADS * 4) {
-        const bool values = i >= columns;
-        const int head = (values ? i - columns : i) / d, c = (values ? i - columns : i) % d;
+    const int d = (int)a.head_dim, queries = a.halves ? (int)a.n_heads * d : 0;
+    const int columns = (int)a.n_kv_heads * d, all = queries + 2 * columns;
+    const int first = (int)blockIdx.x * FOURS_ROWS;
+    for (int i = (int)threadIdx.x * 4; i < all; i += FOURS_THREADS * 4) {
+        const bool query = i < queries, values = i >= queries + columns;
+        const int own = i - (query ? 0 : values ? queries + columns : queries);
+        const int head = own / d, c = own % d;
         const float *from = a.qkv + (size_t)s.first_row * a.qkv_stride +
-                            (values ? a.value_col : a.key_col) + (size_t)(head * d);
-        float *to = (values ? a.values : a.keys) + plane(a, s.slot, (size_t)head) + c;
+                            (query    ? a.query_col
+                             : values ? a.value_col
+                                      : a.key_col) +
+                            (size_t)(head * d);
+        float *to = (values ? a.values : a.keys) + plane(a, s.slot, query ? 0 : (size_t)head) + c;
         float4 x[FOURS_ROWS];
 #pragma unroll
         for (int r = 0; r < FOURS_ROWS; r++) {
@@ -64,9 +70,12 @@ static __global__ void __launch_bounds__(FOURS_THREADS)
                 x[r] = turned(a, row, s.past + min(first + r, s.rows - 1), c, x[r]);
         }
 #pragma unroll
-        for (int r = 0; r < FOURS_ROWS; r++)
-            if (first + r < s.rows)
-                *(float4 *)(to + (size_t)(s.past + first + r) * a.head_dim) = x[r];
+        for (int r = 0; r < FOURS_ROWS; r++) {
+            const size_t row = (size_t)(s.first_row + first + r);
+            if (first + r >= s.rows) break;
+            if (!query) *(float4 *)(to + (size_t)(s.past + first + r) * a.head_dim) = x[r];
+            if (a.halves) put_four(CUDA_F16, a.halves, row * (size_t)all + (size_t)i, x[r]);
+        }
     }
 }
 

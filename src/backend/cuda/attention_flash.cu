@@ -20,8 +20,6 @@
 
 enum { GAP = 8, MOST_HEADS = 4, AT_ONCE = 2 };
 
-#define LOG2_E 1.4426950408889634f
-
 /* DIM: columns of a head, rounded up; KEYS of a tile. */
 template <int DIM_, int KEYS_, bool HALF_> struct flash_shape {
     static constexpr int DIM = DIM_, KEYS = KEYS_;
@@ -137,14 +135,6 @@ static __device__ __forceinline__ float largest(const float score[S::KEYS / 8][4
 #pragma unroll
     for (int j = 0; j < S::KEYS / 8; j++) x = fmaxf(x, fmaxf(score[j][r * 2], score[j][r * 2 + 1]));
     return x;
-}
-
-/* Within 2^-22 of itself, 0 where it would be subnormal. */
-static __device__ __forceinline__ float power_of_two(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
 }
 
 /* Scores to weights, as pairs of binary16; what was summed with a smaller score as the largest is
@@ -366,6 +356,7 @@ static int choose(const cuda_attention_args *a)
 
 bool bg_cuda_attends_flash(const cuda_attention_args *a, const cuda_launch *l)
 {
+    if (a->halves) return true;
     const int shape = choose(a);
     const unsigned heads = (unsigned)heads_of_block(*a);
     const size_t blocks =
@@ -376,5 +367,6 @@ bool bg_cuda_attends_flash(const cuda_attention_args *a, const cuda_launch *l)
 
 cudaError_t bg_cuda_attend_flash(const cuda_attention_args *a, const cuda_launch *l)
 {
+    if (a->halves) return bg_cuda_attend_wide(a, l);
     return shapes[choose(a)].launch[a->out_half](a, l);
 }

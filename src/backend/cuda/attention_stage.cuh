@@ -6,6 +6,7 @@
 #include "backend/cuda/attention.cuh"
 
 #define LOW_SCALE 2048.0f
+#define LOG2_E    1.4426950408889634f
 
 static __device__ __forceinline__ uint32_t half_pair(float x, float y)
 {
@@ -86,6 +87,14 @@ static __device__ __forceinline__ void stage_tile(__half *keys, __half *values, 
             *(float4 *)(r.values + (size_t)(unsigned)position * r.dim) = v[i];
         }
     }
+}
+
+/* Within 2^-22 of itself, 0 where it would be subnormal. */
+static __device__ __forceinline__ float power_of_two(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }
 
 /* Of the four lanes that share a query. */

@@ -151,7 +151,7 @@ typedef struct {
     size_t results_bytes;
 
     /* Room for one operation. Each grows when an operation wants more, and stays. */
-    cuda_room operand[CUDA_OPERANDS], panel, product, quantized, outliers, logits, partial;
+    cuda_room operand[CUDA_OPERANDS], panel, product, quantized, outliers, logits, partial, halves;
     size_t starts_at; /* in the step's data, where sequences began last */
 
     cuda_product_layer last_product;

@@ -302,6 +302,10 @@ typedef struct {
     /* bg_cuda_attend_plan's: new keys and values are in qkv alone, and bg_cuda_attend writes them
      * to the cache; it turns the queries. */
     bool fresh, turn;
+    /* bg_cuda_attend_wide's queries, keys and values, binary16 (rows, n_heads + 2 n_kv_heads,
+     * head_dim), queries and keys turned: bg_cuda_place writes them besides, or bg_cuda_wide what
+     * it has in place of qkv; NULL: none. */
+    void *halves;
     /* Programs: heads that share keys; the logarithms of the parts of a head's keys, each with a
      * block, and of the lanes that share a key; a quarter of the rows of the cache that are in
      * shared memory at once; and inverses for program.cuh's divide. */
@@ -353,17 +357,18 @@ typedef struct {
 /* Logits of a panel that bg_cuda_wide makes. */
 enum { CUDA_WIDE_COLS = 256 };
 
-/* Products of many rows by binary16 weights that do not come to memory: of a gated MLP what follows
- * does, silu(x w[0]^T) * (x w[1]^T), of the head what each panel of CUDA_WIDE_COLS logits adds to
- * `score`. */
+/* Products of many rows by binary16 weights that do not come to memory. Of a gated MLP what follows
+ * does, silu(x w[0]^T) * (x w[1]^T); of the head what each panel of CUDA_WIDE_COLS logits adds to
+ * `score`; of queries, keys and values what attention has of them, its `halves` and its cache. */
 typedef struct {
     const void *x;    /* (n_rows, cols) binary16 */
-    const void *w[2]; /* (rows, cols) each; the second one NULL: the head */
+    const void *w[2]; /* (rows, cols) each; the second one NULL: no gated MLP */
     size_t n_rows, rows, cols;
     float *out;
     size_t out_stride, first; /* the first of its columns that is written */
     cuda_operand operand;     /* of out */
     cuda_score_args score;
+    cuda_attention_args attention; /* halves NULL: the head */
 } cuda_wide_args;
 
 /* ---- encoding -------------------------------------------------------------------------------- */
@@ -493,6 +498,10 @@ cudaError_t bg_cuda_attend_exact(const cuda_attention_args *a, const cuda_launch
  * tensor cores can do: queries that fill the GPU, each factor one binary16 number. */
 cudaError_t bg_cuda_attend_flash(const cuda_attention_args *a, const cuda_launch *l);
 bool bg_cuda_attends_flash(const cuda_attention_args *a, const cuda_launch *l);
+/* The same with products of warpgroups, for sequences that are whole, of so many rows together:
+ * where it is true, `halves` says whether it is done. */
+cudaError_t bg_cuda_attend_wide(const cuda_attention_args *a, const cuda_launch *l);
+bool bg_cuda_attends_wide(const cuda_attention_args *a, size_t n_rows, const cuda_launch *l);
 /* Both in one, where each sequence has one row and max_keys fits (bg_cuda_attends_one). */
 cudaError_t bg_cuda_attend_one(const cuda_attention_args *a, const cuda_launch *l);
 bool bg_cuda_attends_one(const cuda_attention_args *a);

@@ -1,13 +1,14 @@
 /* Products of many rows on a Hopper GPU whose results are not wanted as they are: a gated MLP's two
- * layers of one input, of which one operand is left, and the head's logits, of which each row's
- * log-likelihood needs three numbers. Each is used where it is computed, in registers; a library's
- * product would write it to memory for another kernel to read. At a GPU's limit of power, where
- * such products run, that is time.
+ * layers of one input, of which one operand is left, queries, keys and values, which are turned and
+ * rounded, and the head's logits, of which each row's log-likelihood needs three numbers. Each is
+ * used where it is computed, in registers; a library's product would write it to memory for another
+ * kernel to read. At a GPU's limit of power, where such products run, that is time.
  *
  * A block has two warpgroups that multiply, 64 rows of 256 outputs each, and one whose first thread
  * brings tiles 64 columns deep, as many ahead as there is room. Two blocks are a cluster with the
  * same outputs: each brings half of the weights for both. Blocks stay for all tiles, those of all
  * rows for an output before the next ones, so that activations stay in the second-level cache. */
+#include "backend/cuda/attention_stage.cuh"
 #include "backend/cuda/operand.cuh"
 #include "backend/cuda/wgmma.cuh"
 
@@ -30,8 +31,6 @@ enum {
     STAGE_ALIGN = 1024, /* where swizzled rows begin again */
     SHARED = STAGES * STAGE_BYTES + STAGE_ALIGN,
 };
-
-#define LOG2_E 1.4426950408889634f
 
 struct wide_args {
     CUtensorMap x, w[2];
@@ -57,17 +56,22 @@ static __device__ __forceinline__ void transpose_quad(uint32_t w[4], bool odd, b
     w[3] = high ? w[3] : b;
 }
 
-/* Within 2^-22 of itself, 0 where it would be subnormal. */
-static __device__ __forceinline__ float power_of_two(float x)
+static __device__ __forceinline__ float reciprocal(float x)
 {
     float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 
-static __device__ __forceinline__ float gated(float gate, float up)
+/* Two of silu(gate) * up, by one reciprocal for both: what binds is how many of these and of powers
+ * there are. 2^60 stands for larger powers, so that their product is finite; what it is divided by
+ * leaves nothing that binary16 could hold. */
+static __device__ __forceinline__ float2 gated(float2 gate, float2 up)
 {
-    return __fdividef(gate, 1.0f + power_of_two(gate * -LOG2_E)) * up;
+    const float a = 1.0f + power_of_two(fminf(gate.x * -LOG2_E, 60.0f));
+    const float b = 1.0f + power_of_two(fminf(gate.y * -LOG2_E, 60.0f));
+    const float both = reciprocal(a * b);
+    return make_float2(gate.x * up.x * (b * both), gate.y * up.y * (a * both));
 }
 
 /* The first half of the columns are the gate's, the others what it multiplies. Four columns of
@@ -82,34 +86,28 @@ static __device__ __forceinline__ void finish_gated(const cuda_wide_args &a,
         const size_t m = (size_t)(row + lane / 4 + r * 8), at = m * a.out_stride + a.first;
 #pragma unroll
         for (int j = 0; j < UP; j += 16) {
-            uint32_t w[4];
+            float2 y[4];
+            uint32_t w[4], beyond = 0;
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const int k = j + i * 4 + r * 2;
-                const float y = gated(sums[k], sums[k + UP]);
-                const float z = gated(sums[k + 1], sums[k + 1 + UP]);
+                y[i] = gated(make_float2(sums[k], sums[k + 1]),
+                             make_float2(sums[k + UP], sums[k + 1 + UP]));
                 float *out = a.out + at + (size_t)(col + k / 4 * 8 + quad * 2);
-                if (!a.operand.alone && m < a.n_rows) *(float2 *)out = make_float2(y, z);
-                w[i] = pack_pair(a.operand.type, y, z);
+                if (!a.operand.alone && m < a.n_rows) *(float2 *)out = y[i];
+                const __half2 pair = __floats2half2_rn(y[i].x, y[i].y);
+                w[i] = *(const uint32_t *)&pair;
+                /* Carries to a number's sign where its exponent is an infinity's. */
+                beyond |= (w[i] & 0x7C007C00) + 0x04000400;
             }
+            if (beyond & 0x80008000)
+                for (int i = 0; i < 4; i++) w[i] = pack_pair(CUDA_F16, y[i].x, y[i].y);
             if (!a.operand.out) continue;
             transpose_quad(w, quad & 1, quad & 2);
             __half *out = (__half *)a.operand.out + at + (size_t)(col + j * 2 + quad * 8);
             if (m < a.n_rows) *(uint4 *)out = make_uint4(w[0], w[1], w[2], w[3]);
         }
     }
-}
-
-static __device__ __forceinline__ float quad_sum(float x)
-{
-    x += __shfl_xor_sync(0xFFFFFFFF, x, 1);
-    return x + __shfl_xor_sync(0xFFFFFFFF, x, 2);
-}
-
-static __device__ __forceinline__ float quad_max(float x)
-{
-    x = fmaxf(x, __shfl_xor_sync(0xFFFFFFFF, x, 1));
-    return fmaxf(x, __shfl_xor_sync(0xFFFFFFFF, x, 2));
 }
 
 /* A row's largest of these logits, the sum of their exponentials less that, and its target's. */
@@ -153,18 +151,86 @@ static __device__ __forceinline__ void finish_logits(const cuda_wide_args &a, fl
     }
 }
 
+/* Heads of queries, keys and values, DIM columns each: queries and keys turned to their positions,
+ * all as binary16, keys and values to the cache. A column and what it turns with are a thread's. */
+template <int DIM>
+static __device__ __forceinline__ void finish_heads(const cuda_wide_args &of,
+                                                    const float (&sums)[SUMS], int row, int col)
+{
+    enum { HALF = DIM / 2, PAIRS = HALF / 8, PARTNER = PAIRS * 4 };
+    const cuda_attention_args &a = of.attention;
+    const int lane = (int)threadIdx.x % WARP, quad = lane % 4;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const int m = row + lane / 4 + r * 8;
+        const bool there = m < (int)of.n_rows;
+        int i = 0;
+        while (i + 1 < (int)a.n_sequences && m >= a.sequences[i + 1].first_row) i++;
+        const cuda_sequence s = a.sequences[i];
+        const size_t position = (size_t)(unsigned)(s.past + min(m - s.first_row, s.rows - 1));
+        const float *angles = a.rope + position * DIM + quad * 2;
+        float2 cosine[PAIRS], sine[PAIRS];
+#pragma unroll
+        for (int j = 0; j < PAIRS; j++) {
+            cosine[j] = a.rope ? *(const float2 *)(angles + j * 8) : make_float2(1, 1);
+            sine[j] = a.rope ? *(const float2 *)(angles + j * 8 + HALF) : make_float2(0, 0);
+        }
+#pragma unroll
+        for (int h = 0; h < COLS / DIM; h++) {
+            const int first = col + h * DIM, head = first / DIM - (int)a.n_heads;
+            const bool query = head < 0, value = head >= (int)a.n_kv_heads;
+            if (first >= (int)of.rows) continue;
+            const size_t own = (size_t)(unsigned)(query   ? 0
+                                                  : value ? head - (int)a.n_kv_heads
+                                                          : head);
+            float *to = (value ? a.values : a.keys) + plane(a, s.slot, own) + position * DIM;
+            uint32_t low[PAIRS], high[PAIRS];
+#pragma unroll
+            for (int j = 0; j < PAIRS; j++) {
+                const int k = (h * 2 * PAIRS + j) * 4 + r * 2;
+                float2 x = make_float2(sums[k], sums[k + 1]), u = x;
+                float2 y = make_float2(sums[k + PARTNER], sums[k + 1 + PARTNER]), v = y;
+                const float2 c = cosine[j], n = sine[j];
+                if (!value) {
+                    x = make_float2(u.x * c.x - v.x * n.x, u.y * c.y - v.y * n.y);
+                    y = make_float2(v.x * c.x + u.x * n.x, v.y * c.y + u.y * n.y);
+                }
+                if (there && !query) {
+                    *(float2 *)(to + j * 8 + quad * 2) = x;
+                    *(float2 *)(to + j * 8 + quad * 2 + HALF) = y;
+                }
+                low[j] = pack_pair(CUDA_F16, x.x, x.y);
+                high[j] = pack_pair(CUDA_F16, y.x, y.y);
+            }
+            __half *out = (__half *)a.halves + (size_t)(unsigned)m * of.rows + first + quad * 8;
+#pragma unroll
+            for (int j = 0; j < PAIRS; j += 4) {
+                transpose_quad(low + j, quad & 1, quad & 2);
+                transpose_quad(high + j, quad & 1, quad & 2);
+                if (!there) continue;
+                *(uint4 *)(out + j * 8) = make_uint4(low[j], low[j + 1], low[j + 2], low[j + 3]);
+                *(uint4 *)(out + j * 8 + HALF) =
+                    make_uint4(high[j], high[j + 1], high[j + 2], high[j + 3]);
+            }
+        }
+    }
+}
+
 /* ---- the product ----------------------------------------------------------------------------- */
+
+/* What becomes of sums; or a head's columns. */
+enum { GATED = 0, LOGITS = 1 };
 
 /* Tiles of outputs that a cluster makes: all rows' for the first outputs, then the next ones'. */
 struct tile_range {
     int clusters_of_rows, cols, n; /* how many; outputs of a tile's first matrix; how many tiles */
 };
 
-template <bool GATED> static __device__ __forceinline__ tile_range tiles_of(const cuda_wide_args &a)
+template <int KIND> static __device__ __forceinline__ tile_range tiles_of(const cuda_wide_args &a)
 {
     tile_range t;
     t.clusters_of_rows = ((int)a.n_rows + CLUSTER * ROWS - 1) / (CLUSTER * ROWS);
-    t.cols = GATED ? COLS / 2 : COLS;
+    t.cols = KIND == GATED ? COLS / 2 : COLS;
     t.n = t.clusters_of_rows * (((int)a.rows + t.cols - 1) / t.cols);
     return t;
 }
@@ -181,17 +247,18 @@ static __device__ __forceinline__ void advance(stage &s)
     s.i = s.i == STAGES - 1 ? 0 : s.i + 1;
 }
 
-template <bool GATED>
+template <int KIND>
 static __device__ __forceinline__ void bring_tiles(const wide_args &a, uint32_t stages,
                                                    uint32_t full, uint32_t empty)
 {
-    const tile_range tiles = tiles_of<GATED>(a.of);
+    const tile_range tiles = tiles_of<KIND>(a.of);
     const int rank = (int)rank_in_cluster();
-    const CUtensorMap *w = GATED ? &a.w[rank] : &a.w[0];
+    const CUtensorMap *w = KIND == GATED ? &a.w[rank] : &a.w[0];
     stage s = {0, 0};
     for (int t = blockIdx.x / CLUSTER; t < tiles.n; t += gridDim.x / CLUSTER) {
         const int row = (t % tiles.clusters_of_rows * CLUSTER + rank) * ROWS;
-        const int col = t / tiles.clusters_of_rows * tiles.cols + (GATED ? 0 : rank * COLS / 2);
+        const int col =
+            t / tiles.clusters_of_rows * tiles.cols + (KIND == GATED ? 0 : rank * COLS / 2);
         for (int k = 0; k < (int)a.of.cols; k += DEPTH) {
             const uint32_t to = stages + s.i * STAGE_BYTES, barrier = full + s.i * 8;
             barrier_wait(empty + s.i * 8, s.parity ^ 1);
@@ -209,11 +276,11 @@ static __device__ __forceinline__ void release(uint32_t empty, int i)
     if (threadIdx.x % GROUP < CLUSTER) barrier_arrive(empty + i * 8, threadIdx.x % GROUP);
 }
 
-template <bool GATED>
+template <int KIND>
 static __device__ __forceinline__ void multiply(const wide_args &a, uint32_t stages, uint32_t full,
                                                 uint32_t empty)
 {
-    const tile_range tiles = tiles_of<GATED>(a.of);
+    const tile_range tiles = tiles_of<KIND>(a.of);
     const int group = (int)threadIdx.x / GROUP - 1, rank = (int)rank_in_cluster();
     const int own = rank * ROWS + group * GROUP_ROWS + (int)threadIdx.x % GROUP / WARP * 16;
     float sums[SUMS];
@@ -240,14 +307,16 @@ static __device__ __forceinline__ void multiply(const wide_args &a, uint32_t sta
         keep_behind(sums);
         const int row = t % tiles.clusters_of_rows * CLUSTER * ROWS + own;
         const int col = t / tiles.clusters_of_rows * tiles.cols;
-        if (GATED)
+        if constexpr (KIND == GATED)
             finish_gated(a.of, sums, row, col);
-        else
+        else if constexpr (KIND == LOGITS)
             finish_logits(a.of, sums, row, col);
+        else
+            finish_heads<KIND>(a.of, sums, row, col);
     }
 }
 
-template <bool GATED>
+template <int KIND>
 static __global__ void __launch_bounds__(THREADS, 1)
     product_wide(const __grid_constant__ wide_args a)
 {
@@ -268,11 +337,11 @@ static __global__ void __launch_bounds__(THREADS, 1)
     let_next_start();
     if (threadIdx.x < GROUP) {
         give_registers<24>();
-        if (threadIdx.x == 0) bring_tiles<GATED>(a, stages, full, empty);
+        if (threadIdx.x == 0) bring_tiles<KIND>(a, stages, full, empty);
         __syncwarp();
     } else {
         take_registers<240>();
-        multiply<GATED>(a, stages, full, empty);
+        multiply<KIND>(a, stages, full, empty);
     }
     cluster_wait(); /* the other block may still write here */
 }
@@ -307,9 +376,9 @@ static cudaError_t describe(CUtensorMap *map, const void *values, size_t rows, s
     return r == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
-template <bool GATED> static cudaError_t launch_wide(const wide_args &a, const cuda_launch *l)
+template <int KIND> static cudaError_t launch_wide(const wide_args &a, const cuda_launch *l)
 {
-    const void *kernel = (const void *)product_wide<GATED>;
+    const void *kernel = (const void *)product_wide<KIND>;
     cudaError_t e =
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED);
     if (e == cudaSuccess)
@@ -328,7 +397,7 @@ template <bool GATED> static cudaError_t launch_wide(const wide_args &a, const c
     config.stream = l->stream;
     config.attrs = attributes;
     config.numAttrs = l->overlap ? 2 : 1;
-    return cudaLaunchKernelEx(&config, product_wide<GATED>, a);
+    return cudaLaunchKernelEx(&config, product_wide<KIND>, a);
 }
 
 bool bg_cuda_wide_fits(size_t n_rows, size_t rows, size_t cols, bool gated, const cuda_launch *l)
@@ -350,5 +419,7 @@ cudaError_t bg_cuda_wide(const cuda_wide_args *a, const cuda_launch *l)
     for (int i = 0; i < 1 + gated && e == cudaSuccess; i++)
         e = describe(&args.w[i], a->w[i], a->rows, a->cols, COLS / 2);
     if (e != cudaSuccess) return e;
-    return gated ? launch_wide<true>(args, l) : launch_wide<false>(args, l);
+    if (gated) return launch_wide<GATED>(args, l);
+    if (!a->attention.halves) return launch_wide<LOGITS>(args, l);
+    return a->attention.head_dim == 64 ? launch_wide<64>(args, l) : launch_wide<128>(args, l);
 }

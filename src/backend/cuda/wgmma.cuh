@@ -25,8 +25,10 @@ static __device__ __forceinline__ uint32_t shared_address(const void *p)
 
 static __device__ __forceinline__ void barrier_create(uint32_t barrier, int arrivals)
 {
+#if BG_WGMMA_HERE
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals)
                  : "memory");
+#endif
 }
 
 /* Makes those that a thread has created known to the cluster and to copies. */
