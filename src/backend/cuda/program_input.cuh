@@ -81,6 +81,19 @@ struct input_row {
     float4 *quads; /* in shared memory */
     unsigned fours, lane, threads;
 
+    /* x = f(x) for each quad, two at a time: what is written may be what is read next, for all that
+     * the compiler knows. */
+    template <typename F> __device__ __forceinline__ void change(F f) const
+    {
+#pragma unroll 1
+        for (unsigned q = lane; q < fours; q += 2 * threads) {
+            float4 *const x0 = quads + quad_place(q), *const x1 = quads + quad_place(q + threads);
+            const bool both = q + threads < fours;
+            const float4 a = *x0, b = both ? *x1 : a;
+            *x0 = f(a);
+            if (both) *x1 = f(b);
+        }
+    }
     template <typename F> __device__ __forceinline__ void each(F f) const
     {
 #pragma unroll 4
@@ -101,31 +114,53 @@ static __device__ __forceinline__ bool is_short(const input_row &row)
     return row.fours <= READY_QUADS * row.threads;
 }
 
-/* Reads a row to shared memory and passes each four of it to f(four, i), which may change it: a
- * short one through registers, where i is the quad's number among the thread's, a long one without
- * (i is READY_QUADS then), so that all of it is on its way at once. */
-template <typename F> static __device__ __forceinline__ void load_row(const input_row &row, F f)
+/* Asks for a row, all of it at once: a short one comes to registers, a long one to shared memory.
+ */
+static __device__ __forceinline__ void ask_row(const input_row &row, float4 x[READY_QUADS])
 {
-    if (!is_short(row)) {
-#pragma unroll 4
-        for (unsigned q = row.lane; q < row.fours; q += row.threads)
-            copy_fresh_16(row.quads + quad_place(q), (const float4 *)row.in + q);
-        wait_for_copies();
-        row.each([&](float4 &x, unsigned) INLINE { f(x, (int)READY_QUADS); });
+    if (is_short(row)) {
+#pragma unroll
+        for (int i = 0; i < READY_QUADS; i++) {
+            const unsigned q = row.lane + i * row.threads;
+            if (q < row.fours) x[i] = load_fresh((const float4 *)row.in + q);
+        }
         return;
     }
-    float4 x[READY_QUADS];
+#pragma unroll 4
+    for (unsigned q = row.lane; q < row.fours; q += row.threads)
+        copy_fresh_16(row.quads + quad_place(q), (const float4 *)row.in + q);
+}
+
+/* Calls f(four) of a row that was asked for, which comes to shared memory if it is long. */
+template <typename F>
+static __device__ __forceinline__ void see_row(const input_row &row, const float4 x[READY_QUADS],
+                                               F f)
+{
+    if (!is_short(row)) {
+        wait_for_copies();
+        row.each([&](const float4 &y, unsigned) INLINE { f(y); });
+        return;
+    }
 #pragma unroll
-    for (int i = 0; i < READY_QUADS; i++) {
-        const unsigned q = row.lane + i * row.threads;
-        if (q < row.fours) x[i] = load_fresh((const float4 *)row.in + q);
+    for (int i = 0; i < READY_QUADS; i++)
+        if (row.lane + i * row.threads < row.fours) f(x[i]);
+}
+
+/* y = f(x, i) for each four x of a row that was asked for, on its way to where it lies in shared
+ * memory: of a short one i is the quad's number among the thread's, else READY_QUADS. */
+template <typename F>
+static __device__ __forceinline__ void take_row(const input_row &row, const float4 x[READY_QUADS],
+                                                F f)
+{
+    if (!is_short(row)) {
+        wait_for_copies();
+        row.change([&](const float4 &y) INLINE { return f(y, (int)READY_QUADS); });
+        return;
     }
 #pragma unroll
     for (int i = 0; i < READY_QUADS; i++) {
         const unsigned q = row.lane + i * row.threads;
-        if (q >= row.fours) break;
-        f(x[i], i);
-        row.quads[quad_place(q)] = x[i];
+        if (q < row.fours) row.quads[quad_place(q)] = f(x[i], i);
     }
 }
 
@@ -149,16 +184,17 @@ static __device__ __forceinline__ double exact_inverse(unsigned n)
     return y * (2 - x * y);
 }
 
-/* How a row is moved and scaled, which it is read for. CENTERED: by a layer norm; `inverse`:
+/* How a row that was asked for is moved and scaled. CENTERED: by a layer norm; `inverse`:
  * 1 / cols. */
 template <bool HALF, typename T, bool CENTERED>
 static __device__ __forceinline__ norm_state norm_of(const cuda_norm &norm, unsigned cols,
                                                      double inverse, const team &t,
-                                                     const input_row &row, input_rooms &rooms)
+                                                     const input_row &row,
+                                                     float4 first[READY_QUADS], input_rooms &rooms)
 {
     norm_state n = {0, 0};
     row_sums<T> s = {0, 0};
-    load_row(row, [&](const float4 &x, int) INLINE { s.add(x, CENTERED); });
+    see_row(row, first, [&](const float4 &x) INLINE { s.add(x, CENTERED); });
     if (CENTERED) {
         team_sums(t, s.sum, s.squares, (T *)rooms.sums);
         n.mean = (float)(s.sum * (T)inverse);
@@ -179,14 +215,15 @@ static __device__ __forceinline__ norm_state norm_of(const cuda_norm &norm, unsi
 template <bool HALF>
 static __device__ __forceinline__ norm_state norm_of(const cuda_norm &norm, unsigned cols,
                                                      double inverse, const team &t,
-                                                     const input_row &row, input_rooms &rooms)
+                                                     const input_row &row,
+                                                     float4 first[READY_QUADS], input_rooms &rooms)
 {
     if (norm.kind == BG_NORM_LAYER)
-        return norm_of<HALF, double, true>(norm, cols, inverse, t, row, rooms);
+        return norm_of<HALF, double, true>(norm, cols, inverse, t, row, first, rooms);
     if constexpr (HALF)
-        return norm_of<true, double, false>(norm, cols, inverse, t, row, rooms);
+        return norm_of<true, double, false>(norm, cols, inverse, t, row, first, rooms);
     else
-        return norm_of<false, float, false>(norm, cols, inverse, t, row, rooms);
+        return norm_of<false, float, false>(norm, cols, inverse, t, row, first, rooms);
 }
 
 /* What a norm takes besides its row, got before the wait: weights for a thread's first quads, and
@@ -235,28 +272,41 @@ static __device__ __forceinline__ void get_norm_ready(const cuda_norm &norm, uns
     }
 }
 
+static __device__ __forceinline__ float4 round_four(const float4 &x)
+{
+    const float2 a = __half22float2(__floats2half2_rn(x.x, x.y));
+    const float2 b = __half22float2(__floats2half2_rn(x.z, x.w));
+    return make_float4(a.x, a.y, b.x, b.y);
+}
+
+/* Four values of a normed row, norm_apply's, with no branch for each: the mean is 0 where none is
+ * taken off, and so is the bias that is not there. */
 static __device__ __forceinline__ float4 normed(const cuda_norm &norm, bool half,
                                                 const norm_state &s, const float4 &x,
                                                 const float4 &w, const float4 &b)
 {
-    const bool biased = norm.bias != NULL;
-    return make_float4(norm_apply(norm.kind, biased, s, half, x.x, w.x, b.x),
-                       norm_apply(norm.kind, biased, s, half, x.y, w.y, b.y),
-                       norm_apply(norm.kind, biased, s, half, x.z, w.z, b.z),
-                       norm_apply(norm.kind, biased, s, half, x.w, w.w, b.w));
+    const float offset = norm.kind == BG_NORM_RMS_OFFSET ? 1 : 0;
+    float4 y = make_float4((x.x - s.mean) * s.scale, (x.y - s.mean) * s.scale,
+                           (x.z - s.mean) * s.scale, (x.w - s.mean) * s.scale);
+    if (half && norm.kind == BG_NORM_RMS) y = round_four(y);
+    y = make_float4(__fmaf_rn(y.x, w.x + offset, b.x), __fmaf_rn(y.y, w.y + offset, b.y),
+                    __fmaf_rn(y.z, w.z + offset, b.z), __fmaf_rn(y.w, w.w + offset, b.w));
+    return half ? round_four(y) : y;
 }
 
-/* f(four, i) of the normed row, i as in load_row; the row is also written to `to`, if any. */
+/* f(four, i) of the normed row, i as in take_row, after norm_of; the row is also written to `to`,
+ * if any. */
 template <typename F>
-static __device__ __forceinline__ void each_normed(const cuda_norm &norm, bool half,
-                                                   const norm_state &s, const input_row &row,
-                                                   const ready_norm &r, float *to, F f)
+static __device__ __forceinline__ void
+each_normed(const cuda_norm &norm, bool half, const norm_state &s, const input_row &row,
+            const float4 first[READY_QUADS], const ready_norm &r, float *to, F f)
 {
 #pragma unroll
     for (int i = 0; i < READY_QUADS; i++) {
         const unsigned q = row.lane + i * row.threads;
         if (q >= row.fours) break;
-        const float4 y = normed(norm, half, s, row.quads[quad_place(q)], r.weight[i], r.bias[i]);
+        const float4 x = is_short(row) ? first[i] : row.quads[quad_place(q)];
+        const float4 y = normed(norm, half, s, x, r.weight[i], r.bias[i]);
         if (to) ((float4 *)to)[q] = y;
         row.quads[quad_place(q)] = f(y, i);
     }
@@ -278,6 +328,12 @@ static __device__ __forceinline__ float split_scale(float most)
     const int exponent = (int)(__float_as_uint(most) >> 23 & 0xFF);
     if (exponent == 0 || exponent == 0xFF) return 1;
     return __uint_as_float((uint32_t)min(max(127 + 13 - (exponent - 127), 1), 253) << 23);
+}
+
+/* 1 / scale of a power of two that split_scale gives. */
+static __device__ __forceinline__ float inverse_power(float scale)
+{
+    return __uint_as_float((254u << 23) - __float_as_uint(scale));
 }
 
 static __device__ __forceinline__ float4 as_float4(uint32_t x, uint32_t y, uint32_t z, uint32_t w)
@@ -320,26 +376,30 @@ static __device__ __forceinline__ float4 split(const float4 &x, float scale)
 
 /* Splits a row; another scale than the usual one takes another pass. */
 template <part_type TYPE>
-static __device__ __forceinline__ void split_row(const input_row &row, const team &t, unsigned m,
-                                                 input_rooms &rooms)
+static __device__ __forceinline__ void split_row(const input_row &row,
+                                                 const float4 first[READY_QUADS], const team &t,
+                                                 unsigned m, input_rooms &rooms)
 {
     constexpr float USUAL = TYPE == PARTS_F16 ? USUAL_SCALE : 1;
     float most = 0, scale = USUAL;
     bool done = false;
-    load_row(row, [&](float4 &x, int) INLINE {
+    take_row(row, first, [&](const float4 &x, int) INLINE {
         most = fmaxf(most, largest(x));
-        x = split<TYPE>(x, USUAL);
+        return split<TYPE>(x, USUAL);
     });
     if (TYPE == PARTS_F16) {
         most = team_max(t, most, rooms.most);
         if (most > 0 && !(most >= 0x1p-10f && most <= 0x1p9f)) {
             scale = split_scale(most);
-            load_row(row, [&](float4 &x, int) INLINE { x = split<TYPE>(x, scale); });
+#pragma unroll 1
+            for (unsigned q = row.lane; q < row.fours; q += row.threads)
+                row.quads[quad_place(q)] =
+                    split<TYPE>(load_fresh((const float4 *)row.in + q), scale);
         } else {
             done = t.warps == STEP_WARPS; /* all warps know, and have met since */
         }
     }
-    if (t.lane == 0 && row.fours > 0) rooms.scale[m] = 1 / scale;
+    if (t.lane == 0 && row.fours > 0) rooms.scale[m] = inverse_power(scale);
     if (!done) step_sync();
 }
 
@@ -394,13 +454,6 @@ static __device__ __forceinline__ uint32_t pack_codes(const float4 &x, float fac
     const uint32_t c = __float_as_uint(x.z * factor + large);
     const uint32_t d = __float_as_uint(x.w * factor + large);
     return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
-}
-
-static __device__ __forceinline__ float4 round_four(const float4 &x)
-{
-    const float2 a = __half22float2(__floats2half2_rn(x.x, x.y));
-    const float2 b = __half22float2(__floats2half2_rn(x.z, x.w));
-    return make_float4(a.x, a.y, b.x, b.y);
 }
 
 /* Zero for what is not coded: outliers, and what became as large when it was rounded. */
@@ -470,10 +523,16 @@ static __device__ __forceinline__ float quantize_row(unsigned cols, float thresh
 /* What is done to a layer's input. */
 struct layer_input {
     const float *in;
-    float *normed; /* of a layer with a norm */
+    float *normed; /* of a layer with a norm: written by one block */
     cuda_norm norm;
     float threshold;
 };
+
+/* The block that writes normed rows. Others have as many tiles, or more. */
+static __device__ __forceinline__ bool writes_normed(const cuda_norm &norm)
+{
+    return norm.weight && blockIdx.x == gridDim.x - 1;
+}
 
 /* The row of team number m, of `rows` from `first` on, `apart` from each other; that of a team
  * without one has nothing. */
@@ -486,44 +545,44 @@ static __device__ __forceinline__ input_row row_of(const float *in, unsigned apa
             there ? cols / 4 : 0, t.lane, t.threads};
 }
 
-/* A layer's input, the row of each team; the block may read all of them when this returns. HALF: of
- * a model of 16-bit activations. `tables`: int8's reciprocals. */
+/* A layer's input, the row of each team, which was asked for; the block may read all of them when
+ * this returns. HALF: of a model of 16-bit activations. `tables`: int8's reciprocals. */
 template <part_type TYPE, bool HALF>
 static __device__ __forceinline__ void
-stage_input(const input_row &row, unsigned cols, const layer_input &to_do, const team &t,
-            unsigned m, const ready_norm &ready, const staged_input &s, input_rooms &rooms,
-            const char *tables)
+stage_input(const input_row &row, float4 first[READY_QUADS], unsigned cols,
+            const layer_input &to_do, const team &t, unsigned m, const ready_norm &ready,
+            const staged_input &s, input_rooms &rooms, const char *tables)
 {
     const cuda_norm &norm = to_do.norm;
     const bool has_norm = norm.weight != NULL;
-    float *to = has_norm && blockIdx.x == 0 ? to_do.normed + (row.in - to_do.in) : NULL;
+    float *to = writes_normed(norm) ? to_do.normed + (row.in - to_do.in) : NULL;
     float scale = 1;
     if constexpr (TYPE == CODES_INT8) {
         float most = 0;
-        float4 first[READY_QUADS];
         if (has_norm) {
-            const norm_state n = norm_of<HALF>(norm, cols, ready.inverse, t, row, rooms);
-            each_normed(norm, HALF, n, row, ready, to, [&](const float4 &y, int i) INLINE {
+            const norm_state n = norm_of<HALF>(norm, cols, ready.inverse, t, row, first, rooms);
+            each_normed(norm, HALF, n, row, first, ready, to, [&](const float4 &y, int i) INLINE {
                 if (i < READY_QUADS) first[i] = y;
                 most = fmaxf(most, largest(y));
                 return y;
             });
         } else {
-            load_row(row, [&](const float4 &x, int i) INLINE {
+            take_row(row, first, [&](const float4 &x, int i) INLINE {
                 const float4 y = round_four(x);
                 if (i < READY_QUADS) first[i] = y;
                 most = fmaxf(most, largest(y));
+                return x;
             });
         }
         scale = quantize_row(cols, to_do.threshold, most, t, m, row, first, s,
                              (const float *)tables, rooms);
     } else if (has_norm) {
-        const norm_state n = norm_of<HALF>(norm, cols, ready.inverse, t, row, rooms);
-        each_normed(norm, HALF, n, row, ready, to,
+        const norm_state n = norm_of<HALF>(norm, cols, ready.inverse, t, row, first, rooms);
+        each_normed(norm, HALF, n, row, first, ready, to,
                     [&](const float4 &y, int) INLINE { return split<TYPE>(y, NORMED_SCALE); });
         if (TYPE == PARTS_F16) scale = 1 / NORMED_SCALE;
     } else {
-        split_row<TYPE>(row, t, m, rooms);
+        split_row<TYPE>(row, first, t, m, rooms);
         return;
     }
     if (t.lane == 0 && row.fours > 0) rooms.scale[m] = scale;

@@ -44,11 +44,21 @@ static inline size_t program_shared(const cuda_launch *l)
 
 enum { NODE_WORDS = sizeof(cuda_node) / 4 };
 
-static_assert(sizeof(cuda_node) % 4 == 0, "nodes are copied by words");
+static_assert(sizeof(cuda_node) % 8 == 0, "nodes are copied by 8 bytes");
 
-/* A node on its way to shared memory, a part of it with each of THREADS threads. */
-template <unsigned THREADS> struct node_words {
-    enum { EACH = (NODE_WORDS + THREADS - 1) / THREADS };
+/* A node to shared memory by the warps that run nodes; they may read it after wait_for_copies and a
+ * barrier. (With words of it on their way to a register, the compiler has what comes next wait for
+ * them.) */
+static __device__ __forceinline__ void copy_node(const cuda_node *node, uint32_t *to)
+{
+    static_assert(NODE_WORDS <= STEP_THREADS * 2, "a thread has 8 bytes");
+    const unsigned i = threadIdx.x * 2;
+    if (i < NODE_WORDS) copy_few<8>(shared_address(to + i), (const uint32_t *)node + i);
+}
+
+/* The same by the copying warps, a part of it with each thread. */
+struct node_words {
+    enum { THREADS = COPY_THREADS, EACH = (NODE_WORDS + THREADS - 1) / THREADS };
     uint32_t words[EACH];
 
     __device__ __forceinline__ void ask(const cuda_node *node, unsigned thread)
@@ -134,7 +144,7 @@ template <kind K>
 static __device__ __forceinline__ void copy_all(const program_args &p, uint32_t *node, ring weights)
 {
     const unsigned thread = threadIdx.x - STEP_THREADS;
-    node_words<COPY_THREADS> next;
+    node_words next;
     next.ask(p.nodes, thread);
     for (int i = 0; i < p.n_nodes; i++) {
         copy_sync();
@@ -208,14 +218,10 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
     fill_tables<K>(p, tables); /* the first node has a barrier before it reads them */
     weights.slot = threadIdx.x / WARP;
     bool waits = true; /* what the node reads other blocks may still write */
-    /* The node after the next comes from memory while a node runs. */
-    node_words<STEP_THREADS> next;
-    if (p.n_nodes > 1) next.ask(p.nodes + 1, threadIdx.x);
     for (int i = 0; i < p.n_nodes; i++) {
         const cuda_node &node = *(const cuda_node *)nodes[i & 1];
-        if (i + 1 < p.n_nodes) next.put(nodes[(i + 1) & 1], threadIdx.x);
-        if (i + 2 < p.n_nodes) next.ask(p.nodes + i + 2, threadIdx.x);
-        const bool beside = node.beside && i + 1 < p.n_nodes;
+        if (i + 1 < p.n_nodes) copy_node(p.nodes + i + 1, nodes[(i + 1) & 1]);
+        const bool last = i + 1 == p.n_nodes, beside = node.beside && !last;
         switch (node.kind) {
         case NODE_EMBED:
             run_embed(node.args.embed, blocks);
@@ -238,11 +244,14 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
         default:
             with_kind<K>(node.args.linear, [&](auto k) INLINE {
                 run_linear<decltype(k)::value, PACKED, K == KIND_INT8>(
-                    node.args.linear, waits, blocks, weights, tables, 1 / p.code_scale, room,
+                    node.args.linear, waits, !last, blocks, weights, tables, 1 / p.code_scale, room,
                     rooms.input);
             });
+            waits = true;
+            continue;
         }
-        if (i + 1 == p.n_nodes) break;
+        if (last) break;
+        wait_for_copies();
         if (beside) {
             step_sync();
             continue;

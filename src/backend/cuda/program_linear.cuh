@@ -322,11 +322,14 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
         blocks->wait();
     else
         step_sync();
-    /* The first block writes the normed input, whatever else it has. */
-    if (t.n_tiles == 0 && !input.norm.weight) return;
+    wait_for_copies(); /* of the next node, long since */
+    if (t.n_tiles == 0 && !writes_normed(input.norm)) return;
 
+    /* The row first: the compiler has what comes next wait for what was asked for before. */
+    float4 quads[READY_QUADS];
+    ask_row(row, quads);
     if (x.there) load_others(a, first, x);
-    stage_input<shape::PARTS, HALF>(row, cols, input, team, m, ready, staged, rooms, tables);
+    stage_input<shape::PARTS, HALF>(row, quads, cols, input, team, m, ready, staged, rooms, tables);
     multiply_pieces<K, PACKED>(a, t, rows, shift, weights, tables,
                                column_of<K>(staged, rows, PACKED), sums);
     step_sync();
@@ -338,16 +341,18 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     write_outputs<K, HALF>(a, t, first, rows, sums, others, rooms, pair_scale, x);
 }
 
-/* `waits`: what it reads other blocks may still write. */
+/* `waits`: what it reads other blocks may still write; `tells`: that the block is done, at once:
+ * the way from here to a common end is a few lines of instructions that must be fetched. */
 template <kind K, bool PACKED, bool HALF>
 static __device__ __forceinline__ void
-run_linear(const cuda_linear_args &a, bool waits, const all_blocks &blocks, ring &weights,
-           const char *tables, float pair_scale, char *room, input_rooms &rooms)
+run_linear(const cuda_linear_args &a, bool waits, bool tells, const all_blocks &blocks,
+           ring &weights, const char *tables, float pair_scale, char *room, input_rooms &rooms)
 {
     for (unsigned first = 0; first < (unsigned)a.n_rows; first += a.rows_at_once)
         run_rows<K, PACKED, HALF>(a, first, min((unsigned)a.n_rows - first, a.rows_at_once),
                                   first == 0 && waits ? &blocks : NULL, weights, tables, pair_scale,
                                   room, rooms);
+    if (tells) blocks.done();
 }
 
 #endif

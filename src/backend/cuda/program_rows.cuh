@@ -41,10 +41,12 @@ static __device__ __forceinline__ void run_norm(const cuda_norm_args &a, const a
     if (blockIdx.x >= a.n_rows) return;
     const size_t at = blockIdx.x * a.cols;
     const input_row row = {a.in + at, (float4 *)room, cols / 4, everybody.lane, everybody.threads};
-    const norm_state n = a.half
-                             ? norm_of<true>(a.norm, cols, ready.inverse, everybody, row, rooms)
-                             : norm_of<false>(a.norm, cols, ready.inverse, everybody, row, rooms);
-    each_normed(a.norm, a.half, n, row, ready, a.out + at,
+    float4 first[READY_QUADS];
+    ask_row(row, first);
+    const norm_state n =
+        a.half ? norm_of<true>(a.norm, cols, ready.inverse, everybody, row, first, rooms)
+               : norm_of<false>(a.norm, cols, ready.inverse, everybody, row, first, rooms);
+    each_normed(a.norm, a.half, n, row, first, ready, a.out + at,
                 [&](const float4 &y, int) INLINE { return y; });
 }
 
