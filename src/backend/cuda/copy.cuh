@@ -5,6 +5,23 @@
 
 #include <cstdint>
 
+/* 16 bytes. */
+static __device__ __forceinline__ void copy_16(char *to, const void *from)
+{
+#if __CUDA_ARCH__ >= 800
+    const uint32_t at = (uint32_t)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
+#endif
+}
+
+static __device__ __forceinline__ void copy_4(void *to, const void *from)
+{
+#if __CUDA_ARCH__ >= 800
+    const uint32_t at = (uint32_t)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(at), "l"(from) : "memory");
+#endif
+}
+
 /* 16 bytes, or zeros. */
 static __device__ __forceinline__ void copy_or_clear_16(char *to, const void *from, bool there)
 {

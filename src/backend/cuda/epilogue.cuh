@@ -27,14 +27,22 @@ struct four_inputs {
     float4 bias, multiplier, addend, residual;
 };
 
-/* All but the bias, which is that of all rows. MULTIPLIER: it is in memory, if there is one. */
+/* What few layers have. MULTIPLIER: it is in memory, if there is one. */
 template <bool MULTIPLIER = true>
-static __device__ __forceinline__ void load_rows(const cuda_epilogue &e, size_t m, size_t col,
-                                                 four_inputs &in)
+static __device__ __forceinline__ void load_factors(const cuda_epilogue &e, size_t m, size_t col,
+                                                    four_inputs &in)
 {
     if (MULTIPLIER && e.multiplier)
         in.multiplier = *(const float4 *)(e.multiplier + m * e.multiplier_stride + col);
     if (e.addend) in.addend = *(const float4 *)(e.addend + m * e.addend_stride + col);
+}
+
+/* All but the bias, which is that of all rows. */
+template <bool MULTIPLIER = true>
+static __device__ __forceinline__ void load_rows(const cuda_epilogue &e, size_t m, size_t col,
+                                                 four_inputs &in)
+{
+    load_factors<MULTIPLIER>(e, m, col, in);
     if (e.residual) in.residual = *(const float4 *)(e.residual + m * e.residual_stride + col);
 }
 
@@ -103,7 +111,54 @@ static __device__ __forceinline__ float4 sum_of(float4 x, float4 y)
     return make_float4(x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w);
 }
 
-/* `finished`. */
+/* What a layer's end does, as bits. */
+enum { END_HALF = 1, END_BIAS = 2, END_MULTIPLIER = 4, END_ADDEND = 8, END_RESIDUAL = 16 };
+
+struct layer_end {
+    unsigned does;
+    bg_activation activation;
+};
+
+static __device__ __forceinline__ layer_end end_of(const cuda_epilogue &e)
+{
+    return {(e.half ? END_HALF : 0u) | (e.bias ? END_BIAS : 0u) |
+                (e.multiplier ? END_MULTIPLIER : 0u) | (e.addend ? END_ADDEND : 0u) |
+                (e.residual ? END_RESIDUAL : 0u),
+            e.activation};
+}
+
+/* The same in registers, whatever the compiler makes of it: an argument of one of several layers
+ * takes as long to read again as four results to finish. */
+static __device__ __forceinline__ layer_end known_end_of(const cuda_epilogue &e)
+{
+    layer_end end = end_of(e);
+    int activation = (int)end.activation;
+    asm volatile("" : "+r"(end.does), "+r"(activation));
+    end.activation = (bg_activation)activation;
+    return end;
+}
+
+/* `finished`, behind the activation. */
+static __device__ __forceinline__ float4 activated_four(unsigned does, const four_inputs &in,
+                                                        float4 y)
+{
+    const bool half = does & END_HALF;
+    if (does & END_MULTIPLIER) {
+        const float4 &m = in.multiplier;
+        y = make_float4(y.x * m.x, y.y * m.y, y.z * m.z, y.w * m.w);
+        if (half) y = round_four(y);
+    }
+    if (does & END_ADDEND) {
+        y = sum_of(y, in.addend);
+        if (half) y = round_four(y);
+    }
+    if (does & END_RESIDUAL) {
+        y = sum_of(y, in.residual);
+        if (half) y = round_four(y);
+    }
+    return y;
+}
+
 static __device__ __forceinline__ float4 finished_four(const cuda_epilogue &e,
                                                        const four_inputs &in, float4 y)
 {
@@ -111,20 +166,24 @@ static __device__ __forceinline__ float4 finished_four(const cuda_epilogue &e,
         y = silu_four(e.half, y);
     else if (e.activation != BG_ACTIVATION_NONE)
         y = activate_four(e.activation, e.half, y);
-    if (e.multiplier) {
-        const float4 &m = in.multiplier;
-        y = make_float4(y.x * m.x, y.y * m.y, y.z * m.z, y.w * m.w);
-        if (e.half) y = round_four(y);
+    return activated_four(end_of(e).does, in, y);
+}
+
+/* The same for kernels that know the end and have this in one place: there the function of BERT's
+ * layers need not be called either. */
+static __device__ __forceinline__ float4 finished_four(const layer_end &end, const four_inputs &in,
+                                                       float4 y)
+{
+    const bool half = end.does & END_HALF;
+    if (end.activation == BG_ACTIVATION_GELU) {
+        y = activate_each<BG_ACTIVATION_GELU>(half, y);
+        if (half) y = round_four(y);
+    } else if (end.activation == BG_ACTIVATION_SILU) {
+        y = silu_four(half, y);
+    } else if (end.activation != BG_ACTIVATION_NONE) {
+        y = activate_four(end.activation, half, y);
     }
-    if (e.addend) {
-        y = sum_of(y, in.addend);
-        if (e.half) y = round_four(y);
-    }
-    if (e.residual) {
-        y = sum_of(y, in.residual);
-        if (e.half) y = round_four(y);
-    }
-    return y;
+    return activated_four(end.does, in, y);
 }
 
 static __device__ __forceinline__ float4 finish_four(const cuda_epilogue &e, const four_inputs &in,
@@ -133,6 +192,14 @@ static __device__ __forceinline__ float4 finish_four(const cuda_epilogue &e, con
     if (e.bias) y = sum_of(y, in.bias);
     if (e.half) y = round_four(y);
     return finished_four(e, in, y);
+}
+
+static __device__ __forceinline__ float4 finish_four(const layer_end &end, const four_inputs &in,
+                                                     float4 y)
+{
+    if (end.does & END_BIAS) y = sum_of(y, in.bias);
+    if (end.does & END_HALF) y = round_four(y);
+    return finished_four(end, in, y);
 }
 
 /* Whether n results from column `first` on are. */

@@ -166,7 +166,7 @@ static __device__ void quantize_one(const cuda_linear_args &a, size_t padded, bo
 #pragma unroll
         for (int i = 0; i < KEPT; i++) {
             const unsigned q = threadIdx.x + i * blockDim.x;
-            if (i * blockDim.x >= fours) continue;
+            if (i * blockDim.x >= fours) break; /* one branch: each is fetched for the first time */
             if (q < fours) *(float4 *)(x.values + column_of<Shape>(q)) = v[i];
 #pragma unroll
             for (int j = 0; j < 4; j++) {
@@ -194,6 +194,7 @@ static __device__ void quantize_one(const cuda_linear_args &a, size_t padded, bo
 #pragma unroll
         for (int i = 0; i < KEPT; i++) {
             const unsigned q = threadIdx.x + i * blockDim.x;
+            if (i * blockDim.x >= fours) break;
             if (q >= fours) continue;
             *(uint32_t *)(x.codes + column_of<Shape>(q)) =
                 int8_code(v[i].x, threshold, factor) | int8_code(v[i].y, threshold, factor) << 8 |

@@ -68,15 +68,17 @@ struct product_args {
 /* ---- a warp's ring --------------------------------------------------------------------------- */
 
 /* What a lane asks for of a matrix's rows `first` and behind: one piece of every ROWS_AT_ONCE'th,
- * or half of the codes of every sixteenth. Rows behind the last are zeros, and so are columns. */
+ * or half of the codes of every sixteenth. Rows behind the last are zeros, and so are columns: but
+ * most tiles have all of theirs, and there nothing is asked. */
 struct source {
     const char *at; /* its first piece of the step at column 0 */
     size_t next;    /* bytes to its next row */
     int rows;       /* how far behind `first` the last is, counted from the lane's first */
     int columns;    /* from its first on */
+    int whole;      /* up to this column a step has all rows and columns */
 };
 
-template <bool CODES>
+template <bool CODES, int ROWS>
 static __device__ __forceinline__ source source_of(const void *matrix, size_t first, size_t n_rows,
                                                    size_t cols)
 {
@@ -85,7 +87,7 @@ static __device__ __forceinline__ source source_of(const void *matrix, size_t fi
     const size_t row_bytes = cols * (size_t)bits / 8;
     return {(const char *)matrix + (first + (size_t)row) * row_bytes + piece * 16,
             row_bytes * (size_t)(WARP / pieces), (int)(n_rows - first) - row,
-            (int)cols - piece * 128 / bits};
+            (int)cols - piece * 128 / bits, n_rows - first >= ROWS ? (int)cols - STEP : -1};
 }
 
 /* Pieces of a row lie in an order of the row's own: those that are read at once, of different rows,
@@ -100,7 +102,18 @@ static __device__ __forceinline__ void ask_numbers(char *to, const source &s, in
 {
     const int lane = (int)threadIdx.x % WARP, row = lane / PIECES, piece = lane % PIECES;
     const char *from = s.at + (size_t)k * 2;
+    if (k <= s.whole) {
+        /* The order of pieces is that of eight rows before. */
+        char *const even = to + place_of(row, piece), *const odd = to + place_of(row + 4, piece);
+        static_assert(ROWS_AT_ONCE == 4, "rows in turn");
 #pragma unroll
+        for (int i = 0; i < ROWS; i += 8, from += s.next) {
+            copy_16(even + i * ROW_BYTES, from);
+            copy_16(odd + i * ROW_BYTES, from += s.next);
+        }
+        return;
+    }
+#pragma unroll 1
     for (int i = 0; i < ROWS; i += ROWS_AT_ONCE, from += s.next) {
         const bool there = i < s.rows && k < s.columns;
         copy_or_clear_16(to + place_of(row + i, piece), there ? from : s.at, there);
@@ -112,7 +125,13 @@ static __device__ __forceinline__ void ask_codes(char *to, const source &s, int 
 {
     const int lane = (int)threadIdx.x % WARP;
     const char *from = s.at + k / 2;
+    if (k <= s.whole) {
 #pragma unroll
+        for (int i = 0; i < ROWS; i += WARP / 2, from += s.next)
+            copy_16(to + i * CODE_BYTES + lane * 16, from);
+        return;
+    }
+#pragma unroll 1
     for (int i = 0; i < ROWS; i += WARP / 2, from += s.next)
         copy_or_clear_16(to + i * CODE_BYTES + lane * 16, i < s.rows ? from : s.at, i < s.rows);
 }
@@ -145,16 +164,28 @@ static __device__ __forceinline__ void announce(const cuda_matrix &w, size_t out
     }
 }
 
-/* The scales of all of the tile's blocks (steps, OUTPUTS). */
+/* The scales of all of the tile's blocks (steps, OUTPUTS), asked for where they are numbers in
+ * memory: nobody waits for them before the first step. */
 template <typename S>
-static __device__ __forceinline__ void put_scales(float *to, const product_args &p,
-                                                  const cuda_matrix &w, size_t output)
+static __device__ __forceinline__ void ask_scales(float *to, const cuda_matrix &w, size_t output)
 {
     const int steps = (int)w.cols / STEP;
 #pragma unroll 4
     for (int i = (int)threadIdx.x; i < steps * S::OUTPUTS; i += S::THREADS) {
         const size_t row = min(output + (size_t)(i % S::OUTPUTS), w.rows - 1);
-        to[i] = block_scale(w, row * (size_t)steps + (size_t)(i / S::OUTPUTS)) * p.unit;
+        copy_4(to + i, w.scales + row * (size_t)steps + (size_t)(i / S::OUTPUTS));
+    }
+}
+
+/* The same where they are quantized themselves. */
+template <typename S>
+static __device__ __forceinline__ void put_scales(float *to, const cuda_matrix &w, size_t output)
+{
+    const int steps = (int)w.cols / STEP;
+#pragma unroll 4
+    for (int i = (int)threadIdx.x; i < steps * S::OUTPUTS; i += S::THREADS) {
+        const size_t row = min(output + (size_t)(i % S::OUTPUTS), w.rows - 1);
+        to[i] = block_scale(w, row * (size_t)steps + (size_t)(i / S::OUTPUTS));
     }
 }
 
@@ -201,7 +232,16 @@ static __device__ __forceinline__ void multiply_numbers(const char *slot, float 
     }
 }
 
-/* Four bytes, each one of sixteen that four bits of `which` and a byte of `beyond` choose. */
+/* A permutation whose digits from 8 on take a byte's highest bit eight times, which __byte_perm
+ * does not. */
+static __device__ __forceinline__ uint32_t highest_bits(uint32_t x, uint32_t y, uint32_t which)
+{
+    uint32_t out;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(out) : "r"(x), "r"(y), "r"(which));
+    return out;
+}
+
+/* Four bytes, each one of sixteen that a digit of `which` and a byte of `beyond` choose. */
 static __device__ __forceinline__ uint32_t look_up(const uint32_t table[4], uint32_t which,
                                                    uint32_t beyond)
 {
@@ -210,15 +250,16 @@ static __device__ __forceinline__ uint32_t look_up(const uint32_t table[4], uint
     return (first & ~beyond) | (last & beyond);
 }
 
-/* Eight codes to four pairs of binary16 numbers: of each byte the high four bits come first. */
+/* Eight codes to four pairs of binary16 numbers: of each byte the high four bits come first. A
+ * permutation that repeats the highest bit of bytes makes a code's highest one a byte of them. */
 static __device__ __forceinline__ void decode_eight(const uint32_t low[4], const uint32_t high[4],
                                                     uint32_t codes, uint32_t out[4])
 {
-    const uint32_t low_bits = codes & 0x77777777, high_bit = codes >> 3 & 0x11111111;
+    const uint32_t digits = codes & 0x77777777, raised = codes * 16;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        const uint32_t which = low_bits >> i * 16;
-        const uint32_t beyond = __byte_perm(0xFF00, 0, high_bit >> i * 16);
+        const uint32_t which = digits >> i * 16;
+        const uint32_t beyond = highest_bits(raised, codes, i ? 0xFBEA : 0xD9C8);
         const uint32_t x = look_up(low, which, beyond), y = look_up(high, which, beyond);
         out[2 * i] = __byte_perm(x, y, 0x4051);
         out[2 * i + 1] = __byte_perm(x, y, 0x6273);
@@ -254,7 +295,7 @@ static __device__ __forceinline__ void multiply_codes(const product_args &p, con
 #pragma unroll
             for (int n = 0; n < S::N; n++) mma_half(block[n], last, &x[n][i].z);
         }
-        const float low = scales[m * 16 + g], high = scales[m * 16 + g + 8];
+        const float low = scales[m * 16 + g] * p.unit, high = scales[m * 16 + g + 8] * p.unit;
 #pragma unroll
         for (int n = 0; n < S::N; n++)
 #pragma unroll
@@ -313,18 +354,25 @@ static __device__ __forceinline__ void write_fours(const cuda_mma_args &a, const
     int x = (int)threadIdx.x / FOURS;
     four_inputs next;
     if (x < n && c < outputs) next = load_four(e, row + (size_t)x, c);
+    const layer_end end = known_end_of(e);
+    const size_t apart = AT_ONCE * e.out_stride, residual_apart = AT_ONCE * e.residual_stride;
+    size_t to = (row + (size_t)x) * e.out_stride + c;
+    const float *residual = e.residual + (row + (size_t)x) * e.residual_stride + c;
+    float *const out = e.out;
     put_sums<S>(room, sum);
     if (c >= outputs) return;
 #pragma unroll 1
-    for (int above = x; x < n; above = x) {
+    for (int above = x; x < n; above = x, to += apart) {
         const four_inputs in = next;
         const float4 product = total<S>(room, above, y);
-        const size_t r = row + (size_t)above;
         x += AT_ONCE;
-        if (x < n) load_rows(e, row + (size_t)x, c, next);
-        const float4 v = finish_four(e, in, product);
-        *(float4 *)(e.out + r * e.out_stride + c) = v;
-        if (a.operand.out) put_four(a.operand.type, a.operand.out, r * e.out_stride + c, v);
+        residual += residual_apart;
+        if (x < n && end.does & (END_MULTIPLIER | END_ADDEND))
+            load_factors(e, row + (size_t)x, c, next);
+        if (x < n && end.does & END_RESIDUAL) next.residual = *(const float4 *)residual;
+        const float4 v = finish_four(end, in, product);
+        *(float4 *)(out + to) = v;
+        if (a.operand.out) put_four(a.operand.type, a.operand.out, to, v);
     }
 }
 
@@ -362,8 +410,8 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
     const size_t row = row_tile * (size_t)S::ROWS, output = tile * (size_t)S::OUTPUTS;
     const int warp = (int)threadIdx.x / WARP, cols = (int)a.cols;
     char *const ring = room + warp * (S::SLOTS * S::SLOT), *const end = ring + S::SLOTS * S::SLOT;
-    const source weights = source_of<S::CODES>(w.codes, output, w.rows, a.cols);
-    const source input = source_of<false>(a.x, row, a.n_rows, a.cols);
+    const source weights = source_of<S::CODES, S::OUTPUTS>(w.codes, output, w.rows, a.cols);
+    const source input = source_of<false, S::ROWS>(a.x, row, a.n_rows, a.cols);
     int ask = warp * STEP; /* the column that is asked for next */
     float *const scales = (float *)(room + S::SHARED);
 
@@ -372,7 +420,7 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
         if (ask < cols) ask_weights<S>(slot, weights, ask);
     ask = warp * STEP;
     if (row_tile == 0) announce<S>(w, output);
-    if (S::CODES) put_scales<S>(scales, p, w, output);
+    if (S::CODES && w.scales) ask_scales<S>(scales, w, output);
     wait_for_earlier();
     let_next_start();
 #pragma unroll 1
@@ -380,7 +428,11 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
         if (ask < cols) ask_numbers<S::ROWS>(slot, input, ask);
         end_of_group();
     }
-    if (S::CODES) __syncthreads();
+    if (S::CODES) {
+        if (!w.scales) put_scales<S>(scales, w, output);
+        wait_for_groups<S::SLOTS - 1>(); /* the first one's are the scales as well */
+        __syncthreads();
+    }
     float sum[S::M][S::N][4] = {};
     char *slot = ring;
 #pragma unroll 1

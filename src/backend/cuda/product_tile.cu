@@ -49,20 +49,29 @@ template <typename S> struct tile_source {
     static constexpr int APART = THREADS / S::CHUNKS;
     const char *from; /* its first piece */
     int rows;         /* from its row on */
+    int whole;        /* up to this column a stage has all rows and columns */
 
     __device__ __forceinline__ tile_source(const void *codes, size_t row, size_t n_rows, int cols)
     {
         const size_t first = row + threadIdx.x / S::CHUNKS;
         from = (const char *)codes + first * (size_t)cols + threadIdx.x % S::CHUNKS * 16;
         rows = (int)n_rows - (int)first;
+        whole = n_rows - row >= S::TILE ? cols - S::BYTES : -1;
     }
 
     __device__ __forceinline__ void copy(char *to, int step, int cols) const
     {
         const int k = step * S::BYTES;
-        const bool within = k + (int)threadIdx.x % S::CHUNKS * 16 < cols;
         to += threadIdx.x / S::CHUNKS * S::PITCH + threadIdx.x % S::CHUNKS * 16;
+        if (k <= whole) {
+            const char *at = from + k;
 #pragma unroll
+            for (int i = 0; i < S::COPIES; i++, at += APART * (size_t)cols)
+                copy_16(to + i * APART * S::PITCH, at);
+            return;
+        }
+        const bool within = k + (int)threadIdx.x % S::CHUNKS * 16 < cols;
+#pragma unroll 1
         for (int i = 0; i < S::COPIES; i++) {
             const bool there = within && i * APART < rows;
             copy_or_clear_16(to + i * APART * S::PITCH,
@@ -235,14 +244,21 @@ static __device__ __forceinline__ void keep_sums(int32_t *to, const int32_t sum[
 }
 
 /* What most results of a thread are made of besides their sums: GROUPS times four side by side, in
- * the same columns. */
+ * the same columns of every APARTth row. What the layer's arguments say is read once. */
 template <typename S> struct four_results {
     static constexpr int APART = THREADS * FOUR / S::TILE; /* rows */
     static_assert(THREADS * FOUR % S::TILE == 0, "the same columns");
     size_t col;
     bool there; /* the columns */
-    float4 scales, bias, residual;
+    four_inputs in;
+    float4 scales;
     float absmax[S::GROUPS]; /* of the next rows */
+    /* What is known when the sums are: */
+    layer_end end;
+    int rows; /* from the next one on */
+    float *out;
+    const float *residual; /* of the row behind the next one */
+    size_t apart, residual_apart;
 
     __device__ __forceinline__ void load(const cuda_tile_args &a, int part, size_t first_row,
                                          size_t first_col)
@@ -253,45 +269,54 @@ template <typename S> struct four_results {
         there = col < a.w[part].rows;
         if (!there) return;
         scales = *(const float4 *)(a.w[part].scales + col);
-        if (e.bias) bias = *(const float4 *)(e.bias + col);
+        if (e.bias) in.bias = *(const float4 *)(e.bias + col);
 #pragma unroll
         for (int g = 0; g < S::GROUPS; g++)
             if (row + (size_t)(g * APART) < a.n_rows)
                 absmax[g] = a.quantized.absmax[row + (size_t)(g * APART)];
-        load_residual(a, e, row);
+        if (e.residual && row < a.n_rows)
+            in.residual = *(const float4 *)(e.residual + row * e.residual_stride + col);
     }
 
-    __device__ __forceinline__ void load_residual(const cuda_tile_args &a, const cuda_epilogue &e,
-                                                  size_t m)
+    __device__ __forceinline__ void begin(const cuda_tile_args &a, int part, size_t first_row)
     {
-        if (e.residual && m < a.n_rows)
-            residual = *(const float4 *)(e.residual + m * e.residual_stride + col);
+        const cuda_epilogue &e = a.epilogue[part];
+        const size_t row = first_row + threadIdx.x * FOUR / S::TILE;
+        end = known_end_of(e);
+        rows = there && row < a.n_rows ? (int)min(a.n_rows - row, (size_t)S::TILE) : 0;
+        apart = APART * e.out_stride;
+        out = e.out + row * e.out_stride + col;
+        residual_apart = APART * e.residual_stride;
+        residual = e.residual + row * e.residual_stride + col + residual_apart;
     }
 
-    /* more: of outliers, if there are some. */
+    /* Writes the next row's; more: of outliers, if there are some. */
     __device__ __forceinline__ void finish(const cuda_epilogue &e, size_t m, int4 sums, bool some,
-                                           const float *more) const
+                                           const float *more)
     {
-        four_inputs in;
-        if (e.multiplier)
-            in.multiplier = *(const float4 *)(e.multiplier + m * e.multiplier_stride + col);
-        if (e.addend) in.addend = *(const float4 *)(e.addend + m * e.addend_stride + col);
-        in.residual = residual;
-        const float4 &b = bias;
+        const bool half = end.does & END_HALF;
+        const float4 &b = in.bias;
         float4 y =
             make_float4((float)sums.x * absmax[0] * scales.x, (float)sums.y * absmax[0] * scales.y,
                         (float)sums.z * absmax[0] * scales.z, (float)sums.w * absmax[0] * scales.w);
-        if (e.bias)
+        if (end.does & END_BIAS)
             y = make_float4(__fmaf_rn(y.x, INT8_SCALE, b.x), __fmaf_rn(y.y, INT8_SCALE, b.y),
                             __fmaf_rn(y.z, INT8_SCALE, b.z), __fmaf_rn(y.w, INT8_SCALE, b.w));
         else
             y = make_float4(y.x * INT8_SCALE, y.y * INT8_SCALE, y.z * INT8_SCALE, y.w * INT8_SCALE);
-        if (e.half) y = round_four(y);
+        if (half) y = round_four(y);
         if (some) {
             y = make_float4(y.x + more[0], y.y + more[1], y.z + more[2], y.w + more[3]);
-            if (e.half) y = round_four(y);
+            if (half) y = round_four(y);
         }
-        *(float4 *)(e.out + m * e.out_stride + col) = finished_four(e, in, y);
+        if (end.does & (END_MULTIPLIER | END_ADDEND)) load_factors(e, m, col, in);
+        *(float4 *)out = finished_four(end, in, y);
+        rows -= APART;
+        out += apart;
+        if (rows > 0 && end.does & END_RESIDUAL) in.residual = *(const float4 *)residual;
+        residual += residual_apart;
+#pragma unroll
+        for (int i = 1; i < S::GROUPS; i++) absmax[i - 1] = absmax[i];
     }
 };
 
@@ -373,11 +398,6 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
         const int stage = step % STAGES * S::STAGE, ahead = step + STAGES - 1;
         wait_for_groups<STAGES - 2>();
         __syncthreads();
-        if (ahead < steps) {
-            weights.copy(ws + ahead % STAGES * S::STAGE, ahead, cols);
-            inputs.copy(xs + ahead % STAGES * S::STAGE, ahead, cols);
-        }
-        end_of_group();
 #pragma unroll
         for (int k = 0; k < S::STEPS; k++) {
             const int at = stage + (slice * S::STEPS + k) * 32;
@@ -394,6 +414,12 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
 #pragma unroll
                 for (int j = 0; j < 4; j++) mma_codes(sum[i][j], left[i], right[j / 2] + j % 2 * 2);
         }
+        /* Tensor cores are at work meanwhile. */
+        if (ahead < steps) {
+            weights.copy(ws + ahead % STAGES * S::STAGE, ahead, cols);
+            inputs.copy(xs + ahead % STAGES * S::STAGE, ahead, cols);
+        }
+        end_of_group();
     }
     if (next_late) let_next_start();
     __syncthreads();
@@ -402,12 +428,12 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
     if (outliers) sum_outliers<S>(a, part, row, col, room);
     if (!fours) return write_ones<S>(a, part, row, col, outliers, room);
     if (outliers) own.load(a, part, row, col);
-    if (!own.there) return;
+    own.begin(a, part, row);
+    const int c = (int)threadIdx.x * FOUR % S::TILE;
 #pragma unroll 1
-    for (int g = 0; g < S::GROUPS; g++) {
-        const int at = ((int)threadIdx.x + g * THREADS) * FOUR, r = at / S::TILE, c = at % S::TILE;
+    for (int r = (int)threadIdx.x * FOUR / S::TILE; r < S::TILE && own.rows > 0;
+         r += four_results<S>::APART) {
         const size_t m = row + (size_t)r;
-        if (m >= a.n_rows) break;
         int4 product = make_int4(0, 0, 0, 0);
 #pragma unroll
         for (int k = 0; k < S::SLICES; k++) {
@@ -421,9 +447,6 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
         }
         const bool has = outliers && a.quantized.n_outliers[sequence_of(a.quantized, m)] > 0;
         own.finish(e, m, product, has, (const float *)(room + S::MORE) + r * S::MORE_PITCH + c);
-        own.load_residual(a, e, m + four_results<S>::APART);
-#pragma unroll
-        for (int i = 1; i < S::GROUPS; i++) own.absmax[i - 1] = own.absmax[i];
     }
 }
 
