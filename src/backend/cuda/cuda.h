@@ -348,7 +348,7 @@ static inline cuda_norm cuda_norm_of(const bg_norm *norm)
     memset(&n, 0, sizeof n); /* also what lies between its fields: nodes are compared as bytes */
     n.kind = norm->kind;
     n.weight = cuda_vector(norm->weight);
-    n.bias = cuda_vector(norm->bias);
+    n.bias = norm->kind == BG_NORM_LAYER ? cuda_vector(norm->bias) : NULL; /* others have none */
     n.eps = norm->eps;
     return n;
 }
