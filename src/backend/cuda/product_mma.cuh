@@ -164,29 +164,32 @@ static __device__ __forceinline__ void announce(const cuda_matrix &w, size_t out
     }
 }
 
-/* The scales of all of the tile's blocks (steps, OUTPUTS), asked for where they are numbers in
- * memory: nobody waits for them before the first step. */
-template <typename S>
-static __device__ __forceinline__ void ask_scales(float *to, const cuda_matrix &w, size_t output)
+/* f(i, block) for the thread's of a tile's blocks (steps, OUTPUTS): which of the tile's it is, and
+ * of the matrix's. */
+template <typename S, typename F>
+static __device__ __forceinline__ void each_block(const cuda_matrix &w, size_t output, F f)
 {
     const int steps = (int)w.cols / STEP;
 #pragma unroll 4
     for (int i = (int)threadIdx.x; i < steps * S::OUTPUTS; i += S::THREADS) {
         const size_t row = min(output + (size_t)(i % S::OUTPUTS), w.rows - 1);
-        copy_4(to + i, w.scales + row * (size_t)steps + (size_t)(i / S::OUTPUTS));
+        f(i, row * (size_t)steps + (size_t)(i / S::OUTPUTS));
     }
+}
+
+/* The scales of all of the tile's blocks, asked for where they are numbers in memory: nobody waits
+ * for them before the first step. */
+template <typename S>
+static __device__ __forceinline__ void ask_scales(float *to, const cuda_matrix &w, size_t output)
+{
+    each_block<S>(w, output, [&](int i, size_t block) { copy_4(to + i, w.scales + block); });
 }
 
 /* The same where they are quantized themselves. */
 template <typename S>
 static __device__ __forceinline__ void put_scales(float *to, const cuda_matrix &w, size_t output)
 {
-    const int steps = (int)w.cols / STEP;
-#pragma unroll 4
-    for (int i = (int)threadIdx.x; i < steps * S::OUTPUTS; i += S::THREADS) {
-        const size_t row = min(output + (size_t)(i % S::OUTPUTS), w.rows - 1);
-        to[i] = block_scale(w, row * (size_t)steps + (size_t)(i / S::OUTPUTS));
-    }
+    each_block<S>(w, output, [&](int i, size_t block) { to[i] = block_scale(w, block); });
 }
 
 /* ---- multiplying ----------------------------------------------------------------------------- */
