@@ -356,9 +356,9 @@ bg_status bg_run_forward_to(bg_run *run, const int32_t *ids, const bg_sequence *
                  .wanted = rows,
                  .n_wanted = n,
                  .err = err};
-    if (n > run->max_selected)
-        return bg_fail(err, BG_ERR_INTERNAL, "forward: %zu rows wanted of at most %zu", n,
-                       run->max_selected);
+    const size_t most = bg_min_size(run->max_selected, run->max_rows);
+    if (n > most)
+        return bg_fail(err, BG_ERR_INTERNAL, "forward: %zu rows wanted of at most %zu", n, most);
     const bg_status status = forward(&p, ids);
     /* Where they were, for the next pass to be the same list of operations. */
     run->hidden = hidden;

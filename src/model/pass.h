@@ -10,8 +10,8 @@ typedef struct {
     const bg_sequence *sequences;
     size_t n_sequences;
     size_t layer;
-    const size_t
-        *wanted; /* (n_wanted) rows whose last states are wanted; NULL: all that are left */
+    /* Rows whose last states are wanted (n_wanted); NULL: all that are left. */
+    const size_t *wanted;
     size_t n_wanted;
     bg_error *err;
 } bg_pass;

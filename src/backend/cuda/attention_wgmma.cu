@@ -90,7 +90,7 @@ template <typename S>
 static __global__ void __launch_bounds__(THREADS, S::BLOCKS)
     attend_wide(const __grid_constant__ cuda_attention_args a)
 {
-    if (!BG_WGMMA_HERE) return; /* bg_cuda_attends_wide does not let it come here */
+    if (!BG_WGMMA_HERE) __trap(); /* the driver took code for another architecture */
     extern __shared__ char room[];
     char *const queries = room + (TILE_ALIGN - shared_address(room) % TILE_ALIGN) % TILE_ALIGN;
     char *const tiles = queries + S::KEY_BYTES;

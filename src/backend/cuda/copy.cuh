@@ -5,20 +5,26 @@
 
 #include <cstdint>
 
-/* 16 bytes. */
-static __device__ __forceinline__ void copy_16(char *to, const void *from)
+static __device__ __forceinline__ uint32_t shared_address(const void *p)
+{
+    return (uint32_t)__cvta_generic_to_shared(p);
+}
+
+/* 16 bytes, not from the first-level cache: also of what other blocks have just written. */
+static __device__ __forceinline__ void copy_16(void *to, const void *from)
 {
 #if __CUDA_ARCH__ >= 800
-    const uint32_t at = (uint32_t)__cvta_generic_to_shared(to);
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from)
+                 : "memory");
 #endif
 }
 
+/* 4 bytes. */
 static __device__ __forceinline__ void copy_4(void *to, const void *from)
 {
 #if __CUDA_ARCH__ >= 800
-    const uint32_t at = (uint32_t)__cvta_generic_to_shared(to);
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(at), "l"(from) : "memory");
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(to)), "l"(from)
+                 : "memory");
 #endif
 }
 

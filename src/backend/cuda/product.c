@@ -11,8 +11,9 @@
 enum {
     WEIGHT_BYTES = 64 << 20,   /* of a panel of decoded weights */
     PRODUCT_BYTES = 128 << 20, /* of products before their epilogue */
-    PANEL_ROWS = 128,
-    ALIGNMENT = 16, /* of what the library writes, adds and reads */
+    PANEL_ROWS = 64,
+    WIDE_PANEL_ROWS = 128, /* of bg_cuda_wide's gates */
+    ALIGNMENT = 16,        /* of what the library writes, adds and reads */
 };
 
 /* Up to so many products and sums, activations are not rounded to 16 bits for the sake of tensor
@@ -77,19 +78,30 @@ static bool is_direct(const cuda_epilogue *e, cuda_type type)
            aligned(e->residual, e->residual_stride);
 }
 
+/* Whether a gate and what it multiplies, without a bias, may be one product, of which what becomes
+ * of both is left. */
+static bool may_be_wide(const cuda_backend *cuda, const cuda_product_layer *p)
+{
+    const cuda_epilogue *e = &p->epilogue;
+    return e->multiplier && p->type == CUDA_F16 && e->activation == BG_ACTIVATION_SILU &&
+           !e->bias && !e->addend && !e->residual &&
+           bg_cuda_wide_fits(p->n_rows, p->w.rows, p->w.cols, true, &cuda->launch);
+}
+
 /* Room for the layer's parts, and how much of it is a panel. */
 static bg_status prepare(cuda_backend *cuda, const bg_linear *l, cuda_product_layer *p,
                          bg_error *err)
 {
     const size_t k = p->w.cols, m = p->n_rows, n = p->w.rows, weight_bytes = k * type_size(p->type);
-    /* With room for what a gate of int8 multiplies. */
+    /* With room for the product that a gate of int8 multiplies, and for the decoded weights of both
+     * that are one product. */
+    const bool wide = may_be_wide(cuda, p);
+    const size_t step = wide ? WIDE_PANEL_ROWS : PANEL_ROWS, weights = wide ? 2 : 1;
     const size_t products = p->type == CUDA_I8 && p->epilogue.multiplier ? 2 : 1;
     size_t rows = n;
     if (!p->direct) rows = bg_min_size(rows, PRODUCT_BYTES / (products * m * 4));
-    /* With room for those of what a gate multiplies. */
-    const size_t weights = p->epilogue.multiplier ? 2 : 1;
     if (!p->ready) rows = bg_min_size(rows, WEIGHT_BYTES / (weights * weight_bytes));
-    if (rows < n) rows = bg_max_size(rows / PANEL_ROWS * PANEL_ROWS, PANEL_ROWS);
+    if (rows < n) rows = bg_max_size(rows / step * step, step);
     p->panel = rows;
     if (!p->ready) BG_TRY(cuda_reserve(cuda, &cuda->panel, weights * rows * weight_bytes, err));
     if (!p->direct) BG_TRY(cuda_reserve(cuda, &cuda->product, products * m * rows * 4, err));
@@ -180,9 +192,9 @@ static bool takes_halves(const cuda_epilogue *e, size_t n)
 }
 
 /* Whether `p` is the gate of the layer that was queued last, and whose result it multiplies: where
- * one end does for both, the other's results need not be written. At 16 bits both products are
- * rounded to binary16, 2^-12 of each (the root of its mean square). Their factors were rounded so,
- * too, and what becomes of them is, before it is multiplied. */
+ * one end does for both, the other's results need not be written. At 16 bits two products are
+ * rounded to binary16, 2^-12 of each (the root of its mean square), where they are not one. Their
+ * factors were rounded so, too, and what becomes of them is, before it is multiplied. */
 static bool gates_last(const cuda_backend *cuda, const cuda_product_layer *p)
 {
     const cuda_product_layer *up = &cuda->last_product;
@@ -195,15 +207,6 @@ static bool gates_last(const cuda_backend *cuda, const cuda_product_layer *p)
            up->type == p->type && up->ready == p->ready && up->x == p->x &&
            up->n_rows == p->n_rows && up->w.rows == p->w.rows && up->w.cols == p->w.cols &&
            up->w.threshold == p->w.threshold;
-}
-
-/* Whether both products can be one, and what becomes of them with it. */
-static bool gates_wide(const cuda_backend *cuda, const cuda_product_layer *p)
-{
-    return p->type == CUDA_F16 && p->epilogue.activation == BG_ACTIVATION_SILU &&
-           !p->epilogue.bias && !cuda->last_product.epilogue.bias && !p->epilogue.addend &&
-           !p->epilogue.residual &&
-           bg_cuda_wide_fits(p->n_rows, p->w.rows, p->w.cols, true, &cuda->launch);
 }
 
 static void push_wide(cuda_backend *cuda, const cuda_product_layer *p, const void *gate,
@@ -225,13 +228,13 @@ static void multiply_gated(cuda_backend *cuda, const bg_linear *l, cuda_product_
 {
     const cuda_product_layer up = cuda->last_product;
     const size_t rows = p->w.rows, panel = p->panel;
-    const bool halves = p->type != CUDA_I8, wide = gates_wide(cuda, p);
+    const bool halves = p->type != CUDA_I8, wide = may_be_wide(cuda, p) && !up.epilogue.bias;
     cuda->n_nodes = up.begin;
     if (!halves) cuda_gather_outliers(cuda, l, &p->quantized);
     for (size_t first = 0; first < rows; first += panel) {
         const size_t n = bg_min_size(panel, rows - first);
         char *other = (char *)cuda->product.data + p->n_rows * n * (halves ? 2 : 4);
-        const void *w = panel_of(cuda, &up, first, n, 1);
+        const void *w = panel_of(cuda, &up, first, n, wide);
         if (wide) {
             push_wide(cuda, p, panel_of(cuda, p, first, n, 0), w, first, n);
             continue;

@@ -65,7 +65,7 @@ static __device__ __forceinline__ float reciprocal(float x)
 
 /* Two of silu(gate) * up, by one reciprocal for both: what binds is how many of these and of powers
  * there are. 2^60 stands for larger powers, so that their product is finite; what it is divided by
- * leaves nothing that binary16 could hold. */
+ * leaves nothing that binary16 could hold, and next to nothing in fp32. */
 static __device__ __forceinline__ float2 gated(float2 gate, float2 up)
 {
     const float a = 1.0f + power_of_two(fminf(gate.x * -LOG2_E, 60.0f));
@@ -133,7 +133,8 @@ static __device__ __forceinline__ void finish_logits(const cuda_wide_args &a, fl
         for (int k = r * 2; k < SUMS; k += 4)
             sum += power_of_two(__fmaf_rn(sums[k], LOG2_E, shift)) +
                    power_of_two(__fmaf_rn(sums[k + 1], LOG2_E, shift));
-        sum = quad_sum(sum);
+        /* What rounding has the shift off is the same for all of the row's. */
+        sum = quad_sum(sum) * power_of_two(__fmaf_rn(-most, LOG2_E, -shift));
         if (m >= a.n_rows) continue;
         if (quad == 0) {
             s.maxima[m * s.n_panels + (size_t)(col / COLS)] = most;
@@ -320,7 +321,7 @@ template <int KIND>
 static __global__ void __launch_bounds__(THREADS, 1)
     product_wide(const __grid_constant__ wide_args a)
 {
-    if (!BG_WGMMA_HERE) return; /* bg_cuda_wide_fits does not let it come here */
+    if (!BG_WGMMA_HERE) __trap(); /* the driver took code for another architecture */
     extern __shared__ char room[];
     __shared__ __align__(8) uint64_t barriers[2 * STAGES];
     const uint32_t full = shared_address(barriers), empty = full + STAGES * 8;
@@ -343,7 +344,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
         take_registers<240>();
         multiply<KIND>(a, stages, full, empty);
     }
-    cluster_wait(); /* the other block may still write here */
+    cluster_end(); /* the other block may still write here */
 }
 
 /* ---- launching ------------------------------------------------------------------------------- */

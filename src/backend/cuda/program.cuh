@@ -92,18 +92,8 @@ template <typename T> static __device__ __forceinline__ T load_fresh(const T *p)
     return __ldcg(p);
 }
 
-/* 16 bytes to shared memory, from what other blocks may have written; the thread may read them
- * after wait_for_copies, others after a barrier besides. */
-static __device__ __forceinline__ void copy_fresh_16(void *to, const void *from)
-{
-#if __CUDA_ARCH__ >= 800
-    asm volatile(
-        "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((uint32_t)__cvta_generic_to_shared(to)),
-        "l"(from)
-        : "memory");
-#endif
-}
-
+/* Until all that the thread has asked for by copy_16 has come; others may read it after a barrier
+ * besides. */
 static __device__ __forceinline__ void wait_for_copies()
 {
 #if __CUDA_ARCH__ >= 800

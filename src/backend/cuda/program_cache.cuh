@@ -89,7 +89,7 @@ static __device__ __forceinline__ void get_piece(const head_task &t, const cache
         float *to = room_of(c, piece);
 #pragma unroll 1
         for (int i = (int)threadIdx.x * 4; i < end; i += STEP_THREADS * 4)
-            copy_fresh_16(to + i, from + i);
+            copy_16(to + i, from + i);
     }
     end_of_group();
 }

@@ -128,7 +128,7 @@ static __device__ __forceinline__ void ask_row(const input_row &row, float4 x[RE
     }
 #pragma unroll 4
     for (unsigned q = row.lane; q < row.fours; q += row.threads)
-        copy_fresh_16(row.quads + quad_place(q), (const float4 *)row.in + q);
+        copy_16(row.quads + quad_place(q), (const float4 *)row.in + q);
 }
 
 /* Calls f(four) of a row that was asked for, which comes to shared memory if it is long. */
@@ -245,8 +245,8 @@ static __device__ __forceinline__ void share_norm(const cuda_norm &norm, unsigne
                                                   ready_norm &r)
 {
     for (unsigned c = threadIdx.x * 4; c < cols; c += STEP_THREADS * 4) {
-        copy_fresh_16(room + c, norm.weight + c);
-        if (norm.bias) copy_fresh_16(room + cols + c, norm.bias + c);
+        copy_16(room + c, norm.weight + c);
+        if (norm.bias) copy_16(room + cols + c, norm.bias + c);
     }
     r.weights = room;
     r.biases = norm.bias ? room + cols : NULL;

@@ -122,11 +122,6 @@ static __device__ __forceinline__ unsigned place_in_step(unsigned row, unsigned 
 
 /* ---- barriers -------------------------------------------------------------------------------- */
 
-static __device__ __forceinline__ uint32_t shared_address(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
-
 /* A word that no barrier has to do with. */
 static __device__ __forceinline__ uint32_t load_shared(uint32_t address)
 {

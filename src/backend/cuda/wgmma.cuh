@@ -1,10 +1,10 @@
-/* What is a Hopper GPU's own: tiles that the tensor memory accelerator brings to
- * shared memory, for both blocks of a cluster where both read them, barriers that say when they
- * have come and when they are done with, and products of tiles as they lie there (PTX ISA,
- * "wgmma"). */
+/* What is a Hopper GPU's own: tiles that the tensor memory accelerator brings to shared memory, for
+ * both blocks of a cluster where both read them, barriers that say when they have come and when
+ * they are done with, and products of tiles as they lie there (PTX ISA, "wgmma"). */
 #ifndef BG_BACKEND_CUDA_WGMMA_CUH
 #define BG_BACKEND_CUDA_WGMMA_CUH
 
+#include "backend/cuda/copy.cuh"
 #include "backend/cuda/device.cuh"
 
 #include <cuda.h>
@@ -15,11 +15,6 @@
 #else
 #define BG_WGMMA_HERE 0
 #endif
-
-static __device__ __forceinline__ uint32_t shared_address(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
 
 /* ---- barriers -------------------------------------------------------------------------------- */
 
@@ -79,6 +74,15 @@ static __device__ __forceinline__ void cluster_wait()
 {
 #if BG_WGMMA_HERE
     asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::
+                     : "memory");
+#endif
+}
+
+/* The same when all that a thread has told another block of the cluster has come there. */
+static __device__ __forceinline__ void cluster_end()
+{
+#if BG_WGMMA_HERE
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
                      : "memory");
 #endif
 }
