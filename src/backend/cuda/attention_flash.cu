@@ -356,7 +356,6 @@ static int choose(const cuda_attention_args *a)
 
 bool bg_cuda_attends_flash(const cuda_attention_args *a, const cuda_launch *l)
 {
-    if (a->halves) return true;
     const int shape = choose(a);
     const unsigned heads = (unsigned)heads_of_block(*a);
     const size_t blocks =
@@ -367,6 +366,5 @@ bool bg_cuda_attends_flash(const cuda_attention_args *a, const cuda_launch *l)
 
 cudaError_t bg_cuda_attend_flash(const cuda_attention_args *a, const cuda_launch *l)
 {
-    if (a->halves) return bg_cuda_attend_wide(a, l);
     return shapes[choose(a)].launch[a->out_half](a, l);
 }

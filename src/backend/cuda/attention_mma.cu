@@ -445,6 +445,7 @@ void bg_cuda_attend_plan(cuda_attention_args *a, const cuda_launch *l)
 cudaError_t bg_cuda_attend(const cuda_attention_args *a, const cuda_launch *l)
 {
     const int shape = choose(a, l);
+    if (a->halves) return bg_cuda_attend_wide(a, l);
     if (shape >= 0 && bg_cuda_attends_flash(a, l)) return bg_cuda_attend_flash(a, l);
     return shape < 0 ? bg_cuda_attend_exact(a, l) : shapes[shape].launch[a->out_half](a, l);
 }

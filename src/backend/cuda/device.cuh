@@ -122,8 +122,9 @@ static __device__ __forceinline__ float block_scale(const cuda_matrix &w, size_t
            w.scale_offset;
 }
 
-/* The instruction whose results bg_gpu_reciprocal was read from, on a GPU that has it so: what the
- * table gives for every binary16 number, without looking. */
+/* 1 / x within 2^-23 of itself, 0 where it would be subnormal: the instruction whose results
+ * bg_gpu_reciprocal was read from, on a GPU that has it so, and what the table gives for every
+ * binary16 number, without looking. */
 static __device__ __forceinline__ float hopper_reciprocal(float x)
 {
     float y;

@@ -56,13 +56,6 @@ static __device__ __forceinline__ void transpose_quad(uint32_t w[4], bool odd, b
     w[3] = high ? w[3] : b;
 }
 
-static __device__ __forceinline__ float reciprocal(float x)
-{
-    float y;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
 /* Two of silu(gate) * up, by one reciprocal for both: what binds is how many of these and of powers
  * there are. 2^60 stands for larger powers, so that their product is finite; what it is divided by
  * leaves nothing that binary16 could hold, and next to nothing in fp32. */
@@ -70,7 +63,7 @@ static __device__ __forceinline__ float2 gated(float2 gate, float2 up)
 {
     const float a = 1.0f + power_of_two(fminf(gate.x * -LOG2_E, 60.0f));
     const float b = 1.0f + power_of_two(fminf(gate.y * -LOG2_E, 60.0f));
-    const float both = reciprocal(a * b);
+    const float both = hopper_reciprocal(a * b);
     return make_float2(gate.x * up.x * (b * both), gate.y * up.y * (a * both));
 }
 
