@@ -131,20 +131,72 @@ static __device__ __forceinline__ team team_of(unsigned shift, unsigned *number)
     return {*number * warps, warps, threadIdx.x & (threads - 1), threads};
 }
 
+/* Whether tensor cores add in double precision as fast as they should. */
+#if __CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 900
+static constexpr bool DOUBLE_MMA = true;
+#else
+static constexpr bool DOUBLE_MMA = false;
+#endif
+
+/* c (8, 8) += a (8, 4) b (4, 8). A lane has row lane / 4 of a and c and column lane / 4 of b;
+ * column lane % 4 of a, row lane % 4 of b, and columns lane % 4 * 2 and the next one of c. */
+static __device__ __forceinline__ void mma_double(double c[2], double a, double b)
+{
+#if __CUDA_ARCH__ >= 800
+    asm("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%2}, {%3}, {%0, %1};"
+        : "+d"(c[0]), "+d"(c[1])
+        : "d"(a), "d"(b));
+#endif
+}
+
+/* Of four lanes side by side. */
+static __device__ __forceinline__ double four_sum(double x)
+{
+    double c[2] = {0, 0};
+    mma_double(c, x, 1);
+    return c[0];
+}
+
+/* What all lanes of a warp have, to each of them: two instructions instead of five rounds of
+ * shuffles. */
+template <typename T> static __device__ __forceinline__ T lanes_sum(T x)
+{
+    if constexpr (!DOUBLE_MMA || sizeof(T) < sizeof(double)) {
+        return warp_sum(x);
+    } else {
+        double eights[2] = {0, 0};
+        mma_double(eights, 1, x);
+        return four_sum(eights[0] + eights[1]);
+    }
+}
+
+/* The sum of what a team's warps have put into room (STEP_WARPS). */
+template <typename T> static __device__ __forceinline__ T warps_sum(const team &t, const T *room)
+{
+    if constexpr (!DOUBLE_MMA || sizeof(T) < sizeof(double)) {
+        T x = room[t.first_warp + (threadIdx.x & (t.warps - 1))];
+#pragma unroll
+        for (unsigned i = STEP_WARPS / 2; i > 0; i /= 2) {
+            const T other = __shfl_xor_sync(0xFFFFFFFF, x, (int)i);
+            if (i < t.warps) x += other;
+        }
+        return x;
+    } else {
+        const unsigned i = threadIdx.x % 4;
+        double x = i < t.warps ? room[t.first_warp + i] : 0;
+        if (i + 4 < t.warps) x += room[t.first_warp + i + 4];
+        return four_sum(x);
+    }
+}
+
 /* All warps that run nodes call these; room (STEP_WARPS) is not read by anybody who is still in the
  * last call with the same room: two calls in turn have two rooms. */
 template <typename T> static __device__ __forceinline__ T team_sum(const team &t, T x, T *room)
 {
-    x = warp_sum(x);
+    x = lanes_sum(x);
     if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = x;
     step_sync();
-    x = room[t.first_warp + (threadIdx.x & (t.warps - 1))];
-#pragma unroll
-    for (unsigned i = STEP_WARPS / 2; i > 0; i /= 2) {
-        const T other = __shfl_xor_sync(0xFFFFFFFF, x, (int)i);
-        if (i < t.warps) x += other;
-    }
-    return x;
+    return warps_sum(t, room);
 }
 
 /* Floats in the order of integers, and back. */
@@ -167,31 +219,19 @@ static __device__ __forceinline__ float team_max(const team &t, float x, int *ro
 #endif
 }
 
-/* Two sums at once. */
+/* Two sums at once: room (2 * STEP_WARPS). */
 template <typename T>
 static __device__ __forceinline__ void team_sums(const team &t, T &x, T &y, T *room)
 {
-    for (int i = WARP / 2; i > 0; i /= 2) {
-        x += __shfl_xor_sync(0xFFFFFFFF, x, i);
-        y += __shfl_xor_sync(0xFFFFFFFF, y, i);
-    }
+    x = lanes_sum(x);
+    y = lanes_sum(y);
     if (threadIdx.x % WARP == 0) {
         room[threadIdx.x / WARP] = x;
         room[STEP_WARPS + threadIdx.x / WARP] = y;
     }
     step_sync();
-    const unsigned at = t.first_warp + (threadIdx.x & (t.warps - 1));
-    x = room[at];
-    y = room[STEP_WARPS + at];
-#pragma unroll
-    for (unsigned i = STEP_WARPS / 2; i > 0; i /= 2) {
-        const T a = __shfl_xor_sync(0xFFFFFFFF, x, (int)i),
-                b = __shfl_xor_sync(0xFFFFFFFF, y, (int)i);
-        if (i < t.warps) {
-            x += a;
-            y += b;
-        }
-    }
+    x = warps_sum(t, room);
+    y = warps_sum(t, room + STEP_WARPS);
 }
 
 #endif
