@@ -219,6 +219,22 @@ static __device__ __forceinline__ float team_max(const team &t, float x, int *ro
 #endif
 }
 
+/* The largest of a team, of numbers that are not negative: their bits are in the same order. And
+ * that of all teams. */
+static __device__ __forceinline__ float team_most(const team &t, float x, int *room, float *all)
+{
+#if __CUDA_ARCH__ >= 800
+    int most = __reduce_max_sync(0xFFFFFFFF, __float_as_int(x));
+    if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = most;
+    step_sync();
+    most = room[t.first_warp + (threadIdx.x & (t.warps - 1))];
+    *all = __int_as_float(__reduce_max_sync(0xFFFFFFFF, room[threadIdx.x % STEP_WARPS]));
+    return __int_as_float(__reduce_max_sync(0xFFFFFFFF, most));
+#else
+    return *all = x;
+#endif
+}
+
 /* Two sums at once: room (2 * STEP_WARPS). */
 template <typename T>
 static __device__ __forceinline__ void team_sums(const team &t, T &x, T &y, T *room)

@@ -19,7 +19,7 @@ struct input_rooms {
     double sums[2 * STEP_WARPS];
     int most[STEP_WARPS];
     float scale[MOST_ROWS]; /* what sums are multiplied by: the power of two, or the row's absmax */
-    int has_outliers, n_outliers;
+    int n_outliers;
 };
 
 /* In shared memory. */
@@ -388,7 +388,8 @@ static __device__ __forceinline__ void split_row(const input_row &row,
         return split<TYPE>(x, USUAL);
     });
     if (TYPE == PARTS_F16) {
-        most = team_max(t, most, rooms.most);
+        float all;
+        most = team_most(t, most, rooms.most, &all);
         if (most > 0 && !(most >= 0x1p-10f && most <= 0x1p9f)) {
             scale = split_scale(most);
 #pragma unroll 1
@@ -482,9 +483,9 @@ static __device__ __forceinline__ float quantize_row(unsigned cols, float thresh
                                                      const float *reciprocals, input_rooms &rooms)
 {
     const unsigned words = (cols + 31) / 32;
-    if (most >= threshold) rooms.has_outliers = 1;
-    most = team_max(t, most, rooms.most);
-    const bool any = rooms.has_outliers != 0;
+    float all;
+    most = team_most(t, most, rooms.most, &all);
+    const bool any = all >= threshold;
     if (any) {
         for (unsigned i = threadIdx.x; i < words; i += STEP_THREADS) s.marks[i] = 0;
         step_sync();
@@ -494,7 +495,7 @@ static __device__ __forceinline__ float quantize_row(unsigned cols, float thresh
             if (marks) atomicOr(&s.marks[q / 8], marks << 4 * q % 32);
             most = fmaxf(most, largest(coded(round_four(x), threshold, marks)));
         });
-        most = team_max(t, most, (int *)rooms.sums);
+        most = team_most(t, most, (int *)rooms.sums, &all);
         if (threadIdx.x < WARP) {
             const int n = list_bits(s.marks, words, s.outliers);
             if (threadIdx.x == 0) rooms.n_outliers = n;

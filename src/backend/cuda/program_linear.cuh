@@ -312,7 +312,7 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     const staged_input staged = staged_at(room, shape::PARTS, rows, cols);
     const input_row row = row_of(a.in + t.first_step * step_shape<K>::COLS, (unsigned)a.cols, cols,
                                  team, m, first, rows, staged);
-    if (threadIdx.x == 0) rooms.has_outliers = rooms.n_outliers = 0;
+    if (threadIdx.x == 0) rooms.n_outliers = 0;
     if (input.norm.weight && rows > 1) {
         share_norm(input.norm, cols, (float *)(room + staged_bytes(shape::PARTS, rows, cols)),
                    ready);
