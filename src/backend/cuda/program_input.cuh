@@ -94,9 +94,9 @@ struct input_row {
             if (both) *x1 = f(b);
         }
     }
-    template <typename F> __device__ __forceinline__ void each(F f) const
+    template <int AT_ONCE = 4, typename F> __device__ __forceinline__ void each(F f) const
     {
-#pragma unroll 4
+#pragma unroll(AT_ONCE)
         for (unsigned q = lane; q < fours; q += threads) f(quads[quad_place(q)], q);
     }
 };
@@ -487,10 +487,11 @@ static __device__ __forceinline__ float quantize_row(unsigned cols, float thresh
     most = team_most(t, most, rooms.most, &all);
     const bool any = all >= threshold;
     if (any) {
+#pragma unroll 1
         for (unsigned i = threadIdx.x; i < words; i += STEP_THREADS) s.marks[i] = 0;
         step_sync();
         most = 0;
-        row.each([&](const float4 &x, unsigned q) INLINE {
+        row.each<1>([&](const float4 &x, unsigned q) INLINE {
             const uint32_t marks = marks_of(x, threshold);
             if (marks) atomicOr(&s.marks[q / 8], marks << 4 * q % 32);
             most = fmaxf(most, largest(coded(round_four(x), threshold, marks)));
