@@ -19,7 +19,7 @@ struct input_rooms {
     double sums[2 * STEP_WARPS];
     int most[STEP_WARPS];
     float scale[MOST_ROWS]; /* what sums are multiplied by: the power of two, or the row's absmax */
-    int n_outliers;
+    int n_outliers;         /* where there are any */
 };
 
 /* In shared memory. */
@@ -474,13 +474,13 @@ static __device__ __forceinline__ uint32_t marks_of(const float4 &x, float thres
 
 /* The codes of a row whose values are in its quads, and of a short one, rounded, in `first`; `most`
  * is the thread's largest, rounded to fp16 as all that is coded. A value is an outlier before it is
- * rounded, and one in one row makes its column one of all rows. Returns the row's absmax but for
- * outliers. */
-static __device__ __forceinline__ float quantize_row(unsigned cols, float threshold, float most,
-                                                     const team &t, unsigned m,
-                                                     const input_row &row, const float4 *first,
-                                                     const staged_input &s,
-                                                     const float *reciprocals, input_rooms &rooms)
+ * rounded, and one in one row makes its column one of all rows. Returns whether there may be any;
+ * `scale`: the row's absmax but for them. */
+static __device__ __forceinline__ bool quantize_row(unsigned cols, float threshold, float most,
+                                                    const team &t, unsigned m, const input_row &row,
+                                                    const float4 *first, const staged_input &s,
+                                                    const float *reciprocals, input_rooms &rooms,
+                                                    float &scale)
 {
     const unsigned words = (cols + 31) / 32;
     float all;
@@ -502,6 +502,7 @@ static __device__ __forceinline__ float quantize_row(unsigned cols, float thresh
             if (threadIdx.x == 0) rooms.n_outliers = n;
         }
     }
+    scale = most;
     const float factor = most > 0 ? 127 * half_reciprocal(reciprocals, most) : 0;
     uint32_t *codes = (uint32_t *)(s.codes + m * s.code_pitch);
     if (!any && is_short(row)) {
@@ -510,14 +511,14 @@ static __device__ __forceinline__ float quantize_row(unsigned cols, float thresh
             const unsigned q = row.lane + i * row.threads;
             if (q < row.fours) codes[q] = pack_codes(first[i], factor);
         }
-        return most;
+        return any;
     }
     row.each([&](const float4 &x, unsigned q) INLINE {
         float4 y = round_four(x);
         if (any) y = coded(y, threshold, s.marks[q / 8] >> 4 * q % 32);
         codes[q] = pack_codes(y, factor);
     });
-    return most;
+    return any;
 }
 
 /* ---- all of it ------------------------------------------------------------------------------- */
@@ -548,9 +549,10 @@ static __device__ __forceinline__ input_row row_of(const float *in, unsigned apa
 }
 
 /* A layer's input, the row of each team, which was asked for; the block may read all of them when
- * this returns. HALF: of a model of 16-bit activations. `tables`: int8's reciprocals. */
+ * this returns, and it returns whether there may be outliers. HALF: of a model of 16-bit
+ * activations. `tables`: int8's reciprocals. */
 template <part_type TYPE, bool HALF>
-static __device__ __forceinline__ void
+static __device__ __forceinline__ bool
 stage_input(const input_row &row, float4 first[READY_QUADS], unsigned cols,
             const layer_input &to_do, const team &t, unsigned m, const ready_norm &ready,
             const staged_input &s, input_rooms &rooms, const char *tables)
@@ -559,6 +561,7 @@ stage_input(const input_row &row, float4 first[READY_QUADS], unsigned cols,
     const bool has_norm = norm.weight != NULL;
     float *to = writes_normed(norm) ? to_do.normed + (row.in - to_do.in) : NULL;
     float scale = 1;
+    bool outliers = false;
     if constexpr (TYPE == CODES_INT8) {
         float most = 0;
         if (has_norm) {
@@ -576,8 +579,8 @@ stage_input(const input_row &row, float4 first[READY_QUADS], unsigned cols,
                 return x;
             });
         }
-        scale = quantize_row(cols, to_do.threshold, most, t, m, row, first, s,
-                             (const float *)tables, rooms);
+        outliers = quantize_row(cols, to_do.threshold, most, t, m, row, first, s,
+                                (const float *)tables, rooms, scale);
     } else if (has_norm) {
         const norm_state n = norm_of<HALF>(norm, cols, ready.inverse, t, row, first, rooms);
         each_normed(norm, HALF, n, row, first, ready, to,
@@ -585,10 +588,11 @@ stage_input(const input_row &row, float4 first[READY_QUADS], unsigned cols,
         if (TYPE == PARTS_F16) scale = 1 / NORMED_SCALE;
     } else {
         split_row<TYPE>(row, first, t, m, rooms);
-        return;
+        return false;
     }
     if (t.lane == 0 && row.fours > 0) rooms.scale[m] = scale;
     step_sync();
+    return outliers;
 }
 
 #endif

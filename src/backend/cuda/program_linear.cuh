@@ -111,11 +111,11 @@ static __device__ __forceinline__ void load_others(const cuda_linear_args &a, un
     for (unsigned i = 0; i < CUDA_MOST_SHARES - 1; i++) x.addend += more[i];
 }
 
-/* An output's product; `others` are those with outlier columns, NULL where there are none. */
+/* An output's product; `others`: that with outlier columns, where there are any. */
 template <kind K>
 static __device__ __forceinline__ float product_of(const product_ends &e, bool half, unsigned each,
-                                                   const float *sums, const float *others,
-                                                   float input_scale)
+                                                   const float *sums, bool outliers,
+                                                   const float *others, float input_scale)
 {
     typedef typename sum_of<K>::type T;
     const T *all = (const T *)sums + e.sums.first;
@@ -131,7 +131,7 @@ static __device__ __forceinline__ float product_of(const product_ends &e, bool h
         float y = (float)sum * input_scale * e.scale;
         y = e.biased ? __fmaf_rn(y, INT8_SCALE, e.bias) : y * INT8_SCALE;
         y = round_if(half, y);
-        return others ? round_if(half, y + *others) : y;
+        return outliers ? round_if(half, y + *others) : y;
     } else {
         const float y = sum * input_scale;
         return round_if(half, e.biased ? y + e.bias : y);
@@ -195,26 +195,27 @@ static __device__ __forceinline__ void tell_largest(const cuda_choice &choice, u
     atomicMax((unsigned long long *)choice.largest + first + lane, best);
 }
 
-/* The block's outputs; `x` is the thread's first. */
+/* The block's outputs; `x` is the thread's first. `shift`: a.row_shift, which would have to be read
+ * again; `others`: products with outlier columns, where there are any. */
 template <kind K, bool HALF>
-static __device__ __forceinline__ void write_outputs(const cuda_linear_args &a, const tiling &t,
-                                                     unsigned first, unsigned rows, float *sums,
-                                                     const float *others, const input_rooms &rooms,
-                                                     float pair_scale, output x)
+static __device__ __forceinline__ void
+write_outputs(const cuda_linear_args &a, const tiling &t, unsigned first, unsigned rows,
+              unsigned shift, float *sums, bool outliers, const float *others,
+              const input_rooms &rooms, float pair_scale, output x)
 {
-    const unsigned each = TILE << a.row_shift;
+    const unsigned each = TILE << shift;
     const unsigned count = (t.paired ? t.n_tiles / 2 : t.n_tiles) * each;
     const float unit = is_4bit(K) ? pair_scale : 1;
     constexpr bool IS_HEAD = K == KIND_F16 || K == KIND_BF16; /* it may be */
     uint64_t best = 0;
-    for (unsigned o = threadIdx.x; o < count;) {
+    for (unsigned o = threadIdx.x;;) { /* behind the last there is none */
         if (x.there) {
-            const float *outliers = rooms.n_outliers > 0 ? others + x.others : NULL;
+            const float *other = others + x.others;
             const float scale = rooms.scale[x.m] * unit;
-            float y = product_of<K>(x.ends, x.half, each, sums + x.at, outliers, scale);
+            float y = product_of<K>(x.ends, x.half, each, sums + x.at, outliers, other, scale);
             if (t.paired)
-                x.multiplier = product_of<K>(x.first_ends, x.half, each, sums + x.at,
-                                             outliers ? outliers - each : NULL, scale);
+                x.multiplier = product_of<K>(x.first_ends, x.half, each, sums + x.at, outliers,
+                                             other - each, scale);
             if (x.activation != BG_ACTIVATION_NONE)
                 y = round_if(x.half, activate(x.activation, x.half, y));
             if (x.gated || x.multiplied) y = round_if(x.half, y * x.multiplier);
@@ -233,8 +234,7 @@ static __device__ __forceinline__ void write_outputs(const cuda_linear_args &a, 
         x = output_of<K, HALF>(a, t, o, first, rows);
         if (x.there) load_others(a, first, x);
     }
-    if (IS_HEAD && a.choice.ids)
-        tell_largest(a.choice, first, rows, a.row_shift, best, (uint64_t *)sums);
+    if (IS_HEAD && a.choice.ids) tell_largest(a.choice, first, rows, shift, best, (uint64_t *)sums);
 }
 
 /* ---- all of it ------------------------------------------------------------------------------- */
@@ -307,12 +307,10 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     ready_norm ready;
     get_norm_ready(input.norm, cols, a.inverse, team, ready);
     float *sums = (float *)room;
-    float *others = sums + sums_of(t, t.n_tiles, shift).first;
     room += a.sums_bytes;
     const staged_input staged = staged_at(room, shape::PARTS, rows, cols);
     const input_row row = row_of(a.in + t.first_step * step_shape<K>::COLS, (unsigned)a.cols, cols,
                                  team, m, first, rows, staged);
-    if (threadIdx.x == 0) rooms.n_outliers = 0;
     if (input.norm.weight && rows > 1) {
         share_norm(input.norm, cols, (float *)(room + staged_bytes(shape::PARTS, rows, cols)),
                    ready);
@@ -329,16 +327,21 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     float4 quads[READY_QUADS];
     ask_row(row, quads);
     if (x.there) load_others(a, first, x);
-    stage_input<shape::PARTS, HALF>(row, quads, cols, input, team, m, ready, staged, rooms, tables);
+    bool outliers = stage_input<shape::PARTS, HALF>(row, quads, cols, input, team, m, ready, staged,
+                                                    rooms, tables);
     multiply_pieces<K, PACKED>(a, t, rows, shift, weights, tables,
                                column_of<K>(staged, rows, PACKED), sums);
     step_sync();
-    if (K == KIND_INT8 && rooms.n_outliers > 0) {
+    float *others = sums + sums_of(t, t.n_tiles, shift).first;
+    if (outliers) {
         const outlier_list list = {staged.outliers, staged.quads, staged.pitch, rooms.n_outliers};
-        multiply_outliers(a, t, rows, list, others);
-        step_sync();
+        outliers = list.n > 0;
+        if (outliers) {
+            multiply_outliers(a, t, rows, list, others);
+            step_sync();
+        }
     }
-    write_outputs<K, HALF>(a, t, first, rows, sums, others, rooms, pair_scale, x);
+    write_outputs<K, HALF>(a, t, first, rows, shift, sums, outliers, others, rooms, pair_scale, x);
 }
 
 /* `waits`: what it reads other blocks may still write; `tells`: that the block is done, at once:
