@@ -156,10 +156,8 @@ template <typename T>
 static __device__ __forceinline__ T dot_four(T sum, const float4 &q, const float4 &k)
 {
     if constexpr (sizeof(T) == sizeof(double)) {
-        sum += (double)(q.x * k.x);
-        sum += (double)(q.y * k.y);
-        sum += (double)(q.z * k.z);
-        sum += (double)(q.w * k.w);
+        sum += ((double)(q.x * k.x) + (double)(q.y * k.y)) +
+               ((double)(q.z * k.z) + (double)(q.w * k.w));
     } else {
         sum = __fmaf_rn(q.x, k.x, sum);
         sum = __fmaf_rn(q.y, k.y, sum);
@@ -167,6 +165,17 @@ static __device__ __forceinline__ T dot_four(T sum, const float4 &q, const float
         sum = __fmaf_rn(q.w, k.w, sum);
     }
     return sum;
+}
+
+/* What the lanes of a key have. */
+template <typename T> static __device__ __forceinline__ T key_sum(T x, unsigned lanes)
+{
+    constexpr bool FOURS = DOUBLE_MMA && sizeof(T) == sizeof(double);
+    if constexpr (FOURS) x = four_sum(x);
+#pragma unroll
+    for (unsigned apart = FOURS ? 1 << LEAST_KEY_SHIFT : 1; apart < MOST_LANES; apart *= 2)
+        if (apart < lanes) x += __shfl_xor_sync(0xFFFFFFFF, x, (int)apart);
+    return x;
 }
 
 /* T5's biases are where the scores will be. */
@@ -208,9 +217,7 @@ static __device__ __forceinline__ float score_keys(const cuda_attention_args &a,
                     sum = dot_four(sum, *(const float4 *)(rooms.query + column),
                                    *(const float4 *)(key + column));
             }
-#pragma unroll
-            for (unsigned apart = 1; apart < MOST_LANES; apart *= 2)
-                if (apart < lanes) sum += __shfl_xor_sync(0xFFFFFFFF, sum, (int)apart);
+            sum = key_sum(sum, lanes);
             if (i >= n || lane > 0) continue;
             float score = a.scale * (float)sum;
             if (a.position_bias) score += scores[j];
