@@ -92,6 +92,23 @@ template <typename T> static __device__ __forceinline__ T load_fresh(const T *p)
     return __ldcg(p);
 }
 
+/* A value that is worked out where this is, and not again wherever it is used. */
+template <typename T> static __device__ __forceinline__ T settled(T x)
+{
+    if constexpr (sizeof(T) == 8)
+        asm volatile("" : "+l"(x));
+    else
+        asm volatile("" : "+r"(x));
+    return x;
+}
+
+/* The same of a place in shared memory: its address takes a special register, which takes its time.
+ */
+template <typename T> static __device__ __forceinline__ T *settled_room(T *p)
+{
+    return (T *)__cvta_shared_to_generic(settled(shared_address(p)));
+}
+
 /* Until all that the thread has asked for by copy_16 has come; others may read it after a barrier
  * besides. */
 static __device__ __forceinline__ void wait_for_copies()

@@ -75,11 +75,16 @@ static __host__ __device__ __forceinline__ unsigned quad_place(unsigned q)
 
 /* ---- a row ----------------------------------------------------------------------------------- */
 
+/* Quads that a thread has in registers: those of a short row, or the first of a long one. */
+enum { READY_QUADS = 2, LONG_ROW = 1 << READY_QUADS };
+
 /* A thread's quads of its row. */
 struct input_row {
     const float *in;
     float4 *quads; /* in shared memory */
     unsigned fours, lane, threads;
+    unsigned ready; /* a bit for each of READY_QUADS of a short row; of a long one LONG_ROW */
+    const float4 *from[READY_QUADS];
 
     /* x = f(x) for each quad, two at a time: what is written may be what is read next, for all that
      * the compiler knows. */
@@ -106,26 +111,44 @@ static __device__ __forceinline__ float largest(const float4 &x)
     return fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
 }
 
-/* Quads that a thread has in registers: those of a short row, or the first of a long one. */
-enum { READY_QUADS = 2 };
+/* What a row is asked for with is worked out here, before the wait. */
+static __device__ __forceinline__ input_row input_row_at(const float *in, char *quads,
+                                                         unsigned fours, unsigned lane,
+                                                         unsigned threads)
+{
+    input_row row = {in, (float4 *)settled_room(quads), fours, lane, threads, LONG_ROW};
+    if (fours <= READY_QUADS * threads) {
+        row.ready = 0;
+#pragma unroll
+        for (unsigned i = 0; i < READY_QUADS; i++)
+            row.ready |= (unsigned)(lane + i * threads < fours) << i;
+    }
+    row.ready = settled(row.ready);
+#pragma unroll
+    for (unsigned i = 0; i < READY_QUADS; i++)
+        row.from[i] = settled((const float4 *)in + (lane + i * threads));
+    return row;
+}
 
 static __device__ __forceinline__ bool is_short(const input_row &row)
 {
-    return row.fours <= READY_QUADS * row.threads;
+    return !(row.ready & LONG_ROW);
+}
+
+/* Whether quad number i of the thread's is one of a short row. */
+static __device__ __forceinline__ bool is_ready(const input_row &row, int i)
+{
+    return row.ready >> i & 1;
 }
 
 /* Asks for a row, all of it at once: a short one comes to registers, a long one to shared memory.
  */
 static __device__ __forceinline__ void ask_row(const input_row &row, float4 x[READY_QUADS])
 {
-    if (is_short(row)) {
 #pragma unroll
-        for (int i = 0; i < READY_QUADS; i++) {
-            const unsigned q = row.lane + i * row.threads;
-            if (q < row.fours) x[i] = load_fresh((const float4 *)row.in + q);
-        }
-        return;
-    }
+    for (int i = 0; i < READY_QUADS; i++)
+        if (is_ready(row, i)) x[i] = load_fresh(row.from[i]);
+    if (is_short(row)) return;
 #pragma unroll 4
     for (unsigned q = row.lane; q < row.fours; q += row.threads)
         copy_16(row.quads + quad_place(q), (const float4 *)row.in + q);
@@ -143,7 +166,7 @@ static __device__ __forceinline__ void see_row(const input_row &row, const float
     }
 #pragma unroll
     for (int i = 0; i < READY_QUADS; i++)
-        if (row.lane + i * row.threads < row.fours) f(x[i]);
+        if (is_ready(row, i)) f(x[i]);
 }
 
 /* y = f(x, i) for each four x of a row that was asked for, on its way to where it lies in shared
@@ -158,10 +181,8 @@ static __device__ __forceinline__ void take_row(const input_row &row, const floa
         return;
     }
 #pragma unroll
-    for (int i = 0; i < READY_QUADS; i++) {
-        const unsigned q = row.lane + i * row.threads;
-        if (q < row.fours) row.quads[quad_place(q)] = f(x[i], i);
-    }
+    for (int i = 0; i < READY_QUADS; i++)
+        if (is_ready(row, i)) row.quads[quad_place(row.lane + i * row.threads)] = f(x[i], i);
 }
 
 /* The sum of a row and that of its squares, in double precision where they have to round as on the
@@ -507,10 +528,8 @@ static __device__ __forceinline__ bool quantize_row(unsigned cols, float thresho
     uint32_t *codes = (uint32_t *)(s.codes + m * s.code_pitch);
     if (!any && is_short(row)) {
 #pragma unroll
-        for (int i = 0; i < READY_QUADS; i++) {
-            const unsigned q = row.lane + i * row.threads;
-            if (q < row.fours) codes[q] = pack_codes(first[i], factor);
-        }
+        for (int i = 0; i < READY_QUADS; i++)
+            if (is_ready(row, i)) codes[row.lane + i * row.threads] = pack_codes(first[i], factor);
         return any;
     }
     row.each([&](const float4 &x, unsigned q) INLINE {
@@ -544,8 +563,8 @@ static __device__ __forceinline__ input_row row_of(const float *in, unsigned apa
                                                    unsigned rows, const staged_input &s)
 {
     const bool there = m < rows;
-    return {in + (size_t)(first + (there ? m : 0)) * apart, (float4 *)(s.quads + m * s.pitch),
-            there ? cols / 4 : 0, t.lane, t.threads};
+    return input_row_at(in + (size_t)(first + (there ? m : 0)) * apart, s.quads + m * s.pitch,
+                        there ? cols / 4 : 0, t.lane, t.threads);
 }
 
 /* A layer's input, the row of each team, which was asked for; the block may read all of them when
@@ -554,12 +573,12 @@ static __device__ __forceinline__ input_row row_of(const float *in, unsigned apa
 template <part_type TYPE, bool HALF>
 static __device__ __forceinline__ bool
 stage_input(const input_row &row, float4 first[READY_QUADS], unsigned cols,
-            const layer_input &to_do, const team &t, unsigned m, const ready_norm &ready,
-            const staged_input &s, input_rooms &rooms, const char *tables)
+            const layer_input &to_do, bool writes, const team &t, unsigned m,
+            const ready_norm &ready, const staged_input &s, input_rooms &rooms, const char *tables)
 {
     const cuda_norm &norm = to_do.norm;
     const bool has_norm = norm.weight != NULL;
-    float *to = writes_normed(norm) ? to_do.normed + (row.in - to_do.in) : NULL;
+    float *to = writes ? to_do.normed + (row.in - to_do.in) : NULL;
     float scale = 1;
     bool outliers = false;
     if constexpr (TYPE == CODES_INT8) {

@@ -82,15 +82,6 @@ union rooms_of_nodes {
     attention_rooms attention;
 };
 
-/* The same place in shared memory, of which the compiler cannot know that it always is: otherwise it
- * works out the address wherever it is used, from a special register that takes its time. */
-template <typename T> static __device__ __forceinline__ T *settled(T *p)
-{
-    uint32_t address = shared_address(p);
-    asm volatile("" : "+r"(address));
-    return (T *)__cvta_shared_to_generic(address);
-}
-
 /* Sequences that attention finds in shared memory. */
 enum { READY_SEQUENCES = 8, SEQUENCE_WORDS = sizeof(cuda_sequence) / 4 };
 
@@ -203,7 +194,7 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
     ring weights = {tables + tile_shape<K>::TABLES, &barriers, p.piece_steps * step_shape<K>::PITCH,
                     p.n_slots};
     char *room = weights.slots + p.n_slots * weights.slot_bytes;
-    rooms_of_nodes &rooms = *settled(&room_of_nodes);
+    rooms_of_nodes &rooms = *settled_room(&room_of_nodes);
     const all_blocks blocks = {p.counters};
     if (threadIdx.x < STEP_THREADS) init_ring(weights);
     for (unsigned i = threadIdx.x; i < NODE_WORDS; i += blockDim.x)

@@ -302,6 +302,7 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     output x = output_of<K, HALF>(a, t, threadIdx.x, first, rows);
     const unsigned shift = a.row_shift, cols = t.steps * step_shape<K>::COLS;
     const layer_input input = {a.in, a.normed, a.norm, a.w[0].threshold};
+    const unsigned writes = settled(writes_normed(input.norm) ? 1u : 0u);
     unsigned m;
     const team team = team_of(shift, &m);
     ready_norm ready;
@@ -321,14 +322,14 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     else
         step_sync();
     wait_for_copies(); /* of the next node, long since */
-    if (t.n_tiles == 0 && !writes_normed(input.norm)) return;
+    if (t.n_tiles == 0 && !writes) return;
 
     /* The row first: the compiler has what comes next wait for what was asked for before. */
     float4 quads[READY_QUADS];
     ask_row(row, quads);
     if (x.there) load_others(a, first, x);
-    bool outliers = stage_input<shape::PARTS, HALF>(row, quads, cols, input, team, m, ready, staged,
-                                                    rooms, tables);
+    bool outliers = stage_input<shape::PARTS, HALF>(row, quads, cols, input, writes, team, m, ready,
+                                                    staged, rooms, tables);
     multiply_pieces<K, PACKED>(a, t, rows, shift, weights, tables,
                                column_of<K>(staged, rows, PACKED), sums);
     step_sync();

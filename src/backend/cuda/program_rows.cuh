@@ -40,7 +40,8 @@ static __device__ __forceinline__ void run_norm(const cuda_norm_args &a, const a
     blocks.wait();
     if (blockIdx.x >= a.n_rows) return;
     const size_t at = blockIdx.x * a.cols;
-    const input_row row = {a.in + at, (float4 *)room, cols / 4, everybody.lane, everybody.threads};
+    const input_row row =
+        input_row_at(a.in + at, room, cols / 4, everybody.lane, everybody.threads);
     float4 first[READY_QUADS];
     ask_row(row, first);
     const norm_state n =
