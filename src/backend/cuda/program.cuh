@@ -5,6 +5,7 @@
  *
  *   program.cuh            blocks and warps that wait for each other; loads and sums
  *   program_ring.cuh       the weights' way to shared memory
+ *   program_row.cuh        a row of activations, and its norm
  *   program_input.cuh      a linear layer's input: normed, split or quantized
  *   program_tile.cuh       a warp's tiles of a matrix, on tensor cores
  *   program_linear.cuh     linear layers: tiles to outputs

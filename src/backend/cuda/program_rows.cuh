@@ -45,8 +45,8 @@ static __device__ __forceinline__ void run_norm(const cuda_norm_args &a, const a
     float4 first[READY_QUADS];
     ask_row(row, first);
     const norm_state n =
-        a.half ? norm_of<true>(a.norm, cols, ready.inverse, everybody, row, first, rooms)
-               : norm_of<false>(a.norm, cols, ready.inverse, everybody, row, first, rooms);
+        a.half ? norm_of<true>(a.norm, cols, ready.inverse, everybody, row, first, rooms.sums)
+               : norm_of<false>(a.norm, cols, ready.inverse, everybody, row, first, rooms.sums);
     each_normed(a.norm, a.half, n, row, first, ready, a.out + at,
                 [&](const float4 &y, int) INLINE { return y; });
 }
