@@ -26,7 +26,6 @@ static __device__ __forceinline__ tile_sums sums_of(const tiling &t, unsigned ti
 
 /* What a product takes besides its sums: the row's scale and bias. */
 struct product_ends {
-    tile_sums sums;
     float scale, bias;
     bool biased;
 };
@@ -36,7 +35,7 @@ struct output {
     bool there, half, gated, multiplied, added, kept;
     bg_activation activation;
     unsigned part, m;
-    unsigned at, others; /* among its tile's sums, and among products with outlier columns */
+    unsigned at, count, others;    /* its sums, and its place among products with outlier columns */
     product_ends ends, first_ends; /* the latter of a pair's first part */
     float *out;
     const float *residual;
@@ -45,10 +44,10 @@ struct output {
 
 template <kind K>
 static __device__ __forceinline__ product_ends ends_of(const cuda_linear_args &a, const tiling &t,
-                                                       unsigned tile, unsigned part, unsigned row)
+                                                       unsigned part, unsigned row)
 {
     const bool biased = a.epilogue[part].bias != NULL && t.share == 0;
-    product_ends e = {sums_of(t, tile, a.row_shift), 1, 0, biased};
+    product_ends e = {1, 0, biased};
     if (e.biased) e.bias = __ldg(a.epilogue[part].bias + row);
     if (K == KIND_INT8) e.scale = __ldg(a.w[part].scales + row);
     return e;
@@ -73,13 +72,16 @@ static __device__ __forceinline__ output output_of(const cuda_linear_args &a, co
     x.there = true;
     x.half = HALF && e.half;
     x.activation = e.activation;
-    x.at = o % (TILE << shift);
-    x.others = tile * (TILE << shift) + x.at;
-    x.ends = ends_of<K>(a, t, tile, x.part, row);
+    const tile_sums sums = sums_of(t, tile, shift);
+    const unsigned at = o % (TILE << shift);
+    x.at = sums.first + at;
+    x.count = sums.count;
+    x.others = tile * (TILE << shift) + at;
+    x.ends = ends_of<K>(a, t, x.part, row);
     x.out = e.out + (m * (unsigned)e.out_stride + row);
     if (has_shares(K)) x.out += t.share * a.share_stride;
     if (t.paired) {
-        x.first_ends = ends_of<K>(a, t, tile - 1, 0, row);
+        x.first_ends = ends_of<K>(a, t, 0, row);
         x.gated = true;
     }
     x.multiplied = !t.paired && e.multiplier;
@@ -111,17 +113,17 @@ static __device__ __forceinline__ void load_others(const cuda_linear_args &a, un
     for (unsigned i = 0; i < CUDA_MOST_SHARES - 1; i++) x.addend += more[i];
 }
 
-/* An output's product; `others`: that with outlier columns, where there are any. */
+/* An output's product of its sums, `each` apart; `others`: that with outlier columns, where there
+ * are any. */
 template <kind K>
 static __device__ __forceinline__ float product_of(const product_ends &e, bool half, unsigned each,
-                                                   const float *sums, bool outliers,
+                                                   const float *sums, unsigned count, bool outliers,
                                                    const float *others, float input_scale)
 {
     typedef typename sum_of<K>::type T;
-    const T *all = (const T *)sums + e.sums.first;
     T v[STEP_WARPS];
 #pragma unroll
-    for (unsigned k = 0; k < STEP_WARPS; k++) v[k] = k < e.sums.count ? all[k * each] : 0;
+    for (unsigned k = 0; k < STEP_WARPS; k++) v[k] = k < count ? ((const T *)sums)[k * each] : 0;
 #pragma unroll
     for (unsigned n = STEP_WARPS / 2; n > 0; n /= 2)
 #pragma unroll
@@ -212,10 +214,11 @@ write_outputs(const cuda_linear_args &a, const tiling &t, unsigned first, unsign
         if (x.there) {
             const float *other = others + x.others;
             const float scale = rooms.scale[x.m] * unit;
-            float y = product_of<K>(x.ends, x.half, each, sums + x.at, outliers, other, scale);
-            if (t.paired)
-                x.multiplier = product_of<K>(x.first_ends, x.half, each, sums + x.at, outliers,
-                                             other - each, scale);
+            const float *own = sums + x.at;
+            float y = product_of<K>(x.ends, x.half, each, own, x.count, outliers, other, scale);
+            if (t.paired) /* the first part's tile is the one before, with as many sums */
+                x.multiplier = product_of<K>(x.first_ends, x.half, each, own - x.count * each,
+                                             x.count, outliers, other - each, scale);
             if (x.activation != BG_ACTIVATION_NONE)
                 y = round_if(x.half, activate(x.activation, x.half, y));
             if (x.gated || x.multiplied) y = round_if(x.half, y * x.multiplier);
