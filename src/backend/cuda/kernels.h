@@ -116,7 +116,7 @@ typedef struct {
 } cuda_quantized;
 
 /* Shares of a layer's columns at most. */
-enum { CUDA_MOST_SHARES = 8 };
+enum { CUDA_MOST_SHARES = 5 };
 
 /* One to four layers of one input: query, key and value; or a pair, of which the first one's
  * result, not written, multiplies the second one's, activated. */

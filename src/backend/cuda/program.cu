@@ -42,10 +42,11 @@ static size_t plan_tiles(cuda_linear_args &a, size_t units)
 }
 
 /* Sums of a block's tiles: sums_of(t, n_tiles, ...).first. */
-static size_t most_sums(const cuda_linear_args &a, size_t n_tiles)
+template <kind K> static size_t most_sums(const cuda_linear_args &a, size_t n_tiles)
 {
-    const size_t abreast = n_tiles / STEP_WARPS * STEP_WARPS;
-    return abreast + (n_tiles - abreast) * std::min((size_t)a.pieces, (size_t)STEP_WARPS);
+    const size_t abreast = abreast_of<K>((unsigned)n_tiles, a.share_steps, a.piece_steps);
+    return abreast * (is_joint(K) ? 2 : 1) +
+           (n_tiles - abreast) * std::min((size_t)a.pieces, (size_t)STEP_WARPS);
 }
 
 /* Of a model of 16-bit activations. Only programs of int8 weights have such layers. */
@@ -91,9 +92,9 @@ static bool plan_kind(cuda_linear_args &a, const cuda_launch *l, size_t busy, un
             a.piece_steps = length;
             a.pieces = (uint32_t)((steps + length - 1) / length);
             /* A block with a tile less may have more sums. */
-            size_t sums = most_sums(a, most);
+            size_t sums = most_sums<K>(a, most);
             const size_t less = a.paired ? 2 : 1;
-            if (most > less) sums = std::max(sums, most_sums(a, most - less));
+            if (most > less) sums = std::max(sums, most_sums<K>(a, most - less));
             if (K == KIND_INT8) sums += most; /* products with outlier columns */
             a.sums_bytes = (uint32_t)aligned16(sums * (TILE << row_shift) * 4);
             const size_t tables =

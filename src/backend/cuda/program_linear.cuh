@@ -8,18 +8,20 @@
 
 /* ---- sums ------------------------------------------------------------------------------------ */
 
-/* The sums of a tile, TILE << shift numbers each: one where tiles are abreast, else one of each
- * piece or of each warp. */
+/* The sums of a tile, TILE << shift numbers each: one of each warp that has it where tiles are
+ * abreast, else one of each piece or of each warp. */
 struct tile_sums {
     unsigned first, count; /* the first's place */
 };
 
+template <kind K>
 static __device__ __forceinline__ tile_sums sums_of(const tiling &t, unsigned tile, unsigned shift)
 {
+    constexpr unsigned ABREAST = is_joint(K) ? 2 : 1;
     const unsigned each = TILE << shift;
     const unsigned count = min(t.pieces, (unsigned)STEP_WARPS);
-    if (tile < t.abreast) return {tile * each, 1};
-    return {(t.abreast + (tile - t.abreast) * count) * each, count};
+    if (tile < t.abreast) return {tile * ABREAST * each, ABREAST};
+    return {(t.abreast * ABREAST + (tile - t.abreast) * count) * each, count};
 }
 
 /* ---- the output ------------------------------------------------------------------------------ */
@@ -72,7 +74,7 @@ static __device__ __forceinline__ output output_of(const cuda_linear_args &a, co
     x.there = true;
     x.half = HALF && e.half;
     x.activation = e.activation;
-    const tile_sums sums = sums_of(t, tile, shift);
+    const tile_sums sums = sums_of<K>(t, tile, shift);
     const unsigned at = o % (TILE << shift);
     x.at = sums.first + at;
     x.count = sums.count;
@@ -257,6 +259,35 @@ static __device__ __forceinline__ void multiply_piece(const tiling &t, unsigned 
     weights.give_back();
 }
 
+/* The warp's share of tiles that are abreast and multiplied two at once: every other piece. */
+template <kind K, bool PACKED>
+static __device__ __forceinline__ void
+multiply_joint(const cuda_linear_args &a, const tiling &t, unsigned mine, unsigned rows,
+               unsigned shift, ring &weights, const char *tables, const char *in, float *sums)
+{
+    typedef warp_tile<K, PACKED> tile_of_warp;
+    constexpr unsigned PAIRS = STEP_WARPS / 2, PITCH = step_shape<K>::PITCH;
+    const unsigned lane = threadIdx.x % WARP, half = mine / PAIRS;
+#pragma unroll 1
+    for (unsigned tile = mine % PAIRS * 2; tile < t.abreast; tile += STEP_WARPS) {
+        tile_of_warp now[2];
+#pragma unroll
+        for (unsigned k = 0; k < 2; k++) now[k].begin(a, t, place_of(t, tile + k));
+#pragma unroll 1
+        for (unsigned step = half * JOINT_STEPS; step < t.steps; step += 2 * JOINT_STEPS) {
+            const char *slot = weights.wait_full();
+#pragma unroll 1
+            for (unsigned i = 0; i < JOINT_STEPS; i++)
+                tile_of_warp::template multiply_pairs<2>(
+                    now, in, slot + i * PITCH, JOINT_STEPS * PITCH, step + i, lane, tables);
+            weights.give_back();
+        }
+        float *to = sums + sums_of<K>(t, tile, shift).first + half * (TILE << shift);
+#pragma unroll
+        for (unsigned k = 0; k < 2; k++) now[k].put(rows, shift, to + k * (2 * TILE << shift));
+    }
+}
+
 /* The warp's pieces, as their weights come; `in` is column_of's. */
 template <kind K, bool PACKED>
 static __device__ __forceinline__ void
@@ -265,12 +296,16 @@ multiply_pieces(const cuda_linear_args &a, const tiling &t, unsigned rows, unsig
 {
     const unsigned warp = threadIdx.x / WARP, mine = (warp - weights.turn) % STEP_WARPS;
     warp_tile<K, PACKED> now;
+    if constexpr (is_joint(K)) {
+        multiply_joint<K, PACKED>(a, t, mine, rows, shift, weights, tables, in, sums);
+    } else {
 #pragma unroll 1
-    for (unsigned tile = mine; tile < t.abreast; tile += STEP_WARPS) {
-        now.begin(a, t, place_of(t, tile));
+        for (unsigned tile = mine; tile < t.abreast; tile += STEP_WARPS) {
+            now.begin(a, t, place_of(t, tile));
 #pragma unroll 1
-        for (unsigned i = 0; i < t.pieces; i++) multiply_piece(t, i, in, tables, weights, now);
-        now.put(rows, shift, sums + sums_of(t, tile, shift).first);
+            for (unsigned i = 0; i < t.pieces; i++) multiply_piece(t, i, in, tables, weights, now);
+            now.put(rows, shift, sums + sums_of<K>(t, tile, shift).first);
+        }
     }
     /* The rest: pieces that are STEP_WARPS apart, of one tile or of the next. */
     unsigned piece = mine;
@@ -281,7 +316,7 @@ multiply_pieces(const cuda_linear_args &a, const tiling &t, unsigned rows, unsig
             continue;
         }
         const unsigned number = t.pieces < STEP_WARPS ? piece : warp;
-        float *to = sums + sums_of(t, tile, shift).first + number * (TILE << shift);
+        float *to = sums + sums_of<K>(t, tile, shift).first + number * (TILE << shift);
         now.begin(a, t, place_of(t, tile));
 #pragma unroll 1
         for (; piece < t.pieces; piece += STEP_WARPS)
@@ -336,7 +371,7 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     multiply_pieces<K, PACKED>(a, t, rows, shift, weights, tables,
                                column_of<K>(staged, rows, PACKED), sums);
     step_sync();
-    float *others = sums + sums_of(t, t.n_tiles, shift).first;
+    float *others = sums + sums_of<K>(t, t.n_tiles, shift).first;
     if (outliers) {
         const outlier_list list = {staged.outliers, staged.quads, staged.pitch, rooms.n_outliers};
         outliers = list.n > 0;

@@ -5,7 +5,8 @@
  *
  * A tile is 16 rows of a matrix, or fewer where blocks would have unequal shares otherwise. Its
  * product goes over the rows in steps of 64 bytes of each; a piece is a few steps of a tile, step
- * by step, and in a step row by row. The warps that multiply take the pieces in turn. A slot has
+ * by step, and in a step row by row; or, with 4 bits, half as many of each of two tiles, for which
+ * a warp loads its activations once. The warps that multiply take the pieces in turn. A slot has
  * two barriers (mbarrier, compute capability 8.0 and later): `full` when all bytes of a piece have
  * come, `empty` when its warp has read it. */
 #ifndef BG_BACKEND_CUDA_PROGRAM_RING_CUH
@@ -62,10 +63,28 @@ struct tiling {
     unsigned tile_rows, first_tile[CUDA_MAX_PARTS];
     unsigned n_tiles; /* the block's */
     /* Where the block has one for each warp, tiles go through the ring abreast, a piece of each in
-     * turn, so that a warp has a whole tile; the rest one after the other. */
+     * turn, or of each two, so that a warp has a whole tile, or half of the steps of two; the rest
+     * one after the other. */
     unsigned abreast;
     unsigned piece_steps, steps, pieces; /* of a tile */
 };
+
+/* Whether tiles that are abreast are multiplied two at once, as 4-bit ones are, and of each in a
+ * piece. */
+enum { JOINT_STEPS = SHORT_STEPS / 2 };
+
+__host__ __device__ constexpr bool is_joint(kind k)
+{
+    return is_4bit(k);
+}
+
+template <kind K>
+static __host__ __device__ __forceinline__ unsigned abreast_of(unsigned n_tiles, unsigned steps,
+                                                               unsigned piece_steps)
+{
+    if (is_joint(K) && (piece_steps != SHORT_STEPS || steps % SHORT_STEPS != 0)) return 0;
+    return n_tiles / STEP_WARPS * STEP_WARPS;
+}
 
 template <kind K> static __device__ __forceinline__ tiling tiling_of(const cuda_linear_args &a)
 {
@@ -86,7 +105,7 @@ template <kind K> static __device__ __forceinline__ tiling tiling_of(const cuda_
     for (unsigned i = 0; i < CUDA_MAX_PARTS; i++) t.first_tile[i] = a.first_tile[i];
     t.n_tiles = t.block < t.blocks ? a.tiles_each + (t.block < a.tiles_extra) : 0;
     if (t.paired) t.n_tiles *= 2;
-    t.abreast = t.n_tiles / STEP_WARPS * STEP_WARPS;
+    t.abreast = abreast_of<K>(t.n_tiles, t.steps, a.piece_steps);
     t.piece_steps = a.piece_steps;
     t.pieces = a.pieces;
     return t;
@@ -288,6 +307,30 @@ static __device__ __forceinline__ void copy_rows(const char *p, unsigned apart, 
     }
 }
 
+/* The scales of up to 1 << STEPS_SHIFT steps of a tile from `step` on, of which n are there. */
+template <kind K, unsigned STEPS_SHIFT>
+static __device__ __forceinline__ void copy_scales(const cuda_matrix &w, const tile_source &from,
+                                                   unsigned steps, unsigned step, unsigned n,
+                                                   uint32_t to)
+{
+    if constexpr (is_4bit(K)) {
+        const unsigned lane = threadIdx.x % WARP, k = lane & ((1u << STEPS_SHIFT) - 1);
+        to += k * step_shape<K>::PITCH + step_shape<K>::SCALES_AT;
+#pragma unroll
+        for (unsigned r = lane >> STEPS_SHIFT; r < TILE; r += WARP >> STEPS_SHIFT) {
+            if (k >= n || r >= from.rows) break;
+            const size_t at = (size_t)(from.row + r) * steps + step + k;
+            if constexpr (K == KIND_4BIT) {
+                copy_few<8>(to + r * 8, w.scales + at * 2);
+            } else {
+                /* The four codes that these two are among, and their absmax. */
+                copy_few<4>(to + r * 8, w.scale_codes + (at * 2 & ~(size_t)3));
+                copy_few<4>(to + r * 8 + 4, w.scale_absmax + at * 2 / BG_SCALE_BLOCK);
+            }
+        }
+    }
+}
+
 /* Steps [step, step + n) of a tile of rows of `steps`, by one warp; of few steps, half of the rows
  * by each half of it. */
 template <kind K>
@@ -296,7 +339,8 @@ static __device__ __forceinline__ void copy_piece(const cuda_linear_args &a,
                                                   unsigned step, unsigned n, uint32_t to)
 {
     using shape = step_shape<K>;
-    enum { HALF_TILE = TILE / 2 };
+    enum { HALF_TILE = TILE / 2, STEPS_SHIFT = 3 };
+    static_assert(1 << STEPS_SHIFT == MOST_STEPS, "a lane for each step");
     const unsigned lane = threadIdx.x % WARP, row_bytes = steps * STEP_BYTES;
     const char *p =
         from.codes + (step * STEP_BYTES + lane % (n > SHORT_STEPS ? WARP : WARP / 2) * 16);
@@ -309,23 +353,25 @@ static __device__ __forceinline__ void copy_piece(const cuda_linear_args &a,
                                 s % SHORT_STEPS < n && first < from.rows ? from.rows - first : 0,
                                 to + s % SHORT_STEPS * shape::PITCH + first * STEP_BYTES);
     }
-    if constexpr (is_4bit(K)) {
-        const cuda_matrix &w = a.w[from.part];
-        const unsigned k = lane % MOST_STEPS;
-        to += k * shape::PITCH + shape::SCALES_AT;
-#pragma unroll
-        for (unsigned r = lane / MOST_STEPS; r < TILE; r += WARP / MOST_STEPS) {
-            if (k >= n || r >= from.rows) break;
-            const size_t at = (size_t)(from.row + r) * steps + step + k;
-            if constexpr (K == KIND_4BIT) {
-                copy_few<8>(to + r * 8, w.scales + at * 2);
-            } else {
-                /* The four codes that these two are among, and their absmax. */
-                copy_few<4>(to + r * 8, w.scale_codes + (at * 2 & ~(size_t)3));
-                copy_few<4>(to + r * 8 + 4, w.scale_absmax + at * 2 / BG_SCALE_BLOCK);
-            }
-        }
-    }
+    copy_scales<K, STEPS_SHIFT>(a.w[from.part], from, steps, step, n, to);
+}
+
+/* JOINT_STEPS steps of one of two tiles that are multiplied at once, a quarter of the rows by each
+ * quarter of the warp. */
+template <kind K>
+static __device__ __forceinline__ void copy_joint(const cuda_linear_args &a,
+                                                  const tile_source &from, unsigned steps,
+                                                  unsigned step, uint32_t to)
+{
+    enum { QUARTER = TILE / 4, STEPS_SHIFT = 1 };
+    static_assert(1 << STEPS_SHIFT == JOINT_STEPS, "a lane for each step");
+    const unsigned lane = threadIdx.x % WARP, row_bytes = steps * STEP_BYTES;
+    const unsigned s = lane / 4 % JOINT_STEPS, first = lane / (4 * JOINT_STEPS) * QUARTER;
+    copy_rows<K, QUARTER>(from.codes +
+                              (first * row_bytes + (step + s) * STEP_BYTES + lane % 4 * 16),
+                          row_bytes, first < from.rows ? from.rows - first : 0,
+                          to + s * step_shape<K>::PITCH + first * STEP_BYTES);
+    copy_scales<K, STEPS_SHIFT>(a.w[from.part], from, steps, step, JOINT_STEPS, to);
 }
 
 /* The copying warp's pieces of a layer, as often as its rows of activations are multiplied: of all
@@ -347,11 +393,21 @@ static __device__ __forceinline__ void copy_weights(const cuda_linear_args &a, r
 #pragma unroll 1
             for (unsigned i = (COPY_WARPS + warp - to.turn) % COPY_WARPS; i < pieces;
                  i += COPY_WARPS) {
-                const unsigned step = (i >> shift) * t.piece_steps;
-                const unsigned k = i & ((1u << shift) - 1);
-                copy_piece<K>(a, source_with(mine, (tile + k) % WARP), t.row_steps,
-                              t.first_step + step, min(t.steps - step, t.piece_steps),
-                              shared_address(to.wait_empty()));
+                const uint32_t slot = shared_address(to.wait_empty());
+                if (is_joint(K) && tile < t.abreast) {
+                    const unsigned first = tile + i % (STEP_WARPS / 2) * 2;
+                    const unsigned step = i / (STEP_WARPS / 2) * JOINT_STEPS;
+#pragma unroll
+                    for (unsigned k = 0; k < 2; k++)
+                        copy_joint<K>(a, source_with(mine, (first + k) % WARP), t.row_steps,
+                                      t.first_step + step,
+                                      slot + k * JOINT_STEPS * step_shape<K>::PITCH);
+                } else {
+                    const unsigned step = (i >> shift) * t.piece_steps;
+                    const unsigned k = i & ((1u << shift) - 1);
+                    copy_piece<K>(a, source_with(mine, (tile + k) % WARP), t.row_steps,
+                                  t.first_step + step, min(t.steps - step, t.piece_steps), slot);
+                }
                 barrier_arrive_copied(&to.barriers->full[to.slot]);
                 /* What is more on its way than keeps memory busy only makes others wait longer for
                  * what they read. */

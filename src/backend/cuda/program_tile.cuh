@@ -136,45 +136,60 @@ template <kind K, bool PACKED> struct warp_tile {
             }
         }
     }
-    /* 4 bits: two blocks of 64, of which a lane has 16 codes in 8 bytes. */
-    __device__ __forceinline__ void multiply_pairs(const char *in, const char *slot, unsigned step,
-                                                   unsigned lane, const char *tables)
+    /* 4 bits: two blocks of 64, of which a lane has 16 codes in 8 bytes. Of N tiles, whose steps
+     * lie `pitch` apart. */
+    template <int N>
+    static __device__ __forceinline__ void
+    multiply_pairs(warp_tile *tiles, const char *in, const char *slot, unsigned pitch,
+                   unsigned step, unsigned lane, const char *tables)
     {
         const unsigned g = lane / 4, t = lane % 4;
         const uint32_t table = shared_address(tables) + lane * 4;
-        uint2 w0[2], w8[2];
-        float s0[2], s8[2];
+        uint2 w0[N][2], w8[N][2];
+        float s0[N][2], s8[N][2];
 #pragma unroll
-        for (int block = 0; block < 2; block++) {
-            const unsigned piece = block * 2 + t / 2;
-            w0[block] = *(const uint2 *)(slot + place_in_step<K>(g, piece) + t % 2 * 8);
-            w8[block] = *(const uint2 *)(slot + place_in_step<K>(g + 8, piece) + t % 2 * 8);
+        for (int n = 0; n < N; n++) {
+            const char *at = slot + n * pitch;
+#pragma unroll
+            for (int block = 0; block < 2; block++) {
+                const unsigned piece = block * 2 + t / 2;
+                w0[n][block] = *(const uint2 *)(at + place_in_step<K>(g, piece) + t % 2 * 8);
+                w8[n][block] = *(const uint2 *)(at + place_in_step<K>(g + 8, piece) + t % 2 * 8);
+            }
+            tiles[n].scales_of(at, step, lane, tables, s0[n], s8[n]);
         }
-        scales_of(slot, step, lane, tables, s0, s8);
         /* The blocks' instructions in turn: one does not wait for the other. */
-        float p[2][4] = {};
+        float p[N][2][4] = {};
 #pragma unroll
         for (int i = 0; i < 4; i++)
 #pragma unroll
             for (int block = 0; block < 2; block++) {
-                const uint32_t word0 = i < 2 ? w0[block].x : w0[block].y;
-                const uint32_t word8 = i < 2 ? w8[block].x : w8[block].y;
-                const uint32_t a0 = decode_pair(table, word0, i % 2 * 2);
-                const uint32_t a2 = decode_pair(table, word0, i % 2 * 2 + 1);
-                const uint32_t a1 = decode_pair(table, word8, i % 2 * 2);
-                const uint32_t a3 = decode_pair(table, word8, i % 2 * 2 + 1);
                 const char *x = in + step * 512 + block * 256 + (i ^ (int)(t & 2)) * 16;
+                uint2 b[PACKED ? 1 : 2];
 #pragma unroll
-                for (int half = 0; half < (PACKED ? 1 : 2); half++) {
-                    const uint2 b = *(const uint2 *)(x + half * 8);
-                    multiply<K>(p[block], a0, a1, a2, a3, b.x, b.y);
+                for (int half = 0; half < (PACKED ? 1 : 2); half++)
+                    b[half] = *(const uint2 *)(x + half * 8);
+#pragma unroll
+                for (int n = 0; n < N; n++) {
+                    const uint32_t word0 = i < 2 ? w0[n][block].x : w0[n][block].y;
+                    const uint32_t word8 = i < 2 ? w8[n][block].x : w8[n][block].y;
+                    const uint32_t a0 = decode_pair(table, word0, i % 2 * 2);
+                    const uint32_t a2 = decode_pair(table, word0, i % 2 * 2 + 1);
+                    const uint32_t a1 = decode_pair(table, word8, i % 2 * 2);
+                    const uint32_t a3 = decode_pair(table, word8, i % 2 * 2 + 1);
+#pragma unroll
+                    for (int half = 0; half < (PACKED ? 1 : 2); half++)
+                        multiply<K>(p[n][block], a0, a1, a2, a3, b[half].x, b[half].y);
                 }
             }
 #pragma unroll
-        for (int block = 0; block < 2; block++)
+        for (int n = 0; n < N; n++)
 #pragma unroll
-            for (int i = 0; i < 4; i++)
-                c[0][i] = __fmaf_rn(i < 2 ? s0[block] : s8[block], p[block][i], c[0][i]);
+            for (int block = 0; block < 2; block++)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    tiles[n].c[0][i] = __fmaf_rn(i < 2 ? s0[n][block] : s8[n][block],
+                                                 p[n][block][i], tiles[n].c[0][i]);
     }
     /* Step number `step` of the tile, which lies at `slot`. */
     __device__ __forceinline__ void multiply_step(const char *in, const char *slot, unsigned step,
@@ -183,7 +198,7 @@ template <kind K, bool PACKED> struct warp_tile {
         if constexpr (K == KIND_INT8)
             multiply_codes(in, slot, step, lane);
         else if constexpr (is_4bit(K))
-            multiply_pairs(in, slot, step, lane, tables);
+            multiply_pairs<1>(this, in, slot, 0, step, lane, tables);
         else
             multiply_halves(in, slot, step, lane);
     }
