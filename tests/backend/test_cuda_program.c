@@ -2,7 +2,8 @@
  * the scalar kernels of the CPU: attention of heads whose keys several blocks share, of windows, of
  * more sequences than a program has at hand and more heads than there are blocks, with norms,
  * turned queries and biases, between linear layers of each family of formats, and beside those of
- * an MLP; and a step's end, where the head norms what it multiplies and the tokens are chosen. */
+ * an MLP; layers of many rows; and a step's end, where the head norms what it multiplies and the
+ * tokens are chosen. */
 #include "both.h"
 
 enum { LAYERS = 3, MAX_SEQUENCES = 10 };
@@ -316,10 +317,55 @@ static void test_fewer_rows(void)
     act_drop(normed);
 }
 
+/* Layers of which each block has more tiles than it has warps, alone and as a gate and what it
+ * multiplies, between small ones. */
+static void run_tall(bg_format_id id, size_t n)
+{
+    enum { COLS = 512, ALONE = 17408, PAIRED = 8704 };
+    weight small = weight_new(id, COLS, COLS, 0.06f), alone = weight_new(id, ALONE, COLS, 0.06f);
+    weight up = weight_new(id, PAIRED, COLS, 0.06f), gate = weight_new(id, PAIRED, COLS, 0.06f);
+    act x = act_new(n, COLS, false, 1), y = act_new(n, COLS, false, 1);
+    act tall = act_new(n, ALONE, false, 1), inner = act_new(n, PAIRED, false, 1);
+    for (int d = 0; d < BOTH; d++)
+        for (int layer = 0; layer < LAYERS; layer++) {
+            const act in = layer % 2 ? y : x, out = layer % 2 ? x : y;
+            const bg_linear layers[] = {
+                {.weight = small.on[d], .in = in.on[d], .n_rows = n, .out = out.on[d]},
+                {.weight = alone.on[d], .in = out.on[d], .n_rows = n, .out = tall.on[d]},
+                {.weight = up.on[d], .in = out.on[d], .n_rows = n, .out = inner.on[d]},
+                {.weight = gate.on[d],
+                 .in = out.on[d],
+                 .n_rows = n,
+                 .activation = BG_ACTIVATION_SILU,
+                 .multiplier = inner.on[d],
+                 .out = inner.on[d]}};
+            for (size_t i = 0; i < sizeof layers / sizeof *layers; i++)
+                OK(backends[d]->ops->linear(backends[d], &layers[i], &err));
+        }
+    const act results[] = {tall, inner};
+    for (size_t i = 0; i < 2; i++) {
+        const double gap = difference(results[i], n);
+        CHECK(gap <= 1e-3, "%s, %zu rows, %zu: %g", bg_formats[id].name, n, i, gap);
+    }
+    const weight weights[] = {small, alone, up, gate};
+    for (size_t i = 0; i < sizeof weights / sizeof *weights; i++) weight_drop(weights[i]);
+    const act acts[] = {x, y, tall, inner};
+    for (size_t i = 0; i < sizeof acts / sizeof *acts; i++) act_drop(acts[i]);
+}
+
+static void test_tall(void)
+{
+    static const bg_format_id formats[] = {BG_FORMAT_F16, BG_FORMAT_NF4, BG_FORMAT_NF4_DQ};
+    static const size_t rows[] = {1, 3, 8};
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
+        for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) run_tall(formats[i], rows[k]);
+}
+
 int main(void)
 {
     if (!open_both()) return test_finish();
     RUN(test_steps);
+    RUN(test_tall);
     RUN(test_fewer_rows);
     RUN(test_ends);
     close_both();
