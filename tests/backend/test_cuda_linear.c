@@ -81,6 +81,27 @@ static void test_linear(void)
     printf("  largest: %.2g in fp32, %.2g in 16 bits\n", worst[0], worst[1]);
 }
 
+/* A classifier's layers: one row, and nothing that they are merged with. */
+static void test_one_row(void)
+{
+    static const size_t shapes[][2] = {{768, 768}, {2, 768}, {5, 1024}, {301, 48}};
+    static const variant variants[] = {
+        {.half = true, .bias = true, .activation = BG_ACTIVATION_RELU},
+        {.half = true, .bias = true},
+        {.activation = BG_ACTIVATION_TANH},
+    };
+    for (int id = 0; id < BG_FORMAT_COUNT; id++)
+        for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+            for (size_t k = 0; k < 6; k++) {
+                const variant v = variants[k % 3];
+                double gap = run_linear((bg_format_id)id, 1, shapes[s][0], shapes[s][1], v,
+                                        k < 3 ? 1.0f : 4.5f);
+                CHECK(gap <= fmax(tolerance(v.half), code_tolerance((bg_format_id)id)),
+                      "%s, %zu x %zu, variant %zu: %g", bg_formats[id].name, shapes[s][0],
+                      shapes[s][1], k, gap);
+            }
+}
+
 /* Enough operations that activations are rounded for tensor cores. */
 static void test_large_linear(void)
 {
@@ -386,6 +407,7 @@ static void test_encoder(void)
     for (int id = 0; id < BG_FORMAT_COUNT; id++)
         for (int half = 0; half < 2; half++) {
             run_encoder((bg_format_id)id, 130, half, 768, 3072);
+            run_encoder((bg_format_id)id, 120, half, 768, 3072);
             run_encoder((bg_format_id)id, 257, half, 520, 1160); /* ends within tiles and steps */
         }
 }
@@ -438,6 +460,7 @@ int main(void)
     if (!open_both()) return test_finish();
     RUN(test_norms);
     RUN(test_linear);
+    RUN(test_one_row);
     RUN(test_merged);
     RUN(test_encoder);
     RUN(test_sums);

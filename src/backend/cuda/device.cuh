@@ -147,6 +147,18 @@ static __device__ float reciprocal(const float *table, float x)
     return ldexpf(inverse, 1 - exponent);
 }
 
+/* bg_gpu_reciprocal of an fp16 number: the table has all mantissas. */
+static __device__ __forceinline__ float half_reciprocal(const float *table, float x)
+{
+#if __CUDA_ARCH__ == 900
+    return hopper_reciprocal(x);
+#else
+    const uint32_t bits = __float_as_uint(x);
+    if (!(x > 0) || isinf(x)) return 1.0f / x;
+    return table[bits >> 13 & 1023] * __uint_as_float((254 - (bits >> 23)) << 23);
+#endif
+}
+
 /* Value i of the flattened matrix, as bg_formats[].decode has it. */
 static __device__ float decode_value(const cuda_matrix &w, size_t i)
 {

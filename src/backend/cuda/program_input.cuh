@@ -155,18 +155,6 @@ static __device__ __forceinline__ void split_row(const input_row &row,
 
 /* ---- LLM.int8() ------------------------------------------------------------------------------ */
 
-/* bg_gpu_reciprocal of an fp16 number: the table has all mantissas. */
-static __device__ __forceinline__ float half_reciprocal(const float *table, float x)
-{
-#if __CUDA_ARCH__ == 900
-    return hopper_reciprocal(x);
-#else
-    const uint32_t bits = __float_as_uint(x);
-    if (!(x > 0) || isinf(x)) return 1.0f / x;
-    return table[bits >> 13 & 1023] * __uint_as_float((254 - (bits >> 23)) << 23);
-#endif
-}
-
 /* The numbers of the set bits of `words` words, ascending, to `list`, by the first warp: a lane has
  * consecutive words. Returns how many there are. */
 static __device__ __forceinline__ int list_bits(const uint32_t *bits, unsigned words,

@@ -1,6 +1,21 @@
 /* LLM.int8()'s input, several rows: a block for each. */
 #include "backend/cuda/quantize.cuh"
 
+enum { MOST_THREADS = 1024 };
+
+/* Rows of as many fours of values as the block has threads, or fewer: what a thread does is little
+ * then, and so are its instructions, which are fetched for a few microseconds. */
+static __global__ void __launch_bounds__(MOST_THREADS)
+    quantize_four(const __grid_constant__ cuda_quantize_args a)
+{
+    wait_for_earlier();
+    let_next_start();
+    const size_t fours = a.cols / 4;
+    float4 x[1] = {{0, 0, 0, 0}};
+    if (threadIdx.x < fours) x[0] = ((const float4 *)a.in)[blockIdx.x * fours + threadIdx.x];
+    quantize_kept<1>(a, blockIdx.x, x);
+}
+
 /* Rows of up to FOURS * QUANTIZE_THREADS fours of values. */
 template <int FOURS>
 static __global__ void __launch_bounds__(QUANTIZE_THREADS)
@@ -41,13 +56,14 @@ cudaError_t bg_cuda_quantize(const cuda_quantize_args *a, const cuda_launch *l)
     const dim3 rows((unsigned)a->n_rows);
     const size_t fours = (a->cols / 4 + QUANTIZE_THREADS - 1) / QUANTIZE_THREADS;
     void (*kernel)(cuda_quantize_args) = quantize_any;
-    if (a->cols % 4 == 0 && fours <= 16)
-        kernel = fours <= 1   ? quantize_fours<1>
-                 : fours <= 2 ? quantize_fours<2>
-                 : fours <= 4 ? quantize_fours<4>
-                 : fours <= 8 ? quantize_fours<8>
-                              : quantize_fours<16>;
-    return launch(kernel, rows, QUANTIZE_THREADS, 0, *a, l);
+    unsigned threads = QUANTIZE_THREADS;
+    if (a->cols % 4 == 0 && a->cols / 4 <= MOST_THREADS) {
+        kernel = quantize_four;
+        threads = blocks_for(a->cols / 4, WARP) * WARP;
+    } else if (a->cols % 4 == 0 && fours <= 16) {
+        kernel = fours <= 8 ? quantize_fours<8> : quantize_fours<16>;
+    }
+    return launch(kernel, rows, threads, 0, *a, l);
 }
 
 /* A block for each sequence. */

@@ -99,6 +99,12 @@ static __device__ __forceinline__ uint32_t code_of(float x, float threshold, flo
     return __float_as_uint(below(x, threshold) * factor + 12582912.0f) & 0xFF;
 }
 
+static __device__ __forceinline__ uint32_t codes_of(float4 v, float threshold, float factor)
+{
+    return code_of(v.x, threshold, factor) | code_of(v.y, threshold, factor) << 8 |
+           code_of(v.z, threshold, factor) << 16 | code_of(v.w, threshold, factor) << 24;
+}
+
 static __device__ __forceinline__ float most_of(float4 v, float threshold)
 {
     return fmaxf(fmaxf(fabsf(below(v.x, threshold)), fabsf(below(v.y, threshold))),
@@ -112,27 +118,26 @@ static __device__ __forceinline__ uint32_t outliers_of(float4 v, float threshold
            (uint32_t)(fabsf(v.z) >= threshold) << 2 | (uint32_t)(fabsf(v.w) >= threshold) << 3;
 }
 
-/* The largest number of the block's, none of which is negative. Once in a kernel. */
-static __device__ __forceinline__ float row_max(float x)
+/* The largest number of a warp's, none of which is negative. */
+static __device__ __forceinline__ float most_of_warp(float x)
 {
-    enum { WARPS = QUANTIZE_THREADS / WARP };
-    __shared__ __align__(16) float room[WARPS];
 #if __CUDA_ARCH__ >= 800
     /* Their bits are in the same order. */
-    x = __uint_as_float(__reduce_max_sync(0xFFFFFFFF, __float_as_uint(x)));
+    return __uint_as_float(__reduce_max_sync(0xFFFFFFFF, __float_as_uint(x)));
 #else
-    x = warp_max(x);
+    return warp_max(x);
 #endif
-    if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = x;
+}
+
+/* The same of a block's. Once in a kernel. */
+static __device__ __forceinline__ float row_max(float x)
+{
+    __shared__ float room[WARP];
+    const unsigned lane = threadIdx.x % WARP;
+    x = most_of_warp(x);
+    if (lane == 0) room[threadIdx.x / WARP] = x;
     __syncthreads();
-    float most[WARPS];
-#pragma unroll
-    for (int i = 0; i < WARPS; i++) most[i] = room[i];
-#pragma unroll
-    for (int n = WARPS / 2; n > 0; n /= 2)
-#pragma unroll
-        for (int i = 0; i < n; i++) most[i] = fmaxf(most[i], most[i + n]);
-    return most[0];
+    return most_of_warp(lane < blockDim.x / WARP ? room[lane] : 0);
 }
 
 /* The row's absmax and the factor of its codes, from each thread's most. */
@@ -141,19 +146,20 @@ static __device__ __forceinline__ float row_factor(const cuda_quantize_args &a, 
 {
     most = row_max(most);
     if (threadIdx.x == 0) a.out.absmax[row] = most;
-    return most > 0 ? 127 * reciprocal(a.reciprocals, most) : 0;
+    return most > 0 ? 127 * half_reciprocal(a.reciprocals, most) : 0;
 }
 
-/* Columns of a row that have outliers: bits of a word of its sequence's mask. */
-static __device__ __forceinline__ void mark(const cuda_quantize_args &a, size_t row, size_t word,
-                                            uint32_t bits)
+/* Columns of a row that have outliers: bits of a word of its sequence's mask. Not inlined: it is
+ * seldom wanted, and code that is jumped over is fetched for nothing. */
+static __device__ __noinline__ void mark(const cuda_quantize_args &a, size_t row, size_t word,
+                                         uint32_t bits)
 {
     const int sequence = a.out.starts ? sequence_of(a.out, row) : 0;
     atomicOr(a.out.mask + (size_t)sequence * words_of(a.cols) + word, bits);
 }
 
 /* A row that lies in registers: of thread t, fours t, t + QUANTIZE_THREADS, ..., zeros behind its
- * end. Its length is a multiple of 4. */
+ * end; where a thread has one, blocks may be of any size. Its length is a multiple of 4. */
 template <int FOURS>
 static __device__ __forceinline__ void quantize_kept(const cuda_quantize_args &a, size_t row,
                                                      const float4 x[FOURS])
@@ -173,9 +179,7 @@ static __device__ __forceinline__ void quantize_kept(const cuda_quantize_args &a
     for (int i = 0; i < FOURS; i++) {
         const size_t q = threadIdx.x + i * QUANTIZE_THREADS;
         if (q >= fours) continue;
-        codes[q] =
-            code_of(x[i].x, a.threshold, factor) | code_of(x[i].y, a.threshold, factor) << 8 |
-            code_of(x[i].z, a.threshold, factor) << 16 | code_of(x[i].w, a.threshold, factor) << 24;
+        codes[q] = codes_of(x[i], a.threshold, factor);
     }
 }
 
