@@ -3,83 +3,13 @@
  * and the epilogue at once. Tiles of 32 x 32 results as long as all of them run at once, so that
  * all of the GPU has some; else of 64 x 64, which read less. Weights are asked for before the input
  * is there. */
-#include "backend/cuda/copy.cuh"
 #include "backend/cuda/epilogue.cuh"
-#include "backend/cuda/outliers.cuh"
+#include "backend/cuda/product_tile.cuh"
 
-enum {
-    STAGES = 4,
-    WARPS = 8,
-    THREADS = WARPS * WARP,
-    BLOCKS = 2,  /* of a multiprocessor */
-    CORNER = 32, /* rows and columns of a warp's results */
-    FOUR = 4,    /* results that a thread finishes at once, side by side */
-    MOST_ROWS = 1024,
-};
-
-static_assert((int)THREADS == (int)QUANTIZE_THREADS, "blocks that list outliers");
+enum { MOST_ROWS = 1024 };
 
 /* Beyond so many products and sums, larger tiles and fewer bytes matter more than launches. */
 #define MOST_OPERATIONS 0x1p29
-
-/* A tile of TILE x TILE results. Warps share its corners, and those of one corner a stage. */
-template <int TILE_> struct tile_shape {
-    static constexpr int TILE = TILE_, CORNERS = TILE / CORNER * (TILE / CORNER);
-    static constexpr int SLICES = WARPS / CORNERS;           /* of a stage */
-    static constexpr int BYTES = TILE == CORNER ? 256 : 128; /* codes of a row in a stage */
-    static constexpr int STEPS = BYTES / SLICES / 32;        /* of a warp in a stage */
-    static constexpr int PITCH = BYTES + 16, CHUNKS = BYTES / 16;
-    static constexpr int COPIES =
-        TILE * CHUNKS / THREADS; /* of 16 codes by a thread, of a factor */
-    static constexpr int STAGE = TILE * PITCH, PIPELINE = 2 * STAGES * STAGE;
-    /* The slices' sums take its place; where there are outliers, behind the first slice's, which
-     * then has those of all, their factors and sums. */
-    static constexpr int SUM_PITCH = TILE + 8, SUM = TILE * SUM_PITCH;
-    static constexpr int GROUPS = TILE * TILE / FOUR / THREADS; /* of results of a thread */
-    typedef outlier_tile<TILE, THREADS> outliers;
-    static constexpr int CODE_PITCH = outliers::CHUNK + 16;
-    static constexpr int FACTORS = 4 * outliers::SIZE + 2 * TILE * CODE_PITCH;
-    static constexpr int MORE = SUM * 4 + FACTORS, MORE_PITCH = TILE + 4;
-    static_assert(SLICES * SUM * 4 <= PIPELINE && MORE + TILE * MORE_PITCH * 4 <= PIPELINE, "room");
-};
-
-/* What a thread copies of the codes of rows [row, row + TILE) of a matrix (rows, cols): the same
- * place of rows THREADS / CHUNKS apart in each stage. */
-template <typename S> struct tile_source {
-    static constexpr int APART = THREADS / S::CHUNKS;
-    const char *from; /* its first piece */
-    int rows;         /* from its row on */
-    int whole;        /* up to this column a stage has all rows and columns */
-
-    __device__ __forceinline__ tile_source(const void *codes, size_t row, size_t n_rows, int cols)
-    {
-        const size_t first = row + threadIdx.x / S::CHUNKS;
-        from = (const char *)codes + first * (size_t)cols + threadIdx.x % S::CHUNKS * 16;
-        rows = (int)n_rows - (int)first;
-        whole = n_rows - row >= S::TILE ? cols - S::BYTES : -1;
-    }
-
-    __device__ __forceinline__ void copy(char *to, int step, int cols) const
-    {
-        const int k = step * S::BYTES;
-        to += threadIdx.x / S::CHUNKS * S::PITCH + threadIdx.x % S::CHUNKS * 16;
-        if (k <= whole) {
-            const char *at = from + k;
-#pragma unroll
-            for (int i = 0; i < S::COPIES; i++, at += APART * (size_t)cols)
-                copy_16(to + i * APART * S::PITCH, at);
-            return;
-        }
-        const bool within = k + (int)threadIdx.x % S::CHUNKS * 16 < cols;
-#pragma unroll 1
-        for (int i = 0; i < S::COPIES; i++) {
-            const bool there = within && i * APART < rows;
-            copy_or_clear_16(to + i * APART * S::PITCH,
-                             from + (there ? (size_t)(i * APART) * (size_t)cols + (size_t)k : 0),
-                             there);
-        }
-    }
-};
 
 /* ---- outliers -------------------------------------------------------------------------------- */
 
@@ -360,7 +290,6 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
     const cuda_tile_args &a = args.a;
     if (!MMA) return; /* bg_cuda_product_tiles says no then */
     extern __shared__ __align__(16) char room[];
-    char *xs = room, *ws = room + STAGES * S::STAGE;
     size_t tile = blockIdx.x;
     int part = 0;
     while (part + 1 < a.n_parts && tile >= (a.w[part].rows + S::TILE - 1) / S::TILE)
@@ -372,55 +301,20 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
      * have their input, would crowd on the few multiprocessors that have no tile. */
     const bool next_late = e.activation != BG_ACTIVATION_NONE;
     const size_t row = blockIdx.y * (size_t)S::TILE, col = tile * S::TILE;
-    const int cols = (int)a.cols, steps = (cols + S::BYTES - 1) / S::BYTES;
     const int warp = (int)threadIdx.x / WARP, slice = warp / S::CORNERS;
     const int above = warp % S::CORNERS / 2 * CORNER, beside = warp % S::CORNERS % 2 * CORNER;
 
-    const tile_source<S> weights(w.codes, col, w.rows, cols);
-    const tile_source<S> inputs(a.quantized.codes, row, a.n_rows, cols);
-#pragma unroll 1
-    for (int s = 0; s < STAGES - 1; s++)
-        if (s < steps) weights.copy(ws + s * S::STAGE, s, cols);
+    const typename pipeline_of<S::TILE>::type pipeline(room, a, w, row, col);
+    pipeline.ask_weights();
     wait_for_earlier();
     if (!next_late) let_next_start();
-#pragma unroll 1
-    for (int s = 0; s < STAGES - 1; s++) {
-        if (s < steps) inputs.copy(xs + s * S::STAGE, s, cols);
-        end_of_group();
-    }
+    pipeline.ask_inputs();
     const uint32_t some = look_for_outliers(a, sequences_of(a, row, S::TILE));
     /* What the first results are made of comes meanwhile. */
     four_results<S> own;
     if (fours) own.load(a, part, row, col);
     int32_t sum[2][4][4] = {};
-#pragma unroll 1
-    for (int step = 0; step < steps; step++) {
-        const int stage = step % STAGES * S::STAGE, ahead = step + STAGES - 1;
-        wait_for_groups<STAGES - 2>();
-        __syncthreads();
-#pragma unroll
-        for (int k = 0; k < S::STEPS; k++) {
-            const int at = stage + (slice * S::STEPS + k) * 32;
-            uint32_t left[2][4], right[2][4];
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                load_a(left[i], (const __half *)(xs + at + (above + i * 16) * S::PITCH),
-                       S::PITCH / 2);
-                load_b_pair(right[i], (const __half *)(ws + at + (beside + i * 16) * S::PITCH),
-                            S::PITCH / 2);
-            }
-#pragma unroll
-            for (int i = 0; i < 2; i++)
-#pragma unroll
-                for (int j = 0; j < 4; j++) mma_codes(sum[i][j], left[i], right[j / 2] + j % 2 * 2);
-        }
-        /* Tensor cores are at work meanwhile. */
-        if (ahead < steps) {
-            weights.copy(ws + ahead % STAGES * S::STAGE, ahead, cols);
-            inputs.copy(xs + ahead % STAGES * S::STAGE, ahead, cols);
-        }
-        end_of_group();
-    }
+    pipeline.multiply(sum);
     if (next_late) let_next_start();
     __syncthreads();
     keep_sums<S>((int32_t *)room + slice * S::SUM + above * S::SUM_PITCH + beside, sum);
