@@ -1,10 +1,16 @@
-/* Norms of many rows: a block for each, which reads its row once and keeps it in registers. */
+/* Norms of many rows: a block has one at a time, which it reads once and keeps in registers. Of
+ * more rows than there are blocks at once, a block has several, and reads the next one while it
+ * sums up the one before: else all would wait for memory at the same time, and then none. */
 #include "backend/cuda/operand.cuh"
 #include "backend/cuda/quantize.cuh"
 
 static_assert((int)NORM_THREADS == (int)QUANTIZE_THREADS, "a row in the same registers");
 
-enum { MOST_KEPT = 8 }; /* fours of values that a thread keeps */
+enum {
+    MOST_KEPT = 8,    /* fours of values that a thread keeps */
+    AHEAD_KEPT = 2,   /* up to which there are registers for another row's */
+    AHEAD_BLOCKS = 4, /* of a multiprocessor then */
+};
 
 /* N sums over the block, of threads' `x`. `room` holds N for each warp, and nobody reads what was
  * there before. */
@@ -88,49 +94,93 @@ static __device__ __forceinline__ float normed_value(const norm_state &s, bool i
     return round_if(half, biased ? __fmaf_rn(y, weight, bias) : y * weight);
 }
 
-template <typename T, int KEPT, bool QUANTIZED>
-static __global__ void __launch_bounds__(NORM_THREADS)
-    norm_kept(const __grid_constant__ cuda_norm_args a)
+template <int KEPT>
+static __device__ __forceinline__ void load_row(const cuda_norm_args &a, size_t row, float4 x[KEPT])
 {
-    __shared__ double room[2 * NORM_THREADS / WARP];
     const unsigned fours = (unsigned)a.cols / 4;
-    const size_t first = blockIdx.x * (size_t)fours;
+    const float4 *in = (const float4 *)a.in + row * fours;
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
+        const unsigned q = threadIdx.x + i * NORM_THREADS;
+        x[i] = q < fours ? in[q] : make_float4(0, 0, 0, 0);
+    }
+}
+
+/* What is the same for all rows. */
+template <int KEPT> struct norm_weights {
+    float4 w[KEPT], b[KEPT];
+    bool biased, inner;
+    double inverse;
+};
+
+template <int KEPT>
+static __device__ __forceinline__ norm_weights<KEPT> load_norm(const cuda_norm_args &a)
+{
+    const unsigned fours = (unsigned)a.cols / 4;
     const float offset = a.norm.kind == BG_NORM_RMS_OFFSET ? 1 : 0;
-    const bool biased = a.norm.kind == BG_NORM_LAYER && a.norm.bias;
-    const bool inner = a.half && a.norm.kind == BG_NORM_RMS;
-    float4 x[KEPT], w[KEPT], b[KEPT];
+    norm_weights<KEPT> n;
+    n.biased = a.norm.kind == BG_NORM_LAYER && a.norm.bias;
+    n.inner = a.half && a.norm.kind == BG_NORM_RMS;
+    n.inverse = 1 / (double)a.cols;
 #pragma unroll
     for (int i = 0; i < KEPT; i++) {
         const unsigned q = threadIdx.x + i * NORM_THREADS;
-        w[i] = b[i] = make_float4(0, 0, 0, 0);
-        if (q >= fours) continue;
-        w[i] = ((const float4 *)a.norm.weight)[q];
-        w[i] = make_float4(w[i].x + offset, w[i].y + offset, w[i].z + offset, w[i].w + offset);
-        if (biased) b[i] = ((const float4 *)a.norm.bias)[q];
+        float4 w = n.b[i] = make_float4(0, 0, 0, 0);
+        if (q < fours) w = ((const float4 *)a.norm.weight)[q];
+        n.w[i] = make_float4(w.x + offset, w.y + offset, w.z + offset, w.w + offset);
+        if (q < fours && n.biased) n.b[i] = ((const float4 *)a.norm.bias)[q];
     }
-    const double inverse = 1 / (double)a.cols;
-    wait_for_earlier();
-    let_next_start();
-#pragma unroll
-    for (int i = 0; i < KEPT; i++) {
-        const unsigned q = threadIdx.x + i * NORM_THREADS;
-        x[i] = q < fours ? ((const float4 *)a.in)[first + q] : make_float4(0, 0, 0, 0);
-    }
-    const norm_state s = kept_norm<T, KEPT>(a, x, inverse, room);
+    return n;
+}
+
+template <typename T, int KEPT, bool QUANTIZED>
+static __device__ __forceinline__ void norm_row(const cuda_norm_args &a,
+                                                const norm_weights<KEPT> &n, unsigned row,
+                                                float4 x[KEPT], double *room)
+{
+    const unsigned fours = (unsigned)a.cols / 4;
+    const size_t first = row * (size_t)fours;
+    const norm_state s = kept_norm<T, KEPT>(a, x, n.inverse, room);
 #pragma unroll
     for (int i = 0; i < KEPT; i++) {
         const unsigned q = threadIdx.x + i * NORM_THREADS;
         if (q >= fours) continue; /* what it has of x are zeros */
         float4 y;
-        y.x = normed_value(s, inner, a.half, biased, x[i].x, w[i].x, b[i].x);
-        y.y = normed_value(s, inner, a.half, biased, x[i].y, w[i].y, b[i].y);
-        y.z = normed_value(s, inner, a.half, biased, x[i].z, w[i].z, b[i].z);
-        y.w = normed_value(s, inner, a.half, biased, x[i].w, w[i].w, b[i].w);
+        y.x = normed_value(s, n.inner, a.half, n.biased, x[i].x, n.w[i].x, n.b[i].x);
+        y.y = normed_value(s, n.inner, a.half, n.biased, x[i].y, n.w[i].y, n.b[i].y);
+        y.z = normed_value(s, n.inner, a.half, n.biased, x[i].z, n.w[i].z, n.b[i].z);
+        y.w = normed_value(s, n.inner, a.half, n.biased, x[i].w, n.w[i].w, n.b[i].w);
         if (!a.operand.alone) ((float4 *)a.out)[first + q] = y;
         if (a.operand.out) put_four(a.operand.type, a.operand.out, (first + q) * 4, y);
         x[i] = y;
     }
-    if (QUANTIZED) quantize_kept<KEPT>(a.quantize, blockIdx.x, x);
+    if (QUANTIZED) quantize_kept<KEPT>(a.quantize, row, x);
+}
+
+template <typename T, int KEPT, bool QUANTIZED>
+static __global__ void __launch_bounds__(NORM_THREADS, KEPT <= AHEAD_KEPT ? AHEAD_BLOCKS : 2)
+    norm_kept(const __grid_constant__ cuda_norm_args a)
+{
+    /* Rows take turns: a warp may be at the next one while another still reads sums. */
+    __shared__ double room[2][2 * NORM_THREADS / WARP];
+    const norm_weights<KEPT> n = load_norm<KEPT>(a);
+    float4 x[KEPT];
+    wait_for_earlier();
+    let_next_start();
+    load_row<KEPT>(a, blockIdx.x, x);
+    if constexpr (KEPT > AHEAD_KEPT) {
+        norm_row<T, KEPT, QUANTIZED>(a, n, blockIdx.x, x, room[0]);
+    } else {
+        const unsigned n_rows = (unsigned)a.n_rows, step = gridDim.x;
+#pragma unroll 1
+        for (unsigned row = blockIdx.x, turn = 0; row < n_rows; row += step, turn ^= 1) {
+            float4 next[KEPT];
+            if (row + step < n_rows) load_row<KEPT>(a, row + step, next);
+            norm_row<T, KEPT, QUANTIZED>(a, n, row, x, room[turn]);
+#pragma unroll
+            for (int i = 0; i < KEPT; i++) x[i] = next[i];
+        }
+    }
 }
 
 /* Rows of any length. */
@@ -151,8 +201,11 @@ static __global__ void __launch_bounds__(NORM_THREADS) norm_any(cuda_norm_args a
 template <typename T, int KEPT>
 static cudaError_t launch_kept(const cuda_norm_args *a, const cuda_launch *l)
 {
+    const unsigned rows = (unsigned)a->n_rows,
+                   at_once = AHEAD_BLOCKS * (unsigned)l->multiprocessors;
+    const unsigned blocks = KEPT <= AHEAD_KEPT && rows > at_once ? at_once : rows;
     return launch(a->quantize.out.codes ? norm_kept<T, KEPT, true> : norm_kept<T, KEPT, false>,
-                  dim3((unsigned)a->n_rows), NORM_THREADS, 0, *a, l);
+                  dim3(blocks), NORM_THREADS, 0, *a, l);
 }
 
 template <int KEPT> static cudaError_t launch_kept(const cuda_norm_args *a, const cuda_launch *l)
