@@ -6,7 +6,8 @@
 enum {
     THREADS = 256,
     MOST_BLOCKS = 1 << 16,
-    ROWS = 4, /* of a thread of finish_fours, their loads on their way at once */
+    ROWS = 4,  /* of a thread of finish_fours, their loads on their way at once */
+    WORDS = 4, /* of a thread of decode_4bit */
 };
 
 static unsigned some_blocks(size_t n)
@@ -41,38 +42,56 @@ static __global__ void decode(cuda_decode_args a)
         put(a.type, a.out, i, decode_value(a.w, first + i));
 }
 
-/* Eight values of a lane from one word; the panel begins with a whole block of 64. */
-static __global__ void decode_4bit(cuda_decode_args a)
+/* Eight values from one word, which is the weights' word number i. */
+static __device__ __forceinline__ void decode_word(const cuda_decode_args &a, const float *table,
+                                                   uint32_t word, float scale, size_t i)
+{
+    float v[8];
+#pragma unroll
+    for (int k = 0; k < 8; k++) {
+        const uint32_t code = word >> (k / 2 * 8 + (k % 2 ? 0 : 4)) & 15;
+        v[k] = table[code * WARP] * scale;
+    }
+    if (a.type == CUDA_F32) {
+        float4 *to = (float4 *)a.out + 2 * i;
+        to[0] = make_float4(v[0], v[1], v[2], v[3]);
+        to[1] = make_float4(v[4], v[5], v[6], v[7]);
+    } else {
+        uint32_t packed[4];
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            __half2 h = __floats2half2_rn(v[2 * k], v[2 * k + 1]);
+            packed[k] = *(uint32_t *)&h;
+        }
+        ((uint4 *)a.out)[i] = make_uint4(packed[0], packed[1], packed[2], packed[3]);
+    }
+}
+
+/* The panel begins with a whole block of 64. Weights are older than the kernel before, which may
+ * still read what the panel was. */
+static __global__ void __launch_bounds__(THREADS)
+    decode_4bit(const __grid_constant__ cuda_decode_args a)
 {
     __shared__ float table[16 * WARP];
     for (unsigned i = threadIdx.x; i < 16 * WARP; i += THREADS) table[i] = a.w.code[i / WARP];
+    const size_t first = a.first * a.w.cols / 8, n = a.n_rows * a.w.cols / 8;
+    const size_t begin = blockIdx.x * (size_t)(THREADS * WORDS) + threadIdx.x;
+    uint32_t words[WORDS];
+    float scales[WORDS];
+#pragma unroll
+    for (int k = 0; k < WORDS; k++) {
+        const size_t i = begin + k * THREADS;
+        if (i >= n) continue;
+        words[k] = ((const uint32_t *)a.w.codes)[first + i];
+        scales[k] = block_scale(a.w, (first + i) / (BG_BLOCK / 8));
+    }
     __syncthreads();
     wait_for_earlier();
     let_next_start();
-    const size_t first = a.first * a.w.cols, n = a.n_rows * a.w.cols / 8;
-    for (size_t i = blockIdx.x * (size_t)THREADS + threadIdx.x; i < n;
-         i += (size_t)gridDim.x * THREADS) {
-        const uint32_t word = ((const uint32_t *)a.w.codes)[first / 8 + i];
-        const float scale = block_scale(a.w, (first + i * 8) / BG_BLOCK);
-        float v[8];
 #pragma unroll
-        for (int k = 0; k < 8; k++) {
-            const uint32_t code = word >> (k / 2 * 8 + (k % 2 ? 0 : 4)) & 15;
-            v[k] = table[code * WARP + threadIdx.x % WARP] * scale;
-        }
-        if (a.type == CUDA_F32) {
-            float4 *to = (float4 *)a.out + 2 * i;
-            to[0] = make_float4(v[0], v[1], v[2], v[3]);
-            to[1] = make_float4(v[4], v[5], v[6], v[7]);
-        } else {
-            uint32_t packed[4];
-#pragma unroll
-            for (int k = 0; k < 4; k++) {
-                __half2 h = __floats2half2_rn(v[2 * k], v[2 * k + 1]);
-                packed[k] = *(uint32_t *)&h;
-            }
-            ((uint4 *)a.out)[i] = make_uint4(packed[0], packed[1], packed[2], packed[3]);
-        }
+    for (int k = 0; k < WORDS; k++) {
+        const size_t i = begin + k * THREADS;
+        if (i < n) decode_word(a, table + threadIdx.x % WARP, words[k], scales[k], i);
     }
 }
 
@@ -81,7 +100,7 @@ cudaError_t bg_cuda_decode(const cuda_decode_args *a, const cuda_launch *l)
     const size_t n = a->n_rows * a->w.cols;
     if (bg_formats[a->w.format].blockwise && n % BG_BLOCK == 0 &&
         a->first * a->w.cols % BG_BLOCK == 0 && a->type != CUDA_BF16)
-        return launch(decode_4bit, dim3(some_blocks(n / 8)), THREADS, 0, *a, l);
+        return launch(decode_4bit, dim3(blocks_for(n / 8, THREADS * WORDS)), THREADS, 0, *a, l);
     return launch(decode, dim3(some_blocks(n)), THREADS, 0, *a, l);
 }
 
