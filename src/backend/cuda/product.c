@@ -88,6 +88,26 @@ static bool may_be_wide(const cuda_backend *cuda, const cuda_product_layer *p)
            bg_cuda_wide_fits(p->n_rows, p->w.rows, p->w.cols, true, &cuda->launch);
 }
 
+/* Bytes of the weights of the last node, if it can become the product of this layer, too: of rows
+ * of the same length, with results beside its own, and with weights before this one's, where they
+ * lie or where they are decoded. So do queries, keys and values. 0: it cannot. */
+static size_t extended_bytes(const cuda_backend *cuda, const cuda_product_layer *p)
+{
+    const cuda_epilogue *e = &p->epilogue;
+    const cuda_node *last = cuda->n_nodes > 0 ? &cuda->nodes[cuda->n_nodes - 1] : NULL;
+    if (!last || last->kind != NODE_GEMM || !p->direct || e->bias || e->residual) return 0;
+    const cuda_gemm_args *g = &last->args.gemm;
+    const size_t bytes = g->n * g->k * type_size(g->type);
+    const bool follows =
+        p->ready ? (const char *)g->w + bytes == p->w.codes : g->w == cuda->panel.data;
+    const bool beside =
+        (const float *)g->out + g->n == e->out && g->out_stride == e->out_stride && !g->halves;
+    return follows && beside && g->type == p->type && g->m == p->n_rows && g->k == p->w.cols &&
+                   !g->bias && !g->residual
+               ? bytes
+               : 0;
+}
+
 /* Room for the layer's parts, and how much of it is a panel. */
 static bg_status prepare(cuda_backend *cuda, const bg_linear *l, cuda_product_layer *p,
                          bg_error *err)
@@ -103,7 +123,8 @@ static bg_status prepare(cuda_backend *cuda, const bg_linear *l, cuda_product_la
     if (!p->ready) rows = bg_min_size(rows, WEIGHT_BYTES / (weights * weight_bytes));
     if (rows < n) rows = bg_max_size(rows / step * step, step);
     p->panel = rows;
-    if (!p->ready) BG_TRY(cuda_reserve(cuda, &cuda->panel, weights * rows * weight_bytes, err));
+    const size_t decoded = weights * rows * weight_bytes + extended_bytes(cuda, p);
+    if (!p->ready) BG_TRY(cuda_reserve(cuda, &cuda->panel, decoded, err));
     if (!p->direct) BG_TRY(cuda_reserve(cuda, &cuda->product, products * m * rows * 4, err));
     if (p->type == CUDA_I8) {
         BG_TRY(cuda_sequences_room(cuda, l, &p->quantized, err));
@@ -152,19 +173,25 @@ static cuda_finish_args *finish_panel(cuda_backend *cuda, const cuda_product_lay
     return f;
 }
 
+static void fill_decode(cuda_decode_args *d, const cuda_product_layer *p, void *out, size_t first,
+                        size_t n)
+{
+    d->w = p->w;
+    d->out = out;
+    d->first = first;
+    d->n_rows = n;
+    d->type = p->type;
+}
+
 /* Rows [first, first + n) of the weights, decoded if need be: to the room's first or second half.
  */
 static const void *panel_of(cuda_backend *cuda, const cuda_product_layer *p, size_t first, size_t n,
                             int half)
 {
     if (p->ready) return rows_from(p, first);
-    cuda_decode_args *d = &cuda_push(cuda, NODE_DECODE)->args.decode;
-    d->w = p->w;
-    d->out = (char *)cuda->panel.data + half * (n * p->w.cols * type_size(p->type));
-    d->first = first;
-    d->n_rows = n;
-    d->type = p->type;
-    return d->out;
+    void *out = (char *)cuda->panel.data + half * (n * p->w.cols * type_size(p->type));
+    fill_decode(&cuda_push(cuda, NODE_DECODE)->args.decode, p, out, first, n);
+    return out;
 }
 
 static void multiply_panel(cuda_backend *cuda, const cuda_product_layer *p, size_t first, size_t n)
@@ -251,21 +278,24 @@ static void multiply_gated(cuda_backend *cuda, const bg_linear *l, cuda_product_
     cuda->last_product.end = 0;
 }
 
-/* Whether the last node has become the product of this layer, too: of the same operand, weights
- * that lie behind its own, results beside its own. So do queries, keys and values. */
+/* Whether the last node has become the product of this layer, too. Weights that are decoded for it
+ * are so before it. */
 static bool extend_last(cuda_backend *cuda, const cuda_product_layer *p)
 {
-    const cuda_epilogue *e = &p->epilogue;
-    cuda_node *last = cuda->n_nodes > 0 ? &cuda->nodes[cuda->n_nodes - 1] : NULL;
-    if (!last || last->kind != NODE_GEMM || !p->direct || !p->ready || e->bias || e->residual)
-        return false;
-    cuda_gemm_args *g = &last->args.gemm;
-    const size_t bytes = g->n * g->k * type_size(g->type);
-    if (g->x != p->x || g->type != p->type || g->m != p->n_rows || g->k != p->w.cols || g->bias ||
-        g->residual || (const char *)g->w + bytes != p->w.codes ||
-        (const float *)g->out + g->n != e->out || g->out_stride != e->out_stride)
-        return false;
-    g->n += p->w.rows;
+    const size_t before = extended_bytes(cuda, p), own = p->w.rows * p->w.cols * type_size(p->type);
+    if (before == 0) return false;
+    cuda_node *last = &cuda->nodes[cuda->n_nodes - 1];
+    if (last->args.gemm.x != p->x) return false;
+    if (!p->ready) {
+        if (p->panel < p->w.rows || before + own > cuda->panel.bytes) return false;
+        cuda_node *product = cuda_push(cuda, NODE_GEMM);
+        memcpy(product, last, sizeof *product);
+        memset(last, 0, sizeof *last);
+        last->kind = NODE_DECODE;
+        fill_decode(&last->args.decode, p, (char *)cuda->panel.data + before, 0, p->w.rows);
+        last = product;
+    }
+    last->args.gemm.n += p->w.rows;
     cuda->last_product.end = 0;
     return true;
 }
