@@ -2,35 +2,12 @@
  * layers of one input, of which one operand is left, queries, keys and values, which are turned and
  * rounded, and the head's logits, of which each row's log-likelihood needs three numbers. Each is
  * used where it is computed, in registers; a library's product would write it to memory for another
- * kernel to read. At a GPU's limit of power, where such products run, that is time.
- *
- * A block has two warpgroups that multiply, 64 rows of 256 outputs each, and one whose first thread
- * brings tiles 64 columns deep, as many ahead as there is room. Two blocks are a cluster with the
- * same outputs: each brings half of the weights for both. Blocks stay for all tiles, those of all
- * rows for an output before the next ones, so that activations stay in the second-level cache. */
+ * kernel to read. At a GPU's limit of power, where such products run, that is time. */
 #include "backend/cuda/attention_stage.cuh"
 #include "backend/cuda/operand.cuh"
-#include "backend/cuda/wgmma.cuh"
+#include "backend/cuda/wide.cuh"
 
-#include <cstring>
-
-enum {
-    GROUP = 128, /* threads of a warpgroup */
-    GROUPS = 2,  /* that multiply */
-    THREADS = (GROUPS + 1) * GROUP,
-    CLUSTER = 2,
-    GROUP_ROWS = 64,
-    ROWS = GROUPS * GROUP_ROWS,
-    COLS = CUDA_WIDE_COLS,
-    DEPTH = 64, /* columns of a tile: what 128 bytes hold */
-    STAGES = 4,
-    SUMS = GROUP_ROWS * COLS / GROUP, /* of a thread */
-    X_BYTES = ROWS * DEPTH * 2,
-    W_BYTES = COLS * DEPTH * 2,
-    STAGE_BYTES = X_BYTES + W_BYTES,
-    STAGE_ALIGN = 1024, /* where swizzled rows begin again */
-    SHARED = STAGES * STAGE_BYTES + STAGE_ALIGN,
-};
+enum { DEPTH = DEPTH_BYTES / 2 }; /* columns of a tile */
 
 struct wide_args {
     CUtensorMap x, w[2];
@@ -215,66 +192,25 @@ static __device__ __forceinline__ void finish_heads(const cuda_wide_args &of,
 /* What becomes of sums; or a head's columns. */
 enum { GATED = 0, LOGITS = 1 };
 
-/* Tiles of outputs that a cluster makes: all rows' for the first outputs, then the next ones'. */
-struct tile_range {
-    int clusters_of_rows, cols, n; /* how many; outputs of a tile's first matrix; how many tiles */
-};
-
-template <int KIND> static __device__ __forceinline__ tile_range tiles_of(const cuda_wide_args &a)
-{
-    tile_range t;
-    t.clusters_of_rows = ((int)a.n_rows + CLUSTER * ROWS - 1) / (CLUSTER * ROWS);
-    t.cols = KIND == GATED ? COLS / 2 : COLS;
-    t.n = t.clusters_of_rows * (((int)a.rows + t.cols - 1) / t.cols);
-    return t;
-}
-
-/* A place in the ring of stages. */
-struct stage {
-    int i;
-    unsigned parity;
-};
-
-static __device__ __forceinline__ void advance(stage &s)
-{
-    s.parity ^= s.i == STAGES - 1;
-    s.i = s.i == STAGES - 1 ? 0 : s.i + 1;
-}
-
 template <int KIND>
-static __device__ __forceinline__ void bring_tiles(const wide_args &a, uint32_t stages,
-                                                   uint32_t full, uint32_t empty)
+static __device__ __forceinline__ void bring_tiles(const wide_args &a, const ring &r)
 {
-    const tile_range tiles = tiles_of<KIND>(a.of);
+    const tile_range tiles = tiles_of(a.of.n_rows, a.of.rows, KIND == GATED);
     const int rank = (int)rank_in_cluster();
     const CUtensorMap *w = KIND == GATED ? &a.w[rank] : &a.w[0];
     stage s = {0, 0};
     for (int t = blockIdx.x / CLUSTER; t < tiles.n; t += gridDim.x / CLUSTER) {
         const int row = (t % tiles.clusters_of_rows * CLUSTER + rank) * ROWS;
         const int col =
-            t / tiles.clusters_of_rows * tiles.cols + (KIND == GATED ? 0 : rank * COLS / 2);
-        for (int k = 0; k < (int)a.of.cols; k += DEPTH) {
-            const uint32_t to = stages + s.i * STAGE_BYTES, barrier = full + s.i * 8;
-            barrier_wait(empty + s.i * 8, s.parity ^ 1);
-            barrier_expect(barrier, STAGE_BYTES);
-            copy_tile(to, &a.x, barrier, k, row);
-            copy_tile_to_both(to + X_BYTES + rank * (W_BYTES / 2), w, barrier, k, col);
-            advance(s);
-        }
+            t / tiles.clusters_of_rows * tiles.cols + (KIND == GATED ? 0 : rank * HALF_COLS);
+        for (int k = 0; k < (int)a.of.cols; k += DEPTH) bring_stage(r, s, &a.x, row, w, col, k);
     }
 }
 
-/* Tells both blocks of the cluster that this warpgroup needs a stage no more. */
-static __device__ __forceinline__ void release(uint32_t empty, int i)
-{
-    if (threadIdx.x % GROUP < CLUSTER) barrier_arrive(empty + i * 8, threadIdx.x % GROUP);
-}
-
 template <int KIND>
-static __device__ __forceinline__ void multiply(const wide_args &a, uint32_t stages, uint32_t full,
-                                                uint32_t empty)
+static __device__ __forceinline__ void multiply(const wide_args &a, const ring &r)
 {
-    const tile_range tiles = tiles_of<KIND>(a.of);
+    const tile_range tiles = tiles_of(a.of.n_rows, a.of.rows, KIND == GATED);
     const int group = (int)threadIdx.x / GROUP - 1, rank = (int)rank_in_cluster();
     const int own = rank * ROWS + group * GROUP_ROWS + (int)threadIdx.x % GROUP / WARP * 16;
     float sums[SUMS];
@@ -282,22 +218,20 @@ static __device__ __forceinline__ void multiply(const wide_args &a, uint32_t sta
     for (int t = blockIdx.x / CLUSTER; t < tiles.n; t += gridDim.x / CLUSTER) {
         int before = 0;
         for (int k = 0; k < (int)a.of.cols; k += DEPTH) {
-            const uint32_t from = stages + s.i * STAGE_BYTES;
-            const uint64_t x = tile_at(from + group * (X_BYTES / GROUPS));
-            const uint64_t w = tile_at(from + X_BYTES);
-            barrier_wait(full + s.i * 8, s.parity);
+            const stage_tiles tile = await_stage(r, s, group);
             begin_products();
 #pragma unroll
-            for (int i = 0; i < DEPTH / 16; i++) multiply_tiles(sums, x + i * 2, w + i * 2, k || i);
+            for (int i = 0; i < DEPTH / 16; i++)
+                multiply_tiles(sums, tile.x + i * 2, tile.w + i * 2, k || i);
             end_of_products();
             /* These run; the ones before are over. */
             wait_for_products<1>();
-            if (k > 0) release(empty, before);
+            if (k > 0) release(r, before);
             before = s.i;
             advance(s);
         }
         wait_for_products<0>();
-        release(empty, before);
+        release(r, before);
         keep_behind(sums);
         const int row = t % tiles.clusters_of_rows * CLUSTER * ROWS + own;
         const int col = t / tiles.clusters_of_rows * tiles.cols;
@@ -317,82 +251,19 @@ static __global__ void __launch_bounds__(THREADS, 1)
     if (!BG_WGMMA_HERE) __trap(); /* the driver took code for another architecture */
     extern __shared__ char room[];
     __shared__ __align__(8) uint64_t barriers[2 * STAGES];
-    const uint32_t full = shared_address(barriers), empty = full + STAGES * 8;
-    const uint32_t stages = (shared_address(room) + STAGE_ALIGN - 1) / STAGE_ALIGN * STAGE_ALIGN;
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < STAGES; i++) {
-            barrier_create(full + i * 8, 1);
-            barrier_create(empty + i * 8, GROUPS * CLUSTER);
-        }
-        barriers_are_created();
-    }
-    cluster_wait();
-    wait_for_earlier();
-    let_next_start();
+    const ring r = begin_wide(room, barriers);
     if (threadIdx.x < GROUP) {
         give_registers<24>();
-        if (threadIdx.x == 0) bring_tiles<KIND>(a, stages, full, empty);
+        if (threadIdx.x == 0) bring_tiles<KIND>(a, r);
         __syncwarp();
     } else {
         take_registers<240>();
-        multiply<KIND>(a, stages, full, empty);
+        multiply<KIND>(a, r);
     }
     cluster_end(); /* the other block may still write here */
 }
 
 /* ---- launching ------------------------------------------------------------------------------- */
-
-/* (rows, cols) of binary16 in tiles of so many rows, as products want them. */
-static cudaError_t describe(CUtensorMap *map, const void *values, size_t rows, size_t cols,
-                            unsigned tile_rows)
-{
-    static __typeof__(&cuTensorMapEncodeTiled) encode;
-    const cuuint64_t sizes[2] = {cols, rows}, strides[1] = {cols * 2};
-    const cuuint32_t tile[2] = {DEPTH, tile_rows}, steps[2] = {1, 1};
-    if (!encode) {
-        void *function = NULL;
-        cudaDriverEntryPointQueryResult found;
-#if CUDART_VERSION >= 12050
-        cudaError_t e = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
-                                                         cudaEnableDefault, &found);
-#else
-        cudaError_t e =
-            cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &found);
-#endif
-        if (e != cudaSuccess) return e;
-        if (found != cudaDriverEntryPointSuccess) return cudaErrorNotSupported;
-        memcpy(&encode, &function, sizeof encode);
-    }
-    const CUresult r =
-        encode(map, CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2, (void *)values, sizes, strides, tile, steps,
-               CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-               CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    return r == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
-}
-
-template <int KIND> static cudaError_t launch_wide(const wide_args &a, const cuda_launch *l)
-{
-    const void *kernel = (const void *)product_wide<KIND>;
-    cudaError_t e =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED);
-    if (e == cudaSuccess)
-        e = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                 cudaSharedmemCarveoutMaxShared);
-    if (e != cudaSuccess) return e;
-    cudaLaunchAttribute attributes[2] = {};
-    attributes[0].id = cudaLaunchAttributeClusterDimension;
-    attributes[0].val.clusterDim = {CLUSTER, 1, 1};
-    attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[1].val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)l->multiprocessors / CLUSTER * CLUSTER);
-    config.blockDim = dim3(THREADS);
-    config.dynamicSmemBytes = SHARED;
-    config.stream = l->stream;
-    config.attrs = attributes;
-    config.numAttrs = l->overlap ? 2 : 1;
-    return cudaLaunchKernelEx(&config, product_wide<KIND>, a);
-}
 
 bool bg_cuda_wide_fits(size_t n_rows, size_t rows, size_t cols, bool gated, const cuda_launch *l)
 {
@@ -409,11 +280,12 @@ cudaError_t bg_cuda_wide(const cuda_wide_args *a, const cuda_launch *l)
 {
     const bool gated = a->w[1];
     wide_args args = {.of = *a};
-    cudaError_t e = describe(&args.x, a->x, a->n_rows, a->cols, ROWS);
+    cudaError_t e = describe_halves(&args.x, a->x, a->n_rows, a->cols, ROWS);
     for (int i = 0; i < 1 + gated && e == cudaSuccess; i++)
-        e = describe(&args.w[i], a->w[i], a->rows, a->cols, COLS / 2);
+        e = describe_halves(&args.w[i], a->w[i], a->rows, a->cols, HALF_COLS);
     if (e != cudaSuccess) return e;
-    if (gated) return launch_wide<GATED>(args, l);
-    if (!a->attention.halves) return launch_wide<LOGITS>(args, l);
-    return a->attention.head_dim == 64 ? launch_wide<64>(args, l) : launch_wide<128>(args, l);
+    if (gated) return launch_wide(product_wide<GATED>, args, l);
+    if (!a->attention.halves) return launch_wide(product_wide<LOGITS>, args, l);
+    return a->attention.head_dim == 64 ? launch_wide(product_wide<64>, args, l)
+                                       : launch_wide(product_wide<128>, args, l);
 }
