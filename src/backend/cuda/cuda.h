@@ -89,6 +89,7 @@ typedef struct {
     cuda_type type;
     bool ready;   /* weights need no decoding */
     bool direct;  /* the library's result is the layer's */
+    bool in_line; /* sequences begin with multiples of CUDA_WIDE_ROWS */
     size_t panel; /* rows of weights at a time */
     cuda_quantized quantized;
     size_t begin, end; /* its nodes */

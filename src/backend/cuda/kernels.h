@@ -221,7 +221,7 @@ typedef struct {
 /* What multiplies a layer's results: the product of a layer of the same input, whose own results
  * are not wanted. */
 typedef struct {
-    const void *product; /* as the layer's; NULL: none */
+    const void *product; /* as the layer's; NULL: there is none, or not in memory either */
     cuda_matrix w;
     const float *bias;
     const void *outlier_weights;
@@ -229,7 +229,7 @@ typedef struct {
 
 /* The end of a linear layer whose product lies in memory: columns [first, first + n). */
 typedef struct {
-    const void *product; /* (n_rows, n) fp32, or int32 for int8 */
+    const void *product; /* (n_rows, n) fp32, or int32 for int8; NULL: bg_cuda_wide_int8 makes it */
     cuda_matrix w;
     cuda_epilogue epilogue;
     const float *in;
@@ -354,8 +354,8 @@ typedef struct {
     double *nll;
 } cuda_score_args;
 
-/* Logits of a panel that bg_cuda_wide makes. */
-enum { CUDA_WIDE_COLS = 256 };
+/* Logits of a panel that bg_cuda_wide makes; rows of its two blocks that share weights. */
+enum { CUDA_WIDE_COLS = 256, CUDA_WIDE_ROWS = 256 };
 
 /* Products of many rows by binary16 weights that do not come to memory. Of a gated MLP what follows
  * does, silu(x w[0]^T) * (x w[1]^T); of the head what each panel of CUDA_WIDE_COLS logits adds to
@@ -516,6 +516,10 @@ cudaError_t bg_cuda_score_panels(const cuda_score_args *a, const cuda_launch *l)
 cudaError_t bg_cuda_wide(const cuda_wide_args *a, const cuda_launch *l);
 /* Whether products of such shapes are for bg_cuda_wide. */
 bool bg_cuda_wide_fits(size_t n_rows, size_t rows, size_t cols, bool gated, const cuda_launch *l);
+/* An int8 layer, product and end in one, and with that of a multiplier's that is `other`. */
+cudaError_t bg_cuda_wide_int8(const cuda_finish_args *a, const cuda_launch *l);
+/* Whether it is for that, where its sequences begin with multiples of CUDA_WIDE_ROWS. */
+bool bg_cuda_wide_int8_fits(const cuda_finish_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_encode(const cuda_encode_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_double_quant(const cuda_double_quant_args *a, const cuda_launch *l);
 /* Has the driver load these kernels, which it would otherwise with a model's first weight: their

@@ -114,9 +114,10 @@ static bg_status prepare(cuda_backend *cuda, const bg_linear *l, cuda_product_la
 {
     const size_t k = p->w.cols, m = p->n_rows, n = p->w.rows, weight_bytes = k * type_size(p->type);
     /* With room for the product that a gate of int8 multiplies, and for the decoded weights of both
-     * that are one product. */
+     * that are one product; of whole tiles where products are by warpgroups. */
     const bool wide = may_be_wide(cuda, p);
-    const size_t step = wide ? WIDE_PANEL_ROWS : PANEL_ROWS, weights = wide ? 2 : 1;
+    const size_t step = p->type == CUDA_I8 ? CUDA_WIDE_COLS : wide ? WIDE_PANEL_ROWS : PANEL_ROWS;
+    const size_t weights = wide ? 2 : 1;
     const size_t products = p->type == CUDA_I8 && p->epilogue.multiplier ? 2 : 1;
     size_t rows = n;
     if (!p->direct) rows = bg_min_size(rows, PRODUCT_BYTES / (products * m * 4));
@@ -157,11 +158,12 @@ static const void *rows_from(const cuda_product_layer *p, size_t first)
     return (const char *)p->w.codes + first * p->w.cols * type_size(p->type);
 }
 
-static cuda_finish_args *finish_panel(cuda_backend *cuda, const cuda_product_layer *p, size_t first,
-                                      size_t n)
+/* The end of rows [first, first + n) of the weights, and of those of the layer `up` that it
+ * multiplies, if there is one; without their products. */
+static cuda_finish_args *push_finish(cuda_backend *cuda, const cuda_product_layer *p,
+                                     const cuda_product_layer *up, size_t first, size_t n)
 {
     cuda_finish_args *f = &cuda_push(cuda, NODE_FINISH)->args.finish;
-    f->product = cuda->product.data;
     f->w = p->w;
     f->epilogue = p->epilogue;
     f->in = p->in;
@@ -170,6 +172,10 @@ static cuda_finish_args *finish_panel(cuda_backend *cuda, const cuda_product_lay
     f->first = first;
     f->n = n;
     f->quantized = p->quantized;
+    if (!up) return f;
+    f->other.w = up->w;
+    f->other.bias = up->epilogue.bias;
+    f->other.outlier_weights = up->quantized.outlier_weights;
     return f;
 }
 
@@ -194,8 +200,21 @@ static const void *panel_of(cuda_backend *cuda, const cuda_product_layer *p, siz
     return out;
 }
 
+/* Product and end of an int8 layer, and of the layer `up` that it multiplies, if there is one, as
+ * one node. False, and nothing queued, where they are none for that. */
+static bool push_wide_int8(cuda_backend *cuda, const cuda_product_layer *p,
+                           const cuda_product_layer *up, size_t first, size_t n)
+{
+    if (p->type != CUDA_I8 || !p->in_line || !p->epilogue.multiplier != !up) return false;
+    const cuda_finish_args *f = push_finish(cuda, p, up, first, n);
+    if (bg_cuda_wide_int8_fits(f, &cuda->launch)) return true;
+    cuda->n_nodes--;
+    return false;
+}
+
 static void multiply_panel(cuda_backend *cuda, const cuda_product_layer *p, size_t first, size_t n)
 {
+    if (push_wide_int8(cuda, p, NULL, first, n)) return;
     const cuda_epilogue *e = &p->epilogue;
     const void *panel = panel_of(cuda, p, first, n, 0);
     cuda_gemm_args *g = push_gemm(cuda, p, panel, n, cuda->product.data);
@@ -207,7 +226,7 @@ static void multiply_panel(cuda_backend *cuda, const cuda_product_layer *p, size
         g->out_stride = e->out_stride;
         return;
     }
-    finish_panel(cuda, p, first, n);
+    push_finish(cuda, p, NULL, first, n)->product = cuda->product.data;
 }
 
 /* Whether two products of binary16 can be its end's. */
@@ -260,6 +279,7 @@ static void multiply_gated(cuda_backend *cuda, const bg_linear *l, cuda_product_
     if (!halves) cuda_gather_outliers(cuda, l, &p->quantized);
     for (size_t first = 0; first < rows; first += panel) {
         const size_t n = bg_min_size(panel, rows - first);
+        if (push_wide_int8(cuda, p, &up, first, n)) continue;
         char *other = (char *)cuda->product.data + p->n_rows * n * (halves ? 2 : 4);
         const void *w = panel_of(cuda, &up, first, n, wide);
         if (wide) {
@@ -269,11 +289,9 @@ static void multiply_gated(cuda_backend *cuda, const bg_linear *l, cuda_product_
         push_gemm(cuda, &up, w, n, other)->halves = halves;
         w = panel_of(cuda, p, first, n, 0);
         push_gemm(cuda, p, w, n, cuda->product.data)->halves = halves;
-        cuda_finish_args *f = finish_panel(cuda, p, first, n);
+        cuda_finish_args *f = push_finish(cuda, p, &up, first, n);
+        f->product = cuda->product.data;
         f->other.product = other;
-        f->other.w = up.w;
-        f->other.bias = up.epilogue.bias;
-        f->other.outlier_weights = up.quantized.outlier_weights;
     }
     cuda->last_product.end = 0;
 }
@@ -420,6 +438,9 @@ bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err)
     p.direct = is_direct(&p.epilogue, p.type);
     BG_TRY(prepare(cuda, l, &p, err));
     if (p.type == CUDA_I8) {
+        p.in_line = true;
+        for (size_t i = 0; i < l->n_sequences; i++)
+            p.in_line &= l->sequences[i].first_row % CUDA_WIDE_ROWS == 0;
         BG_TRY(cuda_put_starts(cuda, l, &p.quantized, err));
         cuda_quantize_input(cuda, l, &p.quantized);
         cuda_list_outliers(cuda, l, &p.quantized, false);

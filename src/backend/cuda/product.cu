@@ -165,6 +165,7 @@ static __global__ void finish_any(cuda_finish_args a)
 cudaError_t bg_cuda_finish(const cuda_finish_args *a, const cuda_launch *l)
 {
     const cuda_epilogue *e = &a->epilogue;
+    if (a->w.threshold > 0 && !a->product) return bg_cuda_wide_int8(a, l);
     if (a->w.threshold > 0) return bg_cuda_finish_int8(a, l);
     const dim3 by_four = grid_of_rows(blocks_for(a->n, THREADS * 4), blocks_for(a->n_rows, ROWS));
     const bool by_fours = fours_in_line(e, a->first, a->n) && in_line(a->other.bias, 0);

@@ -165,6 +165,12 @@ template <int N> static __device__ __forceinline__ void keep_behind(float (&x)[N
     for (int i = 0; i < N; i++) asm volatile("" : "+f"(x[i])::"memory");
 }
 
+template <int N> static __device__ __forceinline__ void keep_behind(int32_t (&x)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++) asm volatile("" : "+r"(x[i])::"memory");
+}
+
 static __device__ __forceinline__ void begin_products()
 {
 #if BG_WGMMA_HERE
@@ -187,9 +193,30 @@ template <int N> static __device__ __forceinline__ void wait_for_products()
 #endif
 }
 
-#define SUMS_4(i)  "+f"(sums[i]), "+f"(sums[i + 1]), "+f"(sums[i + 2]), "+f"(sums[i + 3])
+#define SUMS_OF(type, i)                                                                           \
+    "+" type(sums[i]), "+" type(sums[i + 1]), "+" type(sums[i + 2]), "+" type(sums[i + 3])
+#define SUMS_4(i)  SUMS_OF("f", i)
 #define SUMS_16(i) SUMS_4(i), SUMS_4(i + 4), SUMS_4(i + 8), SUMS_4(i + 12)
 #define SUMS_64(i) SUMS_16(i), SUMS_16(i + 16), SUMS_16(i + 32), SUMS_16(i + 48)
+#define INTS_4(i)  SUMS_OF("r", i)
+#define INTS_16(i) INTS_4(i), INTS_4(i + 4), INTS_4(i + 8), INTS_4(i + 12)
+#define INTS_64(i) INTS_16(i), INTS_16(i + 16), INTS_16(i + 32), INTS_16(i + 48)
+
+#define NUMBERS_64                                                                                 \
+    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, "  \
+    "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, "   \
+    "%38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, "   \
+    "%56, %57, %58, %59, %60, %61, %62, %63}, "
+
+#define NUMBERS_128                                                                                \
+    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, "  \
+    "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, "   \
+    "%38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, "   \
+    "%56, %57, %58, %59, %60, %61, %62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, "   \
+    "%74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, "   \
+    "%92, %93, %94, %95, %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, "     \
+    "%108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, "   \
+    "%123, %124, %125, %126, %127}, "
 
 /* A warpgroup's sums of 64 rows of x by 256 of w: thread t's are of rows 16 * (t / 32) + t % 32 / 4
  * and the eighth behind it, [4j], [4j + 1] and [4j + 2], [4j + 3], columns 8j + t % 4 * 2 and the
@@ -199,20 +226,34 @@ static __device__ __forceinline__ void multiply_tiles(float (&sums)[128], uint64
 {
 #if BG_WGMMA_HERE
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16 {"
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-                 "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-                 "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
-                 "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, "
-                 "%110, %111, "
-                 "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, "
-                 "%125, %126, %127}, "
+                 "wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16 " NUMBERS_128
                  "%128, %129, p, 1, 1, 0, 0;\n}"
                  : SUMS_64(0), SUMS_64(64)
                  : "l"(x), "l"(w), "r"((int)adds));
+#endif
+}
+
+/* The same of int8: 32 products are added to each. */
+static __device__ __forceinline__ void multiply_tiles(int32_t (&sums)[128], uint64_t x, uint64_t w)
+{
+#if BG_WGMMA_HERE
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n256k32.s32.s8.s8 " NUMBERS_128
+                 "%128, %129, p;\n}"
+                 : INTS_64(0), INTS_64(64)
+                 : "l"(x), "l"(w), "r"(1));
+#endif
+}
+
+/* Of binary16 by 128 rows of w: 16 products are added to each. */
+static __device__ __forceinline__ void multiply_tiles(float (&sums)[64], uint64_t x, uint64_t w)
+{
+#if BG_WGMMA_HERE
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 " NUMBERS_64
+                 "%64, %65, p, 1, 1, 0, 0;\n}"
+                 : SUMS_64(0)
+                 : "l"(x), "l"(w), "r"(1));
 #endif
 }
 
@@ -254,11 +295,7 @@ static __device__ __forceinline__ void multiply_rows(float (&sums)[64], const ui
 {
 #if BG_WGMMA_HERE
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 "
-                 "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, "
-                 "%18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, "
-                 "%34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, "
-                 "%50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 " NUMBERS_64
                  "{%64, %65, %66, %67}, %68, p, 1, 1, 1;\n}"
                  : SUMS_64(0)
                  : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "l"(w), "r"(1));
@@ -266,8 +303,14 @@ static __device__ __forceinline__ void multiply_rows(float (&sums)[64], const ui
 }
 
 #undef NUMBERS_32
+#undef NUMBERS_64
+#undef NUMBERS_128
+#undef INTS_64
+#undef INTS_16
+#undef INTS_4
 #undef SUMS_64
 #undef SUMS_16
 #undef SUMS_4
+#undef SUMS_OF
 
 #endif
