@@ -277,17 +277,17 @@ static void test_wide_pairs(void)
 /* So many results that products come in panels: those of an up and of its gate, and a layer of what
  * they give, which nobody else has to find in memory if it `consumes` it. The CPU has only the
  * first rows, which have outlier columns of their own. */
-static void check_panels(bg_format_id id, bool half, bool consumes)
+static void check_panels(bg_format_id id, bool half, bool consumes, size_t first)
 {
-    enum { N = 9000, FIRST = 60, INNER = 4352, COLS = 64 };
-    const bg_sequence sequences[] = {{0, FIRST, 0, 0, FIRST, 0},
-                                     {FIRST, N - FIRST, 1, 0, N - FIRST, 0}};
+    enum { N = 9000, INNER = 4352, COLS = 64 };
+    const bg_sequence sequences[] = {{0, first, 0, 0, first, 0},
+                                     {first, N - first, 1, 0, N - first, 0}};
     weight up = weight_new(id, INNER, COLS, 0.3f), gate = weight_new(id, INNER, COLS, 0.3f);
     weight down = weight_new(id, COLS, INNER, 0.1f);
     act x = act_new(N, COLS, half, 1), inner = act_new(N, INNER, half, 1);
     for (int d = 0; d < BOTH; d++) {
         const bg_backend_ops *ops = backends[d]->ops;
-        const size_t n = d == GPU ? N : FIRST, n_sequences = d == GPU ? 2 : 1;
+        const size_t n = d == GPU ? N : first, n_sequences = d == GPU ? 2 : 1;
         const bg_linear layers[] = {{.weight = up.on[d],
                                      .in = x.on[d],
                                      .n_rows = n,
@@ -313,9 +313,9 @@ static void check_panels(bg_format_id id, bool half, bool consumes)
         for (size_t i = 0; i < 3; i++) OK(ops->linear(backends[d], &layers[i], &err));
     }
     const double most = half ? 2e-3 : id == BG_FORMAT_F32 ? 5e-6 : 1e-3;
-    CHECK(consumes || difference(inner, FIRST) <= most, "%s: %g", bg_formats[id].name,
-          difference(inner, FIRST));
-    CHECK(difference(x, FIRST) <= most, "%s: %g", bg_formats[id].name, difference(x, FIRST));
+    CHECK(consumes || difference(inner, first) <= most, "%s: %g", bg_formats[id].name,
+          difference(inner, first));
+    CHECK(difference(x, first) <= most, "%s: %g", bg_formats[id].name, difference(x, first));
     weight_drop(up);
     weight_drop(gate);
     weight_drop(down);
@@ -326,11 +326,53 @@ static void check_panels(bg_format_id id, bool half, bool consumes)
 static void test_panels(void)
 {
     for (int consumes = 0; consumes < 2; consumes++) {
-        check_panels(BG_FORMAT_F32, false, consumes);
-        check_panels(BG_FORMAT_F16, false, consumes);
-        check_panels(BG_FORMAT_NF4, false, consumes);
-        check_panels(BG_FORMAT_INT8, true, consumes);
+        check_panels(BG_FORMAT_F32, false, consumes, 60);
+        check_panels(BG_FORMAT_F16, false, consumes, 60);
+        check_panels(BG_FORMAT_NF4, false, consumes, 60);
+        check_panels(BG_FORMAT_INT8, true, consumes, 60);
+        check_panels(BG_FORMAT_INT8, true, consumes, 256);
     }
+}
+
+/* Three layers with results side by side, which may be one product, and one that is added to what
+ * lies where its result goes: of so many rows that int8 is multiplied by warpgroups, whose last
+ * tile is not full. */
+static void check_many_rows(bg_format_id id, bool half)
+{
+    enum { N = 3900, COLS = 320, OUT = 1024, KV = 64, QKV = 256 + 2 * KV };
+    static const size_t rows[] = {256, KV, KV}, at[] = {0, 256, 256 + KV};
+    act x = act_new(N, COLS, half, 1), qkv = act_new(N, QKV, half, 1), y = act_new(N, OUT, half, 1);
+    weight w[3], o = weight_new(id, OUT, COLS, 0.1f);
+    for (size_t i = 0; i < 3; i++) w[i] = weight_new(id, rows[i], COLS, 0.1f);
+    for (int d = 0; d < BOTH; d++) {
+        for (size_t i = 0; i < 3; i++) {
+            const bg_linear args = {.weight = w[i].on[d],
+                                    .in = x.on[d],
+                                    .n_rows = N,
+                                    .out = qkv.on[d],
+                                    .out_col = at[i]};
+            OK(backends[d]->ops->linear(backends[d], &args, &err));
+        }
+        const bg_linear args = {
+            .weight = o.on[d], .in = x.on[d], .n_rows = N, .residual = y.on[d], .out = y.on[d]};
+        OK(backends[d]->ops->linear(backends[d], &args, &err));
+    }
+    const double most = half ? 2e-3 : 1e-3;
+    CHECK(difference(qkv, N) <= most, "%s, side by side: %g", bg_formats[id].name,
+          difference(qkv, N));
+    CHECK(difference(y, N) <= most, "%s, added: %g", bg_formats[id].name, difference(y, N));
+    for (size_t i = 0; i < 3; i++) weight_drop(w[i]);
+    weight_drop(o);
+    act_drop(x);
+    act_drop(qkv);
+    act_drop(y);
+}
+
+static void test_many_rows(void)
+{
+    check_many_rows(BG_FORMAT_F16, false);
+    check_many_rows(BG_FORMAT_NF4, false);
+    check_many_rows(BG_FORMAT_INT8, true);
 }
 
 /* Two of an encoder's layers of a sentence or two, with the norms after the residuals: query, key
@@ -452,6 +494,7 @@ static void test_norms(void)
         check_norms(130, 1000, half);
         check_norms(1100, 200, half);
         check_norms(1100, 1500, half);
+        check_norms(2300, 2048, half);
     }
 }
 
@@ -466,6 +509,7 @@ int main(void)
     RUN(test_sums);
     RUN(test_wide_pairs);
     RUN(test_panels);
+    RUN(test_many_rows);
     RUN(test_large_linear);
     close_both();
     return test_finish();
