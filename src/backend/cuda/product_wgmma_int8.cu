@@ -21,48 +21,41 @@ struct int8_args {
 
 /* ---- tiles ----------------------------------------------------------------------------------- */
 
-/* Where a cluster's tile begins, and how many outlier columns its sequence has. */
+/* Where a cluster's tile begins. */
 struct tile_place {
-    int row, col, sequence, outliers;
+    int row, col;
 };
 
-static __device__ __forceinline__ tile_place place_of(const cuda_finish_args &a,
-                                                      const tile_range &tiles, int t)
+static __device__ __forceinline__ tile_place place_of(const tile_range &tiles, int t)
 {
-    tile_place p;
-    p.row = t % tiles.clusters_of_rows * CLUSTER * ROWS;
-    p.col = t / tiles.clusters_of_rows * tiles.cols;
-    p.sequence = sequence_of(a.quantized, (size_t)p.row);
-    p.outliers = a.quantized.n_outliers[p.sequence];
-    return p;
+    return {t % tiles.clusters_of_rows * CLUSTER * ROWS, t / tiles.clusters_of_rows * tiles.cols};
 }
 
-static __device__ __forceinline__ int outlier_stages(const tile_place &p)
+/* Of so many outlier columns; none if they are more than were gathered: such a tile is crowded. */
+static __device__ __forceinline__ int outlier_stages(const cuda_quantized &q, int outliers)
 {
-    return (p.outliers + CHUNK - 1) / CHUNK;
+    return (size_t)outliers > q.room ? 0 : (outliers + CHUNK - 1) / CHUNK;
 }
 
-/* Whether there are more outliers than were gathered: such a tile is none for the ring. */
-static __device__ __forceinline__ bool is_crowded(const cuda_finish_args &a, const tile_place &p)
-{
-    return (size_t)p.outliers > a.quantized.room;
-}
-
+/* `outliers`: for each stage with which a tile begins, how many columns it has of them. Who
+ * multiplies finds them there, and need not wait for memory. */
 template <bool GATED>
-static __device__ __forceinline__ void bring_tiles(const int8_args &a, const ring &r)
+static __device__ __forceinline__ void bring_tiles(const int8_args &a, const ring &r, int *outliers)
 {
     const tile_range tiles = tiles_of(a.of.n_rows, a.of.n, GATED);
     const int rank = (int)rank_in_cluster(), matrix = GATED ? rank : 0;
     const size_t rows = (matrix ? a.of.other.w : a.of.w).rows;
     stage s = {0, 0};
     for (int t = blockIdx.x / CLUSTER; t < tiles.n; t += gridDim.x / CLUSTER) {
-        const tile_place p = place_of(a.of, tiles, t);
-        if (is_crowded(a.of, p)) continue;
+        const tile_place p = place_of(tiles, t);
+        const int sequence = sequence_of(a.of.quantized, (size_t)p.row);
+        const int n = a.of.quantized.n_outliers[sequence], more = outlier_stages(a.of.quantized, n);
         const int row = p.row + rank * ROWS, col = p.col + (GATED ? 0 : rank * HALF_COLS);
+        await_room(r, s);
+        outliers[s.i] = n;
         for (int k = 0; k < (int)a.of.w.cols; k += DEPTH_BYTES)
             bring_stage(r, s, &a.x, row, &a.w[matrix], col, k);
-        const int gathered = p.sequence * (int)rows + (int)a.of.first + col;
-        const int more = outlier_stages(p);
+        const int gathered = sequence * (int)rows + (int)a.of.first + col;
         for (int half = 0; half < 2; half++) /* of the results */
             for (int i = 0; i < more; i++)
                 bring_stage(r, s, &a.outlier_x, row, &a.outlier_w[matrix], gathered, i * CHUNK);
@@ -190,10 +183,10 @@ static __device__ float crowded_result(const cuda_finish_args &a, const cuda_mat
 
 /* A tile's results of a thread where there are more outliers than were gathered. */
 template <bool GATED>
-static __device__ __noinline__ void finish_crowded(const cuda_finish_args &a, int sequence,
-                                                   own_place own)
+static __device__ __noinline__ void finish_crowded(const cuda_finish_args &a, own_place own)
 {
     const cuda_epilogue &e = a.epilogue;
+    const int sequence = sequence_of(a.quantized, own.row);
     const outlier_columns o = columns_of(a.quantized, sequence, a.w.cols);
     for (int k = 0; k < (GATED ? SUMS / 2 : SUMS); k++) {
         const size_t m = own.row + (size_t)(k / 2 % 2 * 8);
@@ -238,7 +231,8 @@ static __device__ __forceinline__ void multiply_stages(const ring &r, stage &s, 
 }
 
 template <bool GATED>
-static __device__ __forceinline__ void multiply(const int8_args &a, const ring &r)
+static __device__ __forceinline__ void multiply(const int8_args &a, const ring &r,
+                                                const int *outliers)
 {
     const int group = (int)threadIdx.x / GROUP - 1, lane = (int)threadIdx.x % WARP;
     const int within = (int)rank_in_cluster() * ROWS + group * GROUP_ROWS +
@@ -247,19 +241,20 @@ static __device__ __forceinline__ void multiply(const int8_args &a, const ring &
     const tile_range tiles = tiles_of(a.of.n_rows, a.of.n, GATED);
     stage s = {0, 0};
     for (int t = blockIdx.x / CLUSTER; t < tiles.n; t += gridDim.x / CLUSTER) {
-        const tile_place p = place_of(a.of, tiles, t);
+        const tile_place p = place_of(tiles, t);
         const own_place own = {(size_t)(p.row + within), (int)a.of.first + p.col};
-        if (is_crowded(a.of, p)) {
-            finish_crowded<GATED>(a.of, p.sequence, own);
-            continue;
-        }
+        await_stage(r, s, group);
+        const int n = outliers[s.i], more = outlier_stages(a.of.quantized, n);
         uint32_t y[PAIRS];
         {
             int32_t sums[SUMS];
             multiply_stages<0>(r, s, group, stages, sums);
             dequantize<GATED>(a.of, sums, own, y);
         }
-        const int more = outlier_stages(p);
+        if ((size_t)n > a.of.quantized.room) {
+            finish_crowded<GATED>(a.of, own);
+            continue;
+        }
         if (more > 0) {
             float sums[SUMS / 2];
             multiply_stages<0>(r, s, group, more, sums);
@@ -278,14 +273,15 @@ static __global__ void __launch_bounds__(THREADS, 1)
     if (!BG_WGMMA_HERE) __trap(); /* the driver took code for another architecture */
     extern __shared__ char room[];
     __shared__ __align__(8) uint64_t barriers[2 * STAGES];
+    __shared__ int outliers[STAGES];
     const ring r = begin_wide(room, barriers);
     if (threadIdx.x < GROUP) {
         give_registers<24>();
-        if (threadIdx.x == 0) bring_tiles<GATED>(a, r);
+        if (threadIdx.x == 0) bring_tiles<GATED>(a, r, outliers);
         __syncwarp();
     } else {
         take_registers<240>();
-        multiply<GATED>(a, r);
+        multiply<GATED>(a, r, outliers);
     }
     cluster_end(); /* the other block may still write here */
 }

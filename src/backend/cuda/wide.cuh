@@ -88,6 +88,12 @@ static __device__ __forceinline__ ring begin_wide(const char *room, uint64_t *ba
     return r;
 }
 
+/* Until a stage is empty. */
+static __device__ __forceinline__ void await_room(const ring &r, stage s)
+{
+    barrier_wait(r.empty + s.i * 8, s.parity ^ 1);
+}
+
 /* Brings a stage: rows of x, and this block's half of the weights for both, each from a column on.
  */
 static __device__ __forceinline__ void bring_stage(const ring &r, stage &s, const CUtensorMap *x,
@@ -95,7 +101,7 @@ static __device__ __forceinline__ void bring_stage(const ring &r, stage &s, cons
                                                    int col)
 {
     const uint32_t to = r.stages + s.i * STAGE_BYTES, barrier = r.full + s.i * 8;
-    barrier_wait(r.empty + s.i * 8, s.parity ^ 1);
+    await_room(r, s);
     barrier_expect(barrier, STAGE_BYTES);
     copy_tile(to, x, barrier, col, row);
     copy_tile_to_both(to + X_BYTES + rank_in_cluster() * (W_BYTES / 2), w, barrier, col, output);
