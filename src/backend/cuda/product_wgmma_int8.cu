@@ -12,6 +12,7 @@
 enum {
     CHUNK = DEPTH_BYTES / 2, /* outlier columns of a stage */
     PAIRS = SUMS / 2,        /* of results */
+    LEAD = 2,                /* stages that the first warpgroup is ahead */
 };
 
 struct int8_args {
@@ -201,10 +202,23 @@ static __device__ __noinline__ void finish_crowded(const cuda_finish_args &a, ow
 
 /* ---- the product ----------------------------------------------------------------------------- */
 
-/* So many stages of a tile, by its weights from a row on. */
+/* The first warpgroup is so many stages ahead of the second from the first tile on, so that one
+ * multiplies while the other finishes its sums; side by side they would finish at the same time,
+ * and nothing be multiplied then. */
+static __device__ __forceinline__ void lead_group()
+{
+    asm volatile("bar.arrive 1, %0;" ::"n"(GROUPS * GROUP) : "memory");
+}
+
+static __device__ __forceinline__ void follow_group()
+{
+    asm volatile("bar.sync 1, %0;" ::"n"(GROUPS * GROUP) : "memory");
+}
+
+/* So many stages of a tile, by its weights from a row on; `leads`: the other warpgroup waits. */
 template <int FIRST, typename T, int N>
 static __device__ __forceinline__ void multiply_stages(const ring &r, stage &s, int group, int n,
-                                                       T (&sums)[N])
+                                                       bool leads, T (&sums)[N])
 {
     enum { INSTRUCTIONS = DEPTH_BYTES / 32, WEIGHTS = FIRST * DEPTH_BYTES / 16 };
     int before = 0;
@@ -219,6 +233,7 @@ static __device__ __forceinline__ void multiply_stages(const ring &r, stage &s, 
         for (int i = 0; i < INSTRUCTIONS; i++)
             multiply_tiles(sums, tile.x + i * 2, tile.w + WEIGHTS + i * 2);
         end_of_products();
+        if (leads && k == min((int)LEAD, n - 1)) lead_group();
         /* These run; the ones before are over. */
         wait_for_products<1>();
         if (k > 0) release(r, before);
@@ -243,12 +258,14 @@ static __device__ __forceinline__ void multiply(const int8_args &a, const ring &
     for (int t = blockIdx.x / CLUSTER; t < tiles.n; t += gridDim.x / CLUSTER) {
         const tile_place p = place_of(tiles, t);
         const own_place own = {(size_t)(p.row + within), (int)a.of.first + p.col};
+        const bool first = t == (int)blockIdx.x / CLUSTER;
+        if (first && group > 0) follow_group();
         await_stage(r, s, group);
         const int n = outliers[s.i], more = outlier_stages(a.of.quantized, n);
         uint32_t y[PAIRS];
         {
             int32_t sums[SUMS];
-            multiply_stages<0>(r, s, group, stages, sums);
+            multiply_stages<0>(r, s, group, stages, first && group == 0, sums);
             dequantize<GATED>(a.of, sums, own, y);
         }
         if ((size_t)n > a.of.quantized.room) {
@@ -257,9 +274,9 @@ static __device__ __forceinline__ void multiply(const int8_args &a, const ring &
         }
         if (more > 0) {
             float sums[SUMS / 2];
-            multiply_stages<0>(r, s, group, more, sums);
+            multiply_stages<0>(r, s, group, more, false, sums);
             add_outliers<0>(y, sums);
-            multiply_stages<HALF_COLS>(r, s, group, more, sums);
+            multiply_stages<HALF_COLS>(r, s, group, more, false, sums);
             add_outliers<1>(y, sums);
         }
         finish<GATED>(a.of, y, own);
