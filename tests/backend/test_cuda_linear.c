@@ -81,7 +81,8 @@ static void test_linear(void)
     printf("  largest: %.2g in fp32, %.2g in 16 bits\n", worst[0], worst[1]);
 }
 
-/* A classifier's layers: one row, and nothing that they are merged with. */
+/* A classifier's layers: one row, and nothing that they are merged with. In fp32 a sum that is
+ * little beside what it adds up has those numbers' rounding, so tanh has small ones. */
 static void test_one_row(void)
 {
     static const size_t shapes[][2] = {{768, 768}, {2, 768}, {5, 1024}, {301, 48}};
@@ -95,7 +96,9 @@ static void test_one_row(void)
             for (size_t k = 0; k < 6; k++) {
                 const variant v = variants[k % 3];
                 double gap = run_linear((bg_format_id)id, 1, shapes[s][0], shapes[s][1], v,
-                                        k < 3 ? 1.0f : 4.5f);
+                                        !v.half ? 0.05f
+                                        : k < 3 ? 1.0f
+                                                : 4.5f);
                 CHECK(gap <= fmax(tolerance(v.half), code_tolerance((bg_format_id)id)),
                       "%s, %zu x %zu, variant %zu: %g", bg_formats[id].name, shapes[s][0],
                       shapes[s][1], k, gap);

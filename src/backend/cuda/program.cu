@@ -347,13 +347,23 @@ bool bg_cuda_program_joins(const cuda_node *linear, const cuda_node *other)
            linear->args.linear.w[0].code == other->args.linear.w[0].code;
 }
 
+/* Whether MOST_QUADS make a row short, of one that is normed, and USUAL_QUADS do not. */
+static bool has_long_row(const cuda_linear_args &a)
+{
+    const size_t quads = a.cols / 4, threads = STEP_THREADS >> a.row_shift;
+    return a.norm.weight && quads > USUAL_QUADS * threads && quads <= MOST_QUADS * threads;
+}
+
 cudaError_t bg_cuda_program(const cuda_node *host, const cuda_node *nodes, size_t n,
                             unsigned *counters, cuda_program_room room, const cuda_launch *l)
 {
     const cuda_node *leader = NULL;
-    for (size_t i = 0; i < n; i++)
-        if (host[i].kind == NODE_LINEAR && bg_cuda_program_leads(&host[i], leader))
-            leader = &host[i];
+    bool long_rows = false;
+    for (size_t i = 0; i < n; i++) {
+        if (host[i].kind != NODE_LINEAR) continue;
+        if (bg_cuda_program_leads(&host[i], leader)) leader = &host[i];
+        long_rows |= has_long_row(host[i].args.linear);
+    }
     if (!leader) return cudaErrorInvalidValue;
     const cuda_linear_args &a = leader->args.linear;
     const program_args args = {nodes,
@@ -361,9 +371,11 @@ cudaError_t bg_cuda_program(const cuda_node *host, const cuda_node *nodes, size_
                                counters,
                                a.w[0].code,
                                formats[format_of(leader)].code_scale,
+                               1 / formats[format_of(leader)].code_scale,
                                a.w[0].scale_map,
                                a.reciprocals,
                                0,
-                               room.piece_steps};
+                               room.piece_steps,
+                               long_rows};
     return runs(leader)(args, room.bytes, l);
 }

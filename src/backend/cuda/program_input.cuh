@@ -121,10 +121,9 @@ static __device__ __forceinline__ float4 split(const float4 &x, float scale)
 #define USUAL_SCALE 64.0f
 
 /* Splits a row; another scale than the usual one takes another pass. */
-template <part_type TYPE>
-static __device__ __forceinline__ void split_row(const input_row &row,
-                                                 const float4 first[READY_QUADS], const team &t,
-                                                 unsigned m, input_rooms &rooms)
+template <part_type TYPE, int Q>
+static __device__ __forceinline__ void split_row(const input_row<Q> &row, const float4 (&first)[Q],
+                                                 const team &t, unsigned m, input_rooms &rooms)
 {
     constexpr float USUAL = TYPE == PARTS_F16 ? USUAL_SCALE : 1;
     float most = 0, scale = USUAL;
@@ -210,11 +209,11 @@ static __device__ __forceinline__ uint32_t marks_of(const float4 &x, float thres
  * is the thread's largest, rounded to fp16 as all that is coded. A value is an outlier before it is
  * rounded, and one in one row makes its column one of all rows. Returns whether there may be any;
  * `scale`: the row's absmax but for them. */
-static __device__ __forceinline__ bool quantize_row(unsigned cols, float threshold, float most,
-                                                    const team &t, unsigned m, const input_row &row,
-                                                    const float4 *first, const staged_input &s,
-                                                    const float *reciprocals, input_rooms &rooms,
-                                                    float &scale)
+template <int Q>
+static __device__ __forceinline__ bool
+quantize_row(unsigned cols, float threshold, float most, const team &t, unsigned m,
+             const input_row<Q> &row, const float4 (&first)[Q], const staged_input &s,
+             const float *reciprocals, input_rooms &rooms, float &scale)
 {
     const unsigned words = (cols + 31) / 32;
     float all;
@@ -225,7 +224,7 @@ static __device__ __forceinline__ bool quantize_row(unsigned cols, float thresho
         for (unsigned i = threadIdx.x; i < words; i += STEP_THREADS) s.marks[i] = 0;
         step_sync();
         most = 0;
-        row.each<1>([&](const float4 &x, unsigned q) INLINE {
+        row.template each<1>([&](const float4 &x, unsigned q) INLINE {
             const uint32_t marks = marks_of(x, threshold);
             if (marks) atomicOr(&s.marks[q / 8], marks << 4 * q % 32);
             most = fmaxf(most, largest(coded(round_four(x), threshold, marks)));
@@ -241,7 +240,7 @@ static __device__ __forceinline__ bool quantize_row(unsigned cols, float thresho
     uint32_t *codes = (uint32_t *)(s.codes + m * s.code_pitch);
     if (!any && is_short(row)) {
 #pragma unroll
-        for (int i = 0; i < READY_QUADS; i++)
+        for (int i = 0; i < Q; i++)
             if (is_ready(row, i)) codes[row.lane + i * row.threads] = pack_codes(first[i], factor);
         return any;
     }
@@ -271,23 +270,24 @@ static __device__ __forceinline__ bool writes_normed(const cuda_norm &norm)
 
 /* The row of team number m, of `rows` from `first` on, `apart` from each other; that of a team
  * without one has nothing. */
-static __device__ __forceinline__ input_row row_of(const float *in, unsigned apart, unsigned cols,
-                                                   const team &t, unsigned m, unsigned first,
-                                                   unsigned rows, const staged_input &s)
+template <int Q>
+static __device__ __forceinline__ input_row<Q>
+row_of(const float *in, unsigned apart, unsigned cols, const team &t, unsigned m, unsigned first,
+       unsigned rows, const staged_input &s)
 {
     const bool there = m < rows;
-    return input_row_at(in + (size_t)(first + (there ? m : 0)) * apart, s.quads + m * s.pitch,
-                        there ? cols / 4 : 0, t.lane, t.threads);
+    return input_row_at<Q>(in + (size_t)(first + (there ? m : 0)) * apart, s.quads + m * s.pitch,
+                           there ? cols / 4 : 0, t.lane, t.threads);
 }
 
 /* A layer's input, the row of each team, which was asked for; the block may read all of them when
  * this returns, and it returns whether there may be outliers. HALF: of a model of 16-bit
  * activations. `tables`: int8's reciprocals. */
-template <part_type TYPE, bool HALF>
+template <part_type TYPE, bool HALF, int Q>
 static __device__ __forceinline__ bool
-stage_input(const input_row &row, float4 first[READY_QUADS], unsigned cols,
-            const layer_input &to_do, bool writes, const team &t, unsigned m,
-            const ready_norm &ready, const staged_input &s, input_rooms &rooms, const char *tables)
+stage_input(const input_row<Q> &row, float4 (&first)[Q], unsigned cols, const layer_input &to_do,
+            bool writes, const team &t, unsigned m, const ready_norm<Q> &ready,
+            const staged_input &s, input_rooms &rooms, const char *tables)
 {
     const cuda_norm &norm = to_do.norm;
     const bool has_norm = norm.weight != NULL;
@@ -300,14 +300,14 @@ stage_input(const input_row &row, float4 first[READY_QUADS], unsigned cols,
             const norm_state n =
                 norm_of<HALF>(norm, cols, ready.inverse, t, row, first, rooms.sums);
             each_normed(norm, HALF, n, row, first, ready, to, [&](const float4 &y, int i) INLINE {
-                if (i < READY_QUADS) first[i] = y;
+                if (i < Q) first[i] = y;
                 most = fmaxf(most, largest(y));
                 return y;
             });
         } else {
             take_row(row, first, [&](const float4 &x, int i) INLINE {
                 const float4 y = round_four(x);
-                if (i < READY_QUADS) first[i] = y;
+                if (i < Q) first[i] = y;
                 most = fmaxf(most, largest(y));
                 return x;
             });

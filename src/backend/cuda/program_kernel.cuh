@@ -13,10 +13,11 @@ struct program_args {
     int n_nodes;
     unsigned *counters;
     const float *code; /* of 4-bit weights, and what its values are multiplied by in the table */
-    float code_scale;
+    float code_scale, pair_scale;  /* and its inverse */
     const float *scale_map;        /* of double quantization */
     const float *reciprocals;      /* of int8 */
     unsigned n_slots, piece_steps; /* of the ring, and of the longest piece */
+    bool long_rows;                /* MOST_QUADS make a normed row short, USUAL_QUADS do not */
 };
 
 /* `room`: shared memory that the nodes need; the ring has the rest. */
@@ -182,7 +183,7 @@ static_assert(3 * sizeof(cuda_node) + sizeof(rooms_of_nodes) + sizeof(ring_barri
                   SHARED_STATIC - 1024,
               "room for what is declared, and for what the driver takes");
 
-template <kind K, bool PACKED>
+template <kind K, bool PACKED, int Q>
 static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_args p)
 {
 #if __CUDA_ARCH__ >= 800
@@ -244,8 +245,8 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
             break;
         default:
             with_kind<K>(node.args.linear, [&](auto k) INLINE {
-                run_linear<decltype(k)::value, PACKED, K == KIND_INT8>(
-                    node.args.linear, waits, !last, blocks, weights, tables, 1 / p.code_scale, room,
+                run_linear<decltype(k)::value, PACKED, K == KIND_INT8, Q>(
+                    node.args.linear, waits, !last, blocks, weights, tables, p.pair_scale, room,
                     rooms.input);
             });
             waits = true;
@@ -267,13 +268,17 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
 template <kind K, bool PACKED>
 static cudaError_t launch_program(const program_args &args, size_t room, const cuda_launch *l)
 {
+    /* With more, the kernel for double-quantized weights has too few registers. */
+    constexpr int LONG = PACKED && K != KIND_4BIT_DQ ? MOST_QUADS : USUAL_QUADS;
+    const auto kernel =
+        args.long_rows ? run_program<K, PACKED, LONG> : run_program<K, PACKED, USUAL_QUADS>;
     program_args p = args;
     const size_t slot = (size_t)p.piece_steps * step_shape<K>::PITCH;
     const size_t slots = (program_shared(l) - tile_shape<K>::TABLES - room) / slot;
     p.n_slots = (unsigned)(slots < MOST_SLOTS ? slots : MOST_SLOTS);
     while (!is_ring_length(p.n_slots)) p.n_slots--;
     const size_t shared = tile_shape<K>::TABLES + p.n_slots * slot + room;
-    cudaError_t e = cudaFuncSetAttribute((const void *)run_program<K, PACKED>,
+    cudaError_t e = cudaFuncSetAttribute((const void *)kernel,
                                          cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
     if (e != cudaSuccess) return e;
     cudaLaunchAttribute attribute = {};
@@ -286,7 +291,7 @@ static cudaError_t launch_program(const program_args &args, size_t room, const c
     config.stream = l->stream;
     config.attrs = &attribute;
     config.numAttrs = 1;
-    return cudaLaunchKernelEx(&config, run_program<K, PACKED>, p);
+    return cudaLaunchKernelEx(&config, kernel, p);
 }
 
 #endif

@@ -329,7 +329,7 @@ multiply_pieces(const cuda_linear_args &a, const tiling &t, unsigned rows, unsig
 
 /* HALF: activations are those of a 16-bit model, but for the head's results. `tables`:
  * tile_shape's; `room`: for sums and the input. `blocks` NULL: what it reads is there. */
-template <kind K, bool PACKED, bool HALF>
+template <kind K, bool PACKED, bool HALF, int Q>
 static __device__ __forceinline__ void
 run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blocks *blocks,
          ring &weights, const char *tables, float pair_scale, char *room, input_rooms &rooms)
@@ -343,13 +343,13 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     const unsigned writes = settled(writes_normed(input.norm) ? 1u : 0u);
     unsigned m;
     const team team = team_of(shift, &m);
-    ready_norm ready;
+    ready_norm<Q> ready;
     get_norm_ready(input.norm, cols, a.inverse, team, ready);
     float *sums = (float *)room;
     room += a.sums_bytes;
     const staged_input staged = staged_at(room, shape::PARTS, rows, cols);
-    const input_row row = row_of(a.in + t.first_step * step_shape<K>::COLS, (unsigned)a.cols, cols,
-                                 team, m, first, rows, staged);
+    const input_row<Q> row = row_of<Q>(a.in + t.first_step * step_shape<K>::COLS, (unsigned)a.cols,
+                                       cols, team, m, first, rows, staged);
     if (input.norm.weight && rows > 1) {
         share_norm(input.norm, cols, (float *)(room + staged_bytes(shape::PARTS, rows, cols)),
                    ready);
@@ -363,7 +363,7 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     if (t.n_tiles == 0 && !writes) return;
 
     /* The row first: the compiler has what comes next wait for what was asked for before. */
-    float4 quads[READY_QUADS];
+    float4 quads[Q];
     ask_row(row, quads);
     if (x.there) load_others(a, first, x);
     bool outliers = stage_input<shape::PARTS, HALF>(row, quads, cols, input, writes, team, m, ready,
@@ -385,15 +385,15 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
 
 /* `waits`: what it reads other blocks may still write; `tells`: that the block is done, at once:
  * the way from here to a common end is a few lines of instructions that must be fetched. */
-template <kind K, bool PACKED, bool HALF>
+template <kind K, bool PACKED, bool HALF, int Q>
 static __device__ __forceinline__ void
 run_linear(const cuda_linear_args &a, bool waits, bool tells, const all_blocks &blocks,
            ring &weights, const char *tables, float pair_scale, char *room, input_rooms &rooms)
 {
     for (unsigned first = 0; first < (unsigned)a.n_rows; first += a.rows_at_once)
-        run_rows<K, PACKED, HALF>(a, first, min((unsigned)a.n_rows - first, a.rows_at_once),
-                                  first == 0 && waits ? &blocks : NULL, weights, tables, pair_scale,
-                                  room, rooms);
+        run_rows<K, PACKED, HALF, Q>(a, first, min((unsigned)a.n_rows - first, a.rows_at_once),
+                                     first == 0 && waits ? &blocks : NULL, weights, tables,
+                                     pair_scale, room, rooms);
     if (tells) blocks.done();
 }
 

@@ -14,16 +14,19 @@ static __host__ __device__ __forceinline__ unsigned quad_place(unsigned q)
 
 /* ---- quads ----------------------------------------------------------------------------------- */
 
-/* Quads that a thread has in registers: those of a short row, or the first of a long one. */
-enum { READY_QUADS = 2, LONG_ROW = 1 << READY_QUADS };
+/* Quads that a thread has in registers, Q in all that follows: those of a short row, or the first
+ * of a long one. As a rule, and in programs of rows that three times as many as there are threads
+ * make short: registers that others need not give away. */
+enum { USUAL_QUADS = 2, MOST_QUADS = 3 };
 
 /* A thread's quads of its row. */
-struct input_row {
+template <int Q> struct input_row {
+    enum { LONG = 1 << Q };
     const float *in;
     float4 *quads; /* in shared memory */
     unsigned fours, lane, threads;
-    unsigned ready; /* a bit for each of READY_QUADS of a short row; of a long one LONG_ROW */
-    const float4 *from[READY_QUADS];
+    unsigned ready; /* a bit for each of Q of a short row; of a long one LONG */
+    const float4 *from[Q];
 
     /* x = f(x) for each quad, two at a time: what is written may be what is read next, for all that
      * the compiler knows. */
@@ -51,41 +54,42 @@ static __device__ __forceinline__ float largest(const float4 &x)
 }
 
 /* What a row is asked for with is worked out here, before the wait. */
-static __device__ __forceinline__ input_row input_row_at(const float *in, char *quads,
-                                                         unsigned fours, unsigned lane,
-                                                         unsigned threads)
+template <int Q>
+static __device__ __forceinline__ input_row<Q>
+input_row_at(const float *in, char *quads, unsigned fours, unsigned lane, unsigned threads)
 {
-    input_row row = {in, (float4 *)settled_room(quads), fours, lane, threads, LONG_ROW};
-    if (fours <= READY_QUADS * threads) {
+    input_row<Q> row = {
+        in, (float4 *)settled_room(quads), fours, lane, threads, input_row<Q>::LONG};
+    if (fours <= Q * threads) {
         row.ready = 0;
 #pragma unroll
-        for (unsigned i = 0; i < READY_QUADS; i++)
-            row.ready |= (unsigned)(lane + i * threads < fours) << i;
+        for (unsigned i = 0; i < Q; i++) row.ready |= (unsigned)(lane + i * threads < fours) << i;
     }
     row.ready = settled(row.ready);
 #pragma unroll
-    for (unsigned i = 0; i < READY_QUADS; i++)
+    for (unsigned i = 0; i < Q; i++)
         row.from[i] = settled((const float4 *)in + (lane + i * threads));
     return row;
 }
 
-static __device__ __forceinline__ bool is_short(const input_row &row)
+template <int Q> static __device__ __forceinline__ bool is_short(const input_row<Q> &row)
 {
-    return !(row.ready & LONG_ROW);
+    return !(row.ready & input_row<Q>::LONG);
 }
 
 /* Whether quad number i of the thread's is one of a short row. */
-static __device__ __forceinline__ bool is_ready(const input_row &row, int i)
+template <int Q> static __device__ __forceinline__ bool is_ready(const input_row<Q> &row, int i)
 {
     return row.ready >> i & 1;
 }
 
 /* Asks for a row, all of it at once: a short one comes to registers, a long one to shared memory.
  */
-static __device__ __forceinline__ void ask_row(const input_row &row, float4 x[READY_QUADS])
+template <int Q>
+static __device__ __forceinline__ void ask_row(const input_row<Q> &row, float4 (&x)[Q])
 {
 #pragma unroll
-    for (int i = 0; i < READY_QUADS; i++)
+    for (int i = 0; i < Q; i++)
         if (is_ready(row, i)) x[i] = load_fresh(row.from[i]);
     if (is_short(row)) return;
 #pragma unroll 4
@@ -94,9 +98,8 @@ static __device__ __forceinline__ void ask_row(const input_row &row, float4 x[RE
 }
 
 /* Calls f(four) of a row that was asked for, which comes to shared memory if it is long. */
-template <typename F>
-static __device__ __forceinline__ void see_row(const input_row &row, const float4 x[READY_QUADS],
-                                               F f)
+template <int Q, typename F>
+static __device__ __forceinline__ void see_row(const input_row<Q> &row, const float4 (&x)[Q], F f)
 {
     if (!is_short(row)) {
         wait_for_copies();
@@ -104,23 +107,22 @@ static __device__ __forceinline__ void see_row(const input_row &row, const float
         return;
     }
 #pragma unroll
-    for (int i = 0; i < READY_QUADS; i++)
+    for (int i = 0; i < Q; i++)
         if (is_ready(row, i)) f(x[i]);
 }
 
 /* y = f(x, i) for each four x of a row that was asked for, on its way to where it lies in shared
- * memory: of a short one i is the quad's number among the thread's, else READY_QUADS. */
-template <typename F>
-static __device__ __forceinline__ void take_row(const input_row &row, const float4 x[READY_QUADS],
-                                                F f)
+ * memory: of a short one i is the quad's number among the thread's, else Q. */
+template <int Q, typename F>
+static __device__ __forceinline__ void take_row(const input_row<Q> &row, const float4 (&x)[Q], F f)
 {
     if (!is_short(row)) {
         wait_for_copies();
-        row.change([&](const float4 &y) INLINE { return f(y, (int)READY_QUADS); });
+        row.change([&](const float4 &y) INLINE { return f(y, (int)Q); });
         return;
     }
 #pragma unroll
-    for (int i = 0; i < READY_QUADS; i++)
+    for (int i = 0; i < Q; i++)
         if (is_ready(row, i)) row.quads[quad_place(row.lane + i * row.threads)] = f(x[i], i);
 }
 
@@ -149,11 +151,11 @@ static __device__ __forceinline__ double exact_inverse(unsigned n)
 
 /* How a row that was asked for is moved and scaled. CENTERED: by a layer norm; `inverse`:
  * 1 / cols. */
-template <bool HALF, typename T, bool CENTERED>
+template <bool HALF, typename T, bool CENTERED, int Q>
 static __device__ __forceinline__ norm_state norm_of(const cuda_norm &norm, unsigned cols,
                                                      double inverse, const team &t,
-                                                     const input_row &row,
-                                                     float4 first[READY_QUADS], double *room)
+                                                     const input_row<Q> &row, float4 (&first)[Q],
+                                                     double *room)
 {
     norm_state n = {0, 0};
     row_sums<T> s = {0, 0};
@@ -175,11 +177,11 @@ static __device__ __forceinline__ norm_state norm_of(const cuda_norm &norm, unsi
     return n;
 }
 
-template <bool HALF>
+template <bool HALF, int Q>
 static __device__ __forceinline__ norm_state norm_of(const cuda_norm &norm, unsigned cols,
                                                      double inverse, const team &t,
-                                                     const input_row &row,
-                                                     float4 first[READY_QUADS], double *room)
+                                                     const input_row<Q> &row, float4 (&first)[Q],
+                                                     double *room)
 {
     if (norm.kind == BG_NORM_LAYER)
         return norm_of<HALF, double, true>(norm, cols, inverse, t, row, first, room);
@@ -191,8 +193,8 @@ static __device__ __forceinline__ norm_state norm_of(const cuda_norm &norm, unsi
 
 /* What a norm takes besides its row, got before the wait: weights for a thread's first quads, and
  * where those of the others are. */
-struct ready_norm {
-    float4 weight[READY_QUADS], bias[READY_QUADS];
+template <int Q> struct ready_norm {
+    float4 weight[Q], bias[Q];
     const float *weights, *biases; /* in shared memory where several rows want them */
     double inverse;                /* of the number of columns */
 };
@@ -204,8 +206,9 @@ static __host__ __device__ __forceinline__ size_t shared_norm_bytes(unsigned row
 
 /* Of several rows: to `room`, which is for shared_norm_bytes. The block may read them after
  * wait_for_copies and a barrier. */
+template <int Q>
 static __device__ __forceinline__ void share_norm(const cuda_norm &norm, unsigned cols, float *room,
-                                                  ready_norm &r)
+                                                  ready_norm<Q> &r)
 {
     for (unsigned c = threadIdx.x * 4; c < cols; c += STEP_THREADS * 4) {
         copy_16(room + c, norm.weight + c);
@@ -220,14 +223,16 @@ static __device__ __forceinline__ float4 read_weights(const float *p, unsigned q
     return p ? __ldg((const float4 *)p + q) : make_float4(0, 0, 0, 0);
 }
 
+template <int Q>
 static __device__ __forceinline__ void get_norm_ready(const cuda_norm &norm, unsigned cols,
-                                                      double inverse, const team &t, ready_norm &r)
+                                                      double inverse, const team &t,
+                                                      ready_norm<Q> &r)
 {
     r.inverse = inverse;
     r.weights = norm.weight;
     r.biases = norm.bias;
 #pragma unroll
-    for (unsigned i = 0; i < READY_QUADS; i++) {
+    for (unsigned i = 0; i < Q; i++) {
         const unsigned q = t.lane + i * t.threads;
         const bool wanted = norm.weight && 4 * q < cols;
         r.weight[i] = read_weights(wanted ? norm.weight : NULL, q);
@@ -259,13 +264,13 @@ static __device__ __forceinline__ float4 normed(const cuda_norm &norm, bool half
 
 /* f(four, i) of the normed row, i as in take_row, after norm_of; the row is also written to `to`,
  * if any. */
-template <typename F>
+template <int Q, typename F>
 static __device__ __forceinline__ void
-each_normed(const cuda_norm &norm, bool half, const norm_state &s, const input_row &row,
-            const float4 first[READY_QUADS], const ready_norm &r, float *to, F f)
+each_normed(const cuda_norm &norm, bool half, const norm_state &s, const input_row<Q> &row,
+            const float4 (&first)[Q], const ready_norm<Q> &r, float *to, F f)
 {
 #pragma unroll
-    for (int i = 0; i < READY_QUADS; i++) {
+    for (int i = 0; i < Q; i++) {
         const unsigned q = row.lane + i * row.threads;
         if (q >= row.fours) break;
         const float4 x = is_short(row) ? first[i] : row.quads[quad_place(q)];
@@ -274,12 +279,12 @@ each_normed(const cuda_norm &norm, bool half, const norm_state &s, const input_r
         row.quads[quad_place(q)] = f(y, i);
     }
 #pragma unroll 1
-    for (unsigned q = row.lane + READY_QUADS * row.threads; q < row.fours; q += row.threads) {
+    for (unsigned q = row.lane + Q * row.threads; q < row.fours; q += row.threads) {
         const float4 y =
             normed(norm, half, s, row.quads[quad_place(q)], ((const float4 *)r.weights)[q],
                    r.biases ? ((const float4 *)r.biases)[q] : make_float4(0, 0, 0, 0));
         if (to) ((float4 *)to)[q] = y;
-        row.quads[quad_place(q)] = f(y, (int)READY_QUADS);
+        row.quads[quad_place(q)] = f(y, (int)Q);
     }
 }
 

@@ -35,14 +35,14 @@ static __device__ __forceinline__ void run_norm(const cuda_norm_args &a, const a
 {
     const team everybody = {0, STEP_WARPS, threadIdx.x, STEP_THREADS};
     const unsigned cols = (unsigned)a.cols;
-    ready_norm ready;
+    ready_norm<USUAL_QUADS> ready;
     get_norm_ready(a.norm, cols, exact_inverse(cols), everybody, ready);
     blocks.wait();
     if (blockIdx.x >= a.n_rows) return;
     const size_t at = blockIdx.x * a.cols;
-    const input_row row =
-        input_row_at(a.in + at, room, cols / 4, everybody.lane, everybody.threads);
-    float4 first[READY_QUADS];
+    const input_row<USUAL_QUADS> row =
+        input_row_at<USUAL_QUADS>(a.in + at, room, cols / 4, everybody.lane, everybody.threads);
+    float4 first[USUAL_QUADS];
     ask_row(row, first);
     const norm_state n =
         a.half ? norm_of<true>(a.norm, cols, ready.inverse, everybody, row, first, rooms.sums)
