@@ -321,13 +321,14 @@ static __device__ __forceinline__ float norm_scale(double squares, size_t n, flo
 static __device__ __forceinline__ float approximate_rsqrt(float x)
 {
     float y;
-    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    asm("rsqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 
 /* 1 / sqrt(squares / n + eps), as norm_scale has it; `inverse`: 1 / n. What makes it that of the
  * CPU comes from 1 - x y^2, which fused operations give to 46 bits without double precision: for
- * every x it is the rounded root's inverse, if the approximation is no more than a unit off. */
+ * every normal x it is the rounded root's inverse, if the approximation is no more than a unit off;
+ * two units off, for all but one or two of 2^24. */
 static __device__ __forceinline__ float exact_scale(double squares, double inverse, float eps)
 {
     const float x = (float)(squares * inverse) + eps, y = approximate_rsqrt(x);

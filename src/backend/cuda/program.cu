@@ -44,8 +44,10 @@ static size_t plan_tiles(cuda_linear_args &a, size_t units)
 /* Sums of a block's tiles: sums_of(t, n_tiles, ...).first. */
 template <kind K> static size_t most_sums(const cuda_linear_args &a, size_t n_tiles)
 {
-    const size_t abreast = abreast_of<K>((unsigned)n_tiles, a.share_steps, a.piece_steps);
-    return abreast * (is_joint(K) ? 2 : 1) +
+    const bool joint =
+        is_4bit(K) && a.rows_at_once <= PACKED_ROWS && may_be_joint(a.share_steps, a.piece_steps);
+    const size_t abreast = n_tiles / STEP_WARPS * STEP_WARPS;
+    return abreast * (joint ? 2 : 1) +
            (n_tiles - abreast) * std::min((size_t)a.pieces, (size_t)STEP_WARPS);
 }
 
@@ -354,15 +356,25 @@ static bool has_long_row(const cuda_linear_args &a)
     return a.norm.weight && quads > USUAL_QUADS * threads && quads <= MOST_QUADS * threads;
 }
 
+/* Whether a block has tiles abreast. */
+static bool has_abreast(const cuda_linear_args &a)
+{
+    const size_t tiles = a.tiles_each + (a.tiles_extra > 0);
+    return (a.paired ? 2 : 1) * tiles >= STEP_WARPS;
+}
+
 cudaError_t bg_cuda_program(const cuda_node *host, const cuda_node *nodes, size_t n,
                             unsigned *counters, cuda_program_room room, const cuda_launch *l)
 {
     const cuda_node *leader = NULL;
-    bool long_rows = false;
+    bool long_rows = false, joint = false, single = false;
     for (size_t i = 0; i < n; i++) {
         if (host[i].kind != NODE_LINEAR) continue;
         if (bg_cuda_program_leads(&host[i], leader)) leader = &host[i];
-        long_rows |= has_long_row(host[i].args.linear);
+        const cuda_linear_args &a = host[i].args.linear;
+        long_rows |= has_long_row(a);
+        if (bg_formats[a.w[0].format].bits > 4 || !has_abreast(a)) continue;
+        (may_be_joint(a.share_steps, a.piece_steps) ? joint : single) = true;
     }
     if (!leader) return cudaErrorInvalidValue;
     const cuda_linear_args &a = leader->args.linear;
@@ -376,6 +388,7 @@ cudaError_t bg_cuda_program(const cuda_node *host, const cuda_node *nodes, size_
                                a.reciprocals,
                                0,
                                room.piece_steps,
-                               long_rows};
+                               long_rows,
+                               joint && !single};
     return runs(leader)(args, room.bytes, l);
 }

@@ -18,6 +18,7 @@ struct program_args {
     const float *reciprocals;      /* of int8 */
     unsigned n_slots, piece_steps; /* of the ring, and of the longest piece */
     bool long_rows;                /* MOST_QUADS make a normed row short, USUAL_QUADS do not */
+    bool joint;                    /* all 4-bit tiles that are abreast may be */
 };
 
 /* `room`: shared memory that the nodes need; the ring has the rest. */
@@ -141,7 +142,7 @@ static __device__ __forceinline__ void with_kind(const cuda_linear_args &a, F f)
 }
 
 /* What the copying warps do. The next node comes while they copy this one's weights. */
-template <kind K>
+template <kind K, bool JOINT>
 static __device__ __forceinline__ void copy_all(const program_args &p, uint32_t *node, ring weights)
 {
     const unsigned thread = threadIdx.x - STEP_THREADS;
@@ -155,7 +156,8 @@ static __device__ __forceinline__ void copy_all(const program_args &p, uint32_t 
         const cuda_node &now = *(const cuda_node *)node;
         if (now.kind != NODE_LINEAR) continue;
         with_kind<K>(now.args.linear, [&](auto k) INLINE {
-            copy_weights<decltype(k)::value>(now.args.linear, weights);
+            constexpr kind OWN = decltype(k)::value;
+            copy_weights<OWN, JOINT && is_4bit(OWN)>(now.args.linear, weights);
         });
     }
 }
@@ -183,7 +185,7 @@ static_assert(3 * sizeof(cuda_node) + sizeof(rooms_of_nodes) + sizeof(ring_barri
                   SHARED_STATIC - 1024,
               "room for what is declared, and for what the driver takes");
 
-template <kind K, bool PACKED, int Q>
+template <kind K, bool PACKED, int Q, bool JOINT>
 static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_args p)
 {
 #if __CUDA_ARCH__ >= 800
@@ -214,7 +216,7 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
     }
     if (threadIdx.x >= STEP_THREADS) {
         weights.slot = threadIdx.x / WARP - STEP_WARPS;
-        copy_all<K>(p, copied, weights);
+        copy_all<K, JOINT>(p, copied, weights);
         return;
     }
     fill_tables<K>(p, tables); /* the first node has a barrier before it reads them */
@@ -245,7 +247,8 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
             break;
         default:
             with_kind<K>(node.args.linear, [&](auto k) INLINE {
-                run_linear<decltype(k)::value, PACKED, K == KIND_INT8, Q>(
+                constexpr kind OWN = decltype(k)::value;
+                run_linear<OWN, PACKED, K == KIND_INT8, Q, JOINT && is_4bit(OWN)>(
                     node.args.linear, waits, !last, blocks, weights, tables, p.pair_scale, room,
                     rooms.input);
             });
@@ -268,10 +271,17 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
 template <kind K, bool PACKED>
 static cudaError_t launch_program(const program_args &args, size_t room, const cuda_launch *l)
 {
-    /* With more, the kernel for double-quantized weights has too few registers. */
+    /* More quads, or two tiles at once, take registers: which double-quantized weights' kernel has
+     * not for more quads, nor that of many rows for either. */
     constexpr int LONG = PACKED && K != KIND_4BIT_DQ ? MOST_QUADS : USUAL_QUADS;
-    const auto kernel =
-        args.long_rows ? run_program<K, PACKED, LONG> : run_program<K, PACKED, USUAL_QUADS>;
+    auto kernel = run_program<K, PACKED, USUAL_QUADS, false>;
+    if constexpr (PACKED && is_4bit(K)) {
+        if (args.joint)
+            kernel = args.long_rows ? run_program<K, PACKED, LONG, true>
+                                    : run_program<K, PACKED, USUAL_QUADS, true>;
+    } else if (args.long_rows) {
+        kernel = run_program<K, PACKED, LONG, false>;
+    }
     program_args p = args;
     const size_t slot = (size_t)p.piece_steps * step_shape<K>::PITCH;
     const size_t slots = (program_shared(l) - tile_shape<K>::TABLES - room) / slot;

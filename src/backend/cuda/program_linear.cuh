@@ -14,10 +14,10 @@ struct tile_sums {
     unsigned first, count; /* the first's place */
 };
 
-template <kind K>
+template <bool JOINT>
 static __device__ __forceinline__ tile_sums sums_of(const tiling &t, unsigned tile, unsigned shift)
 {
-    constexpr unsigned ABREAST = is_joint(K) ? 2 : 1;
+    constexpr unsigned ABREAST = JOINT ? 2 : 1;
     const unsigned each = TILE << shift;
     const unsigned count = min(t.pieces, (unsigned)STEP_WARPS);
     if (tile < t.abreast) return {tile * ABREAST * each, ABREAST};
@@ -56,7 +56,7 @@ static __device__ __forceinline__ product_ends ends_of(const cuda_linear_args &a
 }
 
 /* Output number o of the block. HALF: it may be of a 16-bit model, where each result is rounded. */
-template <kind K, bool HALF>
+template <kind K, bool HALF, bool JOINT>
 static __device__ __forceinline__ output output_of(const cuda_linear_args &a, const tiling &t,
                                                    unsigned o, unsigned first, unsigned rows)
 {
@@ -74,7 +74,7 @@ static __device__ __forceinline__ output output_of(const cuda_linear_args &a, co
     x.there = true;
     x.half = HALF && e.half;
     x.activation = e.activation;
-    const tile_sums sums = sums_of<K>(t, tile, shift);
+    const tile_sums sums = sums_of<JOINT>(t, tile, shift);
     const unsigned at = o % (TILE << shift);
     x.at = sums.first + at;
     x.count = sums.count;
@@ -201,7 +201,7 @@ static __device__ __forceinline__ void tell_largest(const cuda_choice &choice, u
 
 /* The block's outputs; `x` is the thread's first. `shift`: a.row_shift, which would have to be read
  * again; `others`: products with outlier columns, where there are any. */
-template <kind K, bool HALF>
+template <kind K, bool HALF, bool JOINT>
 static __device__ __forceinline__ void
 write_outputs(const cuda_linear_args &a, const tiling &t, unsigned first, unsigned rows,
               unsigned shift, float *sums, bool outliers, const float *others,
@@ -236,7 +236,7 @@ write_outputs(const cuda_linear_args &a, const tiling &t, unsigned first, unsign
         }
         o += STEP_THREADS;
         if (o >= count) break;
-        x = output_of<K, HALF>(a, t, o, first, rows);
+        x = output_of<K, HALF, JOINT>(a, t, o, first, rows);
         if (x.there) load_others(a, first, x);
     }
     if (IS_HEAD && a.choice.ids) tell_largest(a.choice, first, rows, shift, best, (uint64_t *)sums);
@@ -282,21 +282,21 @@ multiply_joint(const cuda_linear_args &a, const tiling &t, unsigned mine, unsign
                     now, in, slot + i * PITCH, JOINT_STEPS * PITCH, step + i, lane, tables);
             weights.give_back();
         }
-        float *to = sums + sums_of<K>(t, tile, shift).first + half * (TILE << shift);
+        float *to = sums + sums_of<true>(t, tile, shift).first + half * (TILE << shift);
 #pragma unroll
         for (unsigned k = 0; k < 2; k++) now[k].put(rows, shift, to + k * (2 * TILE << shift));
     }
 }
 
 /* The warp's pieces, as their weights come; `in` is column_of's. */
-template <kind K, bool PACKED>
+template <kind K, bool PACKED, bool JOINT>
 static __device__ __forceinline__ void
 multiply_pieces(const cuda_linear_args &a, const tiling &t, unsigned rows, unsigned shift,
                 ring &weights, const char *tables, const char *in, float *sums)
 {
     const unsigned warp = threadIdx.x / WARP, mine = (warp - weights.turn) % STEP_WARPS;
     warp_tile<K, PACKED> now;
-    if constexpr (is_joint(K)) {
+    if constexpr (JOINT) {
         multiply_joint<K, PACKED>(a, t, mine, rows, shift, weights, tables, in, sums);
     } else {
 #pragma unroll 1
@@ -304,7 +304,7 @@ multiply_pieces(const cuda_linear_args &a, const tiling &t, unsigned rows, unsig
             now.begin(a, t, place_of(t, tile));
 #pragma unroll 1
             for (unsigned i = 0; i < t.pieces; i++) multiply_piece(t, i, in, tables, weights, now);
-            now.put(rows, shift, sums + sums_of<K>(t, tile, shift).first);
+            now.put(rows, shift, sums + sums_of<JOINT>(t, tile, shift).first);
         }
     }
     /* The rest: pieces that are STEP_WARPS apart, of one tile or of the next. */
@@ -316,7 +316,7 @@ multiply_pieces(const cuda_linear_args &a, const tiling &t, unsigned rows, unsig
             continue;
         }
         const unsigned number = t.pieces < STEP_WARPS ? piece : warp;
-        float *to = sums + sums_of<K>(t, tile, shift).first + number * (TILE << shift);
+        float *to = sums + sums_of<JOINT>(t, tile, shift).first + number * (TILE << shift);
         now.begin(a, t, place_of(t, tile));
 #pragma unroll 1
         for (; piece < t.pieces; piece += STEP_WARPS)
@@ -329,7 +329,7 @@ multiply_pieces(const cuda_linear_args &a, const tiling &t, unsigned rows, unsig
 
 /* HALF: activations are those of a 16-bit model, but for the head's results. `tables`:
  * tile_shape's; `room`: for sums and the input. `blocks` NULL: what it reads is there. */
-template <kind K, bool PACKED, bool HALF, int Q>
+template <kind K, bool PACKED, bool HALF, int Q, bool JOINT>
 static __device__ __forceinline__ void
 run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blocks *blocks,
          ring &weights, const char *tables, float pair_scale, char *room, input_rooms &rooms)
@@ -337,7 +337,7 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     using shape = tile_shape<K>;
     /* All that can be known before the other blocks are done. */
     const tiling t = tiling_of<K>(a);
-    output x = output_of<K, HALF>(a, t, threadIdx.x, first, rows);
+    output x = output_of<K, HALF, JOINT>(a, t, threadIdx.x, first, rows);
     const unsigned shift = a.row_shift, cols = t.steps * step_shape<K>::COLS;
     const layer_input input = {a.in, a.normed, a.norm, a.w[0].threshold};
     const unsigned writes = settled(writes_normed(input.norm) ? 1u : 0u);
@@ -368,10 +368,10 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     if (x.there) load_others(a, first, x);
     bool outliers = stage_input<shape::PARTS, HALF>(row, quads, cols, input, writes, team, m, ready,
                                                     staged, rooms, tables);
-    multiply_pieces<K, PACKED>(a, t, rows, shift, weights, tables,
-                               column_of<K>(staged, rows, PACKED), sums);
+    multiply_pieces<K, PACKED, JOINT>(a, t, rows, shift, weights, tables,
+                                      column_of<K>(staged, rows, PACKED), sums);
     step_sync();
-    float *others = sums + sums_of<K>(t, t.n_tiles, shift).first;
+    float *others = sums + sums_of<JOINT>(t, t.n_tiles, shift).first;
     if (outliers) {
         const outlier_list list = {staged.outliers, staged.quads, staged.pitch, rooms.n_outliers};
         outliers = list.n > 0;
@@ -380,20 +380,21 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
             step_sync();
         }
     }
-    write_outputs<K, HALF>(a, t, first, rows, shift, sums, outliers, others, rooms, pair_scale, x);
+    write_outputs<K, HALF, JOINT>(a, t, first, rows, shift, sums, outliers, others, rooms,
+                                  pair_scale, x);
 }
 
 /* `waits`: what it reads other blocks may still write; `tells`: that the block is done, at once:
  * the way from here to a common end is a few lines of instructions that must be fetched. */
-template <kind K, bool PACKED, bool HALF, int Q>
+template <kind K, bool PACKED, bool HALF, int Q, bool JOINT>
 static __device__ __forceinline__ void
 run_linear(const cuda_linear_args &a, bool waits, bool tells, const all_blocks &blocks,
            ring &weights, const char *tables, float pair_scale, char *room, input_rooms &rooms)
 {
     for (unsigned first = 0; first < (unsigned)a.n_rows; first += a.rows_at_once)
-        run_rows<K, PACKED, HALF, Q>(a, first, min((unsigned)a.n_rows - first, a.rows_at_once),
-                                     first == 0 && waits ? &blocks : NULL, weights, tables,
-                                     pair_scale, room, rooms);
+        run_rows<K, PACKED, HALF, Q, JOINT>(
+            a, first, min((unsigned)a.n_rows - first, a.rows_at_once),
+            first == 0 && waits ? &blocks : NULL, weights, tables, pair_scale, room, rooms);
     if (tells) blocks.done();
 }
 

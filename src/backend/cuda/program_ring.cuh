@@ -63,27 +63,20 @@ struct tiling {
     unsigned tile_rows, first_tile[CUDA_MAX_PARTS];
     unsigned n_tiles; /* the block's */
     /* Where the block has one for each warp, tiles go through the ring abreast, a piece of each in
-     * turn, or of each two, so that a warp has a whole tile, or half of the steps of two; the rest
-     * one after the other. */
+     * turn, so that a warp has a whole tile, or of each two, so that it has half of the steps of
+     * two; the rest one after the other. */
     unsigned abreast;
     unsigned piece_steps, steps, pieces; /* of a tile */
 };
 
-/* Whether tiles that are abreast are multiplied two at once, as 4-bit ones are, and of each in a
- * piece. */
+/* Steps of either tile in a piece of two that are multiplied at once, as 4-bit ones are that are
+ * abreast, where the program is for that, JOINT in all that follows: where all of their steps fall
+ * into such halves of pieces. */
 enum { JOINT_STEPS = SHORT_STEPS / 2 };
 
-__host__ __device__ constexpr bool is_joint(kind k)
+static __host__ __device__ __forceinline__ bool may_be_joint(unsigned steps, unsigned piece_steps)
 {
-    return is_4bit(k);
-}
-
-template <kind K>
-static __host__ __device__ __forceinline__ unsigned abreast_of(unsigned n_tiles, unsigned steps,
-                                                               unsigned piece_steps)
-{
-    if (is_joint(K) && (piece_steps != SHORT_STEPS || steps % SHORT_STEPS != 0)) return 0;
-    return n_tiles / STEP_WARPS * STEP_WARPS;
+    return piece_steps == SHORT_STEPS && steps % SHORT_STEPS == 0;
 }
 
 template <kind K> static __device__ __forceinline__ tiling tiling_of(const cuda_linear_args &a)
@@ -105,7 +98,7 @@ template <kind K> static __device__ __forceinline__ tiling tiling_of(const cuda_
     for (unsigned i = 0; i < CUDA_MAX_PARTS; i++) t.first_tile[i] = a.first_tile[i];
     t.n_tiles = t.block < t.blocks ? a.tiles_each + (t.block < a.tiles_extra) : 0;
     if (t.paired) t.n_tiles *= 2;
-    t.abreast = abreast_of<K>(t.n_tiles, t.steps, a.piece_steps);
+    t.abreast = t.n_tiles / STEP_WARPS * STEP_WARPS;
     t.piece_steps = a.piece_steps;
     t.pieces = a.pieces;
     return t;
@@ -376,7 +369,7 @@ static __device__ __forceinline__ void copy_joint(const cuda_linear_args &a,
 
 /* The copying warp's pieces of a layer, as often as its rows of activations are multiplied: of all
  * pieces, the warps take one in turn. */
-template <kind K>
+template <kind K, bool JOINT>
 static __device__ __forceinline__ void copy_weights(const cuda_linear_args &a, ring &to)
 {
     const tiling t = tiling_of<K>(a);
@@ -394,12 +387,12 @@ static __device__ __forceinline__ void copy_weights(const cuda_linear_args &a, r
             for (unsigned i = (COPY_WARPS + warp - to.turn) % COPY_WARPS; i < pieces;
                  i += COPY_WARPS) {
                 const uint32_t slot = shared_address(to.wait_empty());
-                if (is_joint(K) && tile < t.abreast) {
-                    const unsigned first = tile + i % (STEP_WARPS / 2) * 2;
+                if (JOINT && tile < t.abreast) {
+                    const unsigned two = tile + i % (STEP_WARPS / 2) * 2;
                     const unsigned step = i / (STEP_WARPS / 2) * JOINT_STEPS;
 #pragma unroll
                     for (unsigned k = 0; k < 2; k++)
-                        copy_joint<K>(a, source_with(mine, (first + k) % WARP), t.row_steps,
+                        copy_joint<K>(a, source_with(mine, (two + k) % WARP), t.row_steps,
                                       t.first_step + step,
                                       slot + k * JOINT_STEPS * step_shape<K>::PITCH);
                 } else {
