@@ -170,33 +170,96 @@ static __device__ __forceinline__ void finish(const cuda_finish_args &a, const u
 
 /* ---- crowded tiles --------------------------------------------------------------------------- */
 
-/* One result before its activation, slowly. */
-static __device__ float crowded_result(const cuda_finish_args &a, const cuda_matrix &w,
-                                       const outlier_columns &o, size_t m, size_t c)
+/* Four results of a thread before their activation, where a warp's sums over eight columns from c
+ * on have them. `m`: the thread's first row. By a whole warp, slowly: factors come straight from
+ * memory. Outliers are added in the order of all kernels of many rows. */
+static __device__ __forceinline__ void crowded_results(const cuda_finish_args &a,
+                                                       const cuda_matrix &w,
+                                                       const outlier_columns &o, size_t m, size_t c,
+                                                       float (&y)[4])
 {
-    const int8_t *x = a.quantized.codes + m * w.cols, *codes = (const int8_t *)w.codes + c * w.cols;
-    int32_t sum = 0;
-    for (size_t k = 0; k < w.cols; k += 4)
-        sum = __dp4a(*(const int *)(x + k), *(const int *)(codes + k), sum);
-    const float y = round_half((float)sum * a.quantized.absmax[m] * w.scales[c] * INT8_SCALE);
-    return round_half(y + sum_outliers(w, a.in + m * a.in_stride, o.list, o.n, c, 0, 1));
+    const int lane = (int)threadIdx.x % WARP, own = lane % 4 * 2;
+    const size_t last = a.n_rows - 1, rows[2] = {min(m, last), min(m + 8, last)};
+    const int8_t *codes = (const int8_t *)w.codes + (c + (size_t)(lane / 4)) * w.cols;
+    const float scale = w.scales[c + (size_t)(lane / 4)];
+    int32_t sums[4] = {};
+#pragma unroll 1
+    for (size_t k = (size_t)own * 2; k < w.cols; k += 32) {
+        uint32_t left[4], right[2];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const size_t at = k + (size_t)(i / 2 * 16);
+            const int8_t *x = a.quantized.codes + rows[i % 2] * w.cols + at;
+            left[i] = at < w.cols ? *(const uint32_t *)x : 0;
+            if (i % 2 == 0) right[i / 2] = at < w.cols ? *(const uint32_t *)(codes + at) : 0;
+        }
+        mma_codes(sums, left, right);
+    }
+    float more[4] = {};
+#pragma unroll 1
+    for (int k = 0; k < o.n; k += 16) {
+        uint32_t left[4], right[2];
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int at = k + i * 8 + own;
+            const bool some = at < o.n, both = at + 1 < o.n;
+            const int first = some ? o.list[at] : 0, second = both ? o.list[at + 1] : 0;
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                const float *x = a.in + rows[r] * a.in_stride;
+                left[i * 2 + r] = pair_of(some ? x[first] : 0, both ? x[second] : 0);
+            }
+            const uint32_t pair = (some ? (uint32_t)(uint8_t)codes[first] : 0) |
+                                  (both ? (uint32_t)(uint8_t)codes[second] : 0) << 8;
+            right[i] = outlier_weights(make_uint2(pair, 0), scale).x;
+        }
+        mma_half(more, left, right);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float part = (float)sums[i] * a.quantized.absmax[rows[i / 2]];
+        y[i] = round_half(part * w.scales[c + (size_t)(own + i % 2)] * INT8_SCALE);
+        y[i] = round_half(y[i] + more[i]);
+    }
 }
 
-/* A tile's results of a thread where there are more outliers than were gathered. */
+/* A thread's results of a tile. */
 template <bool GATED>
-static __device__ __noinline__ void finish_crowded(const cuda_finish_args &a, own_place own)
+static __device__ __forceinline__ void finish_crowded_tile(const cuda_finish_args &a,
+                                                           const outlier_columns &o, own_place own)
 {
     const cuda_epilogue &e = a.epilogue;
-    const int sequence = sequence_of(a.quantized, own.row);
-    const outlier_columns o = columns_of(a.quantized, sequence, a.w.cols);
-    for (int k = 0; k < (GATED ? SUMS / 2 : SUMS); k++) {
-        const size_t m = own.row + (size_t)(k / 2 % 2 * 8);
-        const size_t c = (size_t)(own.col + k / 4 * 8 + (int)threadIdx.x % 4 * 2 + k % 2);
-        if (m >= a.n_rows) continue;
-        float y = crowded_result(a, a.w, o, m, c);
-        if (GATED) y = round_half(round_half(silu(y)) * crowded_result(a, a.other.w, o, m, c));
-        if (!GATED && e.residual) y = round_half(y + e.residual[m * e.residual_stride + c]);
-        e.out[m * e.out_stride + c] = y;
+    for (int j = 0; j < (GATED ? HALF_COLS : COLS); j += 8) {
+        const size_t first = (size_t)(own.col + j);
+        float y[4], up[4];
+        crowded_results(a, a.w, o, own.row, first, y);
+        if (GATED) crowded_results(a, a.other.w, o, own.row, first, up);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const size_t m = own.row + (size_t)(i / 2 * 8);
+            const size_t c = first + (size_t)((int)threadIdx.x % 4 * 2 + i % 2);
+            if (m >= a.n_rows) continue;
+            if (GATED) y[i] = round_half(round_half(silu(y[i])) * up[i]);
+            if (!GATED && e.residual)
+                y[i] = round_half(y[i] + e.residual[m * e.residual_stride + c]);
+            e.out[m * e.out_stride + c] = y[i];
+        }
+        __syncwarp();
+    }
+}
+
+/* Those of the block's tiles that have more outliers than were gathered, behind all others: among
+ * them it would cost registers that those need. */
+template <bool GATED>
+static __device__ __forceinline__ void finish_crowded(const cuda_finish_args &a,
+                                                      const tile_range &tiles, int within)
+{
+    for (int t = blockIdx.x / CLUSTER; t < tiles.n; t += gridDim.x / CLUSTER) {
+        const tile_place p = place_of(tiles, t);
+        const int sequence = sequence_of(a.quantized, (size_t)p.row);
+        const outlier_columns o = columns_of(a.quantized, sequence, a.w.cols);
+        if ((size_t)o.n > a.quantized.room)
+            finish_crowded_tile<GATED>(a, o, {(size_t)(p.row + within), (int)a.first + p.col});
     }
 }
 
@@ -254,6 +317,7 @@ static __device__ __forceinline__ void multiply(const int8_args &a, const ring &
                        (int)threadIdx.x % GROUP / WARP * 16 + lane / 4;
     const int stages = ((int)a.of.w.cols + DEPTH_BYTES - 1) / DEPTH_BYTES;
     const tile_range tiles = tiles_of(a.of.n_rows, a.of.n, GATED);
+    bool crowded = false;
     stage s = {0, 0};
     for (int t = blockIdx.x / CLUSTER; t < tiles.n; t += gridDim.x / CLUSTER) {
         const tile_place p = place_of(tiles, t);
@@ -269,7 +333,7 @@ static __device__ __forceinline__ void multiply(const int8_args &a, const ring &
             dequantize<GATED>(a.of, sums, own, y);
         }
         if ((size_t)n > a.of.quantized.room) {
-            finish_crowded<GATED>(a.of, own);
+            crowded = true;
             continue;
         }
         if (more > 0) {
@@ -281,6 +345,7 @@ static __device__ __forceinline__ void multiply(const int8_args &a, const ring &
         }
         finish<GATED>(a.of, y, own);
     }
+    if (crowded) finish_crowded<GATED>(a.of, tiles, within);
 }
 
 template <bool GATED>
