@@ -126,7 +126,7 @@ static __device__ __forceinline__ float4 four_of(uint32_t u, uint32_t v, bool od
 
 static __device__ __forceinline__ float4 gated(float4 gate, float4 up)
 {
-    const float4 y = silu_four(true, gate);
+    const float4 y = round_four(activate_each<BG_ACTIVATION_SILU>(true, gate));
     return round_four(make_float4(y.x * up.x, y.y * up.y, y.z * up.z, y.w * up.w));
 }
 
@@ -239,7 +239,8 @@ static __device__ __forceinline__ void finish_crowded_tile(const cuda_finish_arg
             const size_t m = own.row + (size_t)(i / 2 * 8);
             const size_t c = first + (size_t)((int)threadIdx.x % 4 * 2 + i % 2);
             if (m >= a.n_rows) continue;
-            if (GATED) y[i] = round_half(round_half(silu(y[i])) * up[i]);
+            if (GATED)
+                y[i] = round_half(round_half(activate(BG_ACTIVATION_SILU, true, y[i])) * up[i]);
             if (!GATED && e.residual)
                 y[i] = round_half(y[i] + e.residual[m * e.residual_stride + c]);
             e.out[m * e.out_stride + c] = y[i];
