@@ -90,7 +90,8 @@ static bool may_be_wide(const cuda_backend *cuda, const cuda_product_layer *p)
 
 /* Bytes of the weights of the last node, if it can become the product of this layer, too: of rows
  * of the same length, with results beside its own, and with weights before this one's, where they
- * lie or where they are decoded. So do queries, keys and values. 0: it cannot. */
+ * lie or where they are decoded, as long as those of all are no more than a panel. So do queries,
+ * keys and values. 0: it cannot. */
 static size_t extended_bytes(const cuda_backend *cuda, const cuda_product_layer *p)
 {
     const cuda_epilogue *e = &p->epilogue;
@@ -98,6 +99,7 @@ static size_t extended_bytes(const cuda_backend *cuda, const cuda_product_layer 
     if (!last || last->kind != NODE_GEMM || !p->direct || e->bias || e->residual) return 0;
     const cuda_gemm_args *g = &last->args.gemm;
     const size_t bytes = g->n * g->k * type_size(g->type);
+    if (!p->ready && bytes + p->w.rows * p->w.cols * type_size(p->type) > WEIGHT_BYTES) return 0;
     const bool follows =
         p->ready ? (const char *)g->w + bytes == p->w.codes : g->w == cuda->panel.data;
     const bool beside =
