@@ -1,8 +1,8 @@
 /* int8 layers of some hundred rows, where a matrix product of the library is over before it has
  * begun, and what comes before and after it costs more: several layers of one input in one launch,
- * and the epilogue at once. Tiles of 32 x 32 results as long as all of them run at once, so that
- * all of the GPU has some; else of 64 x 64, which read less. Weights are asked for before the input
- * is there. */
+ * and the epilogue at once. Tiles of 32 x 32 results as long as there are few, so that all of the
+ * GPU has some; else of 64 x 64, which read less. Weights are asked for before the input is
+ * there. */
 #include "backend/cuda/epilogue.cuh"
 #include "backend/cuda/product_tile.cuh"
 
@@ -362,6 +362,8 @@ cudaError_t bg_cuda_product_tile(const cuda_tile_args *a, const cuda_launch *l)
     size_t tiles = 0;
     for (int i = 0; i < a->n_parts; i++) tiles += blocks_for(a->w[i].rows, CORNER);
     tiles *= blocks_for(a->n_rows, CORNER);
+    /* All of them run at once where a multiprocessor's shared memory has room for BLOCKS; where it
+     * has not, as on GPUs with less than 200 KB, one behind the other. */
     const size_t most = (size_t)BLOCKS * (size_t)l->multiprocessors;
     return tiles <= most ? launch_tiles<tile_shape<32>>(a, l) : launch_tiles<tile_shape<64>>(a, l);
 }
@@ -369,7 +371,10 @@ cudaError_t bg_cuda_product_tile(const cuda_tile_args *a, const cuda_launch *l)
 bool bg_cuda_product_tiles(const cuda_matrix *w, size_t n_rows, const cuda_launch *l)
 {
     const double operations = (double)n_rows * (double)w->rows * (double)w->cols;
+    constexpr int ROOM = tile_shape<32>::PIPELINE > tile_shape<64>::PIPELINE
+                             ? tile_shape<32>::PIPELINE
+                             : tile_shape<64>::PIPELINE;
     return w->threshold > 0 && l->tensor_cores && n_rows <= MOST_ROWS &&
            operations <= MOST_OPERATIONS && w->cols % 16 == 0 &&
-           (size_t)tile_shape<64>::PIPELINE <= (size_t)l->max_shared;
+           (size_t)ROOM <= (size_t)l->max_shared;
 }

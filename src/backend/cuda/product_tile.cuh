@@ -13,7 +13,7 @@ enum {
     SLOTS = 3, /* of a warp's ring */
     WARPS = 8,
     THREADS = WARPS * WARP,
-    BLOCKS = 2,  /* of a multiprocessor */
+    BLOCKS = 2,  /* of a multiprocessor, by their registers */
     CORNER = 32, /* rows and columns of a warp's results */
     FOUR = 4,    /* results that a thread finishes at once, side by side */
 };
