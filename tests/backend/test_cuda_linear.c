@@ -489,7 +489,7 @@ static void check_norms(size_t n, size_t cols, bool half)
     weight_drop(b);
 }
 
-/* A block for each row, more or fewer columns of which are in its registers. */
+/* A block for each row or for several, more or fewer columns of which are in its registers. */
 static void test_norms(void)
 {
     for (int half = 0; half < 2; half++) {

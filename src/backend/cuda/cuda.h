@@ -87,10 +87,10 @@ typedef struct {
     const void *x;   /* the same as an operand */
     size_t n_rows;
     cuda_type type;
-    bool ready;   /* weights need no decoding */
-    bool direct;  /* the library's result is the layer's */
-    bool in_line; /* sequences begin with multiples of CUDA_WIDE_ROWS */
-    size_t panel; /* rows of weights at a time */
+    bool ready;    /* weights need no decoding */
+    bool direct;   /* the library's result is the layer's */
+    bool on_tiles; /* all sequences begin with multiples of CUDA_WIDE_ROWS */
+    size_t panel;  /* rows of weights at a time */
     cuda_quantized quantized;
     size_t begin, end; /* its nodes */
 } cuda_product_layer;

@@ -108,9 +108,9 @@ typedef struct {
     /* A bit for each column, set where it is one (n_sequences, cols / 32 rounded up); zeros before.
      * The lists above are made from it: by bg_cuda_list, or by bg_cuda_product_tile itself. */
     uint32_t *mask;
-    /* For a library's product, by bg_cuda_gather: the outlier columns as binary16, of the input
-     * (n_rows, room) and of a layer's weights (n_sequences, outputs, room), of sequences that have
-     * no more than `room`, a multiple of 64. */
+    /* For a library's product or one by warpgroups, by bg_cuda_gather: the outlier columns as
+     * binary16, of the input (n_rows, room) and of a layer's weights (n_sequences, outputs, room),
+     * of sequences that have no more than `room`, a multiple of 64. */
     void *outlier_in, *outlier_weights;
     size_t room;
 } cuda_quantized;
@@ -514,7 +514,7 @@ cudaError_t bg_cuda_score(const cuda_head_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_score_panel(const cuda_score_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_score_panels(const cuda_score_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_wide(const cuda_wide_args *a, const cuda_launch *l);
-/* Whether products of such shapes are for bg_cuda_wide. */
+/* Whether products of such shapes are for bg_cuda_wide, or bg_cuda_wide_int8. */
 bool bg_cuda_wide_fits(size_t n_rows, size_t rows, size_t cols, bool gated, const cuda_launch *l);
 /* An int8 layer, product and end in one, and with that of a multiplier's that is `other`. */
 cudaError_t bg_cuda_wide_int8(const cuda_finish_args *a, const cuda_launch *l);

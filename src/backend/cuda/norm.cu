@@ -1,6 +1,7 @@
-/* Norms of many rows: a block has one at a time, which it reads once and keeps in registers. Of
- * more rows than there are blocks at once, a block has several, and reads the next one while it
- * sums up the one before: else all would wait for memory at the same time, and then none. */
+/* Norms of many rows: a block has one at a time, which it reads once and keeps in registers, up to
+ * 8,192 columns. Of more rows than there are blocks at once, of up to 2,048 columns each, a block
+ * has several, and reads the next one while it sums up the one before: else all would wait for
+ * memory at the same time, and then none. Longer ones have a block each. */
 #include "backend/cuda/operand.cuh"
 #include "backend/cuda/quantize.cuh"
 

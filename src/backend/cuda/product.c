@@ -1,7 +1,9 @@
 /* Linear layers of many rows to nodes. Where they are not that many, one kernel of our own does it
- * all, product_tile.cu for int8 and product_mma.cuh for 16 and 4 bits; else it is a product of
- * cuBLASLt. Biases and residuals of numbers that are not rounded it adds itself; anything else is
- * done to the product in memory, in panels where it is large. */
+ * all, product_tile.cu for int8 and product_mma.cuh for 16 and 4 bits. Of many rows, on a Hopper
+ * GPU, int8's layers and binary16's gates are kernels by warpgroups, product_wgmma_int8.cu and
+ * product_wgmma.cu; else it is a product of cuBLASLt. Biases and residuals of numbers that are not
+ * rounded it adds itself; anything else is done to the product in memory, in panels where it is
+ * large. */
 #include "backend/cuda/cuda.h"
 
 #include "core/checked.h"
@@ -207,7 +209,7 @@ static const void *panel_of(cuda_backend *cuda, const cuda_product_layer *p, siz
 static bool push_wide_int8(cuda_backend *cuda, const cuda_product_layer *p,
                            const cuda_product_layer *up, size_t first, size_t n)
 {
-    if (p->type != CUDA_I8 || !p->in_line || !p->epilogue.multiplier != !up) return false;
+    if (p->type != CUDA_I8 || !p->on_tiles || !p->epilogue.multiplier != !up) return false;
     const cuda_finish_args *f = push_finish(cuda, p, up, first, n);
     if (bg_cuda_wide_int8_fits(f, &cuda->launch)) return true;
     cuda->n_nodes--;
@@ -440,9 +442,9 @@ bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err)
     p.direct = is_direct(&p.epilogue, p.type);
     BG_TRY(prepare(cuda, l, &p, err));
     if (p.type == CUDA_I8) {
-        p.in_line = true;
+        p.on_tiles = true;
         for (size_t i = 0; i < l->n_sequences; i++)
-            p.in_line &= l->sequences[i].first_row % CUDA_WIDE_ROWS == 0;
+            p.on_tiles &= l->sequences[i].first_row % CUDA_WIDE_ROWS == 0;
         BG_TRY(cuda_put_starts(cuda, l, &p.quantized, err));
         cuda_quantize_input(cuda, l, &p.quantized);
         cuda_list_outliers(cuda, l, &p.quantized, false);

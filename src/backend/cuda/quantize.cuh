@@ -129,7 +129,7 @@ static __device__ __forceinline__ float most_of_warp(float x)
 #endif
 }
 
-/* The same of a block's. Once in a kernel. */
+/* The same of a block's. Once between two of its barriers. */
 static __device__ __forceinline__ float row_max(float x)
 {
     __shared__ float room[WARP];
