@@ -277,9 +277,29 @@ static void test_wide_pairs(void)
     check_wide_pair(BG_FORMAT_F16, 3, 4096, 14336);
 }
 
+/* Draws, and in int8 outliers in a few columns: those of the rows from `first` on are others. */
+static act act_with_outliers(bg_format_id id, size_t rows, size_t cols, bool half, size_t first)
+{
+    enum { EACH = 5, SEQUENCES = 2 };
+    float *values = draw_many(rows * cols, 1);
+    const size_t begins[] = {0, first}, ends[] = {first, rows};
+    for (size_t s = 0; bg_format_is_int8(id) && s < SEQUENCES; s++)
+        for (size_t k = 0; k < EACH && begins[s] < ends[s]; k++) {
+            const size_t row = begins[s] + k * 7 % (ends[s] - begins[s]);
+            values[row * cols + (k * 37 + s) % cols] = k % 2 ? 9 : -9;
+        }
+    act a;
+    for (int d = 0; d < BOTH; d++) {
+        OK(backends[d]->ops->act_create(backends[d], rows, cols, half, &a.on[d], &err));
+        OK(backends[d]->ops->act_write(backends[d], a.on[d], rows, values, &err));
+    }
+    bg_free(values);
+    return a;
+}
+
 /* So many results that products come in panels: those of an up and of its gate, and a layer of what
  * they give, which nobody else has to find in memory if it `consumes` it. The CPU has only the
- * first rows, which have outlier columns of their own. */
+ * first rows, a sequence that in int8 has outlier columns of its own. */
 static void check_panels(bg_format_id id, bool half, bool consumes, size_t first)
 {
     enum { N = 9000, INNER = 4352, COLS = 64 };
@@ -287,7 +307,7 @@ static void check_panels(bg_format_id id, bool half, bool consumes, size_t first
                                      {first, N - first, 1, 0, N - first, 0}};
     weight up = weight_new(id, INNER, COLS, 0.3f), gate = weight_new(id, INNER, COLS, 0.3f);
     weight down = weight_new(id, COLS, INNER, 0.1f);
-    act x = act_new(N, COLS, half, 1), inner = act_new(N, INNER, half, 1);
+    act x = act_with_outliers(id, N, COLS, half, first), inner = act_new(N, INNER, half, 1);
     for (int d = 0; d < BOTH; d++) {
         const bg_backend_ops *ops = backends[d]->ops;
         const size_t n = d == GPU ? N : first, n_sequences = d == GPU ? 2 : 1;
@@ -339,12 +359,13 @@ static void test_panels(void)
 
 /* Three layers with results side by side, which may be one product, and one that is added to what
  * lies where its result goes: of so many rows that int8 is multiplied by warpgroups, whose last
- * tile is not full. */
+ * tile is not full, with outlier columns. */
 static void check_many_rows(bg_format_id id, bool half)
 {
     enum { N = 3900, COLS = 320, OUT = 1024, KV = 64, QKV = 256 + 2 * KV };
     static const size_t rows[] = {256, KV, KV}, at[] = {0, 256, 256 + KV};
-    act x = act_new(N, COLS, half, 1), qkv = act_new(N, QKV, half, 1), y = act_new(N, OUT, half, 1);
+    act x = act_with_outliers(id, N, COLS, half, N);
+    act qkv = act_new(N, QKV, half, 1), y = act_new(N, OUT, half, 1);
     weight w[3], o = weight_new(id, OUT, COLS, 0.1f);
     for (size_t i = 0; i < 3; i++) w[i] = weight_new(id, rows[i], COLS, 0.1f);
     for (int d = 0; d < BOTH; d++) {
