@@ -240,7 +240,14 @@ template <typename S> struct four_results {
             if (half) y = round_four(y);
         }
         if (end.does & (END_MULTIPLIER | END_ADDEND)) load_factors(e, m, col, in);
-        *(float4 *)out = finished_four(end, in, y);
+        /* Divided as kernels of fewer and of more rows do: a text's results are those that it has
+         * alone. */
+        if (end.activation == BG_ACTIVATION_SILU) {
+            y = activate_each<BG_ACTIVATION_SILU>(half, y);
+            *(float4 *)out = activated_four(end.does, in, half ? round_four(y) : y);
+        } else {
+            *(float4 *)out = finished_four(end, in, y);
+        }
         rows -= APART;
         out += apart;
         if (rows > 0 && end.does & END_RESIDUAL) in.residual = *(const float4 *)residual;
