@@ -2,12 +2,11 @@
 #include "backend/cuda/linear.cuh"
 #include "backend/cuda/quantize.cuh"
 
-/* ---- one short row ----------------------------------------------------------------------------
- */
+/* ---- one short row --------------------------------------------------------------------------- */
 
 /* A layer of one row that nothing is merged with, as a classifier has them, behind a pass of many
- * rows. What it does is over in a microsecond; what it costs is fetching its instructions, of which
- * linear_few has some 5,000, and executes them here and there. A warp has an output. */
+ * rows. What it does is over in a microsecond; what it costs is fetching its instructions, and
+ * linear_few, for all that may be merged, has some 5,000 of them. A warp has an output. */
 enum {
     SHORT_THREADS = 128,
     SHORT_WARPS = SHORT_THREADS / WARP,
