@@ -271,8 +271,8 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
 template <kind K, bool PACKED>
 static cudaError_t launch_program(const program_args &args, size_t room, const cuda_launch *l)
 {
-    /* More quads, or two tiles at once, take registers: which double-quantized weights' kernel has
-     * not for more quads, nor that of many rows for either. */
+    /* More quads and two tiles at once take registers: kernels for double-quantized weights have
+     * none for more quads, and those for many rows none for either. */
     constexpr int LONG = PACKED && K != KIND_4BIT_DQ ? MOST_QUADS : USUAL_QUADS;
     auto kernel = run_program<K, PACKED, USUAL_QUADS, false>;
     if constexpr (PACKED && is_4bit(K)) {
