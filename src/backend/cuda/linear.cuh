@@ -22,8 +22,7 @@ __host__ __device__ constexpr bool is_4bit(kind k)
     return k == KIND_4BIT || k == KIND_4BIT_DQ;
 }
 
-/* ---- decoding ---------------------------------------------------------------------------------
- */
+/* ---- decoding -------------------------------------------------------------------------------- */
 
 /* Four values number 4j to 4j + 3 of a lane's words. 4-bit codes are looked up in a table that has
  * every entry once for each lane, so that no two lanes want the same bank of shared memory. */

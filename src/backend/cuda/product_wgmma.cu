@@ -200,9 +200,8 @@ static __device__ __forceinline__ void bring_tiles(const wide_args &a, const rin
     const CUtensorMap *w = KIND == GATED ? &a.w[rank] : &a.w[0];
     stage s = {0, 0};
     for (int t = blockIdx.x / CLUSTER; t < tiles.n; t += gridDim.x / CLUSTER) {
-        const int row = (t % tiles.clusters_of_rows * CLUSTER + rank) * ROWS;
-        const int col =
-            t / tiles.clusters_of_rows * tiles.cols + (KIND == GATED ? 0 : rank * HALF_COLS);
+        const tile_place p = place_of(tiles, t);
+        const int row = p.row + rank * ROWS, col = p.col + (KIND == GATED ? 0 : rank * HALF_COLS);
         for (int k = 0; k < (int)a.of.cols; k += DEPTH) bring_stage(r, s, &a.x, row, w, col, k);
     }
 }
@@ -233,14 +232,13 @@ static __device__ __forceinline__ void multiply(const wide_args &a, const ring &
         wait_for_products<0>();
         release(r, before);
         keep_behind(sums);
-        const int row = t % tiles.clusters_of_rows * CLUSTER * ROWS + own;
-        const int col = t / tiles.clusters_of_rows * tiles.cols;
+        const tile_place p = place_of(tiles, t);
         if constexpr (KIND == GATED)
-            finish_gated(a.of, sums, row, col);
+            finish_gated(a.of, sums, p.row + own, p.col);
         else if constexpr (KIND == LOGITS)
-            finish_logits(a.of, sums, row, col);
+            finish_logits(a.of, sums, p.row + own, p.col);
         else
-            finish_heads<KIND>(a.of, sums, row, col);
+            finish_heads<KIND>(a.of, sums, p.row + own, p.col);
     }
 }
 

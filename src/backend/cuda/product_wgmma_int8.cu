@@ -22,16 +22,6 @@ struct int8_args {
 
 /* ---- tiles ----------------------------------------------------------------------------------- */
 
-/* Where a cluster's tile begins. */
-struct tile_place {
-    int row, col;
-};
-
-static __device__ __forceinline__ tile_place place_of(const tile_range &tiles, int t)
-{
-    return {t % tiles.clusters_of_rows * CLUSTER * ROWS, t / tiles.clusters_of_rows * tiles.cols};
-}
-
 /* Of so many outlier columns; none if they are more than were gathered: such a tile is crowded. */
 static __device__ __forceinline__ int outlier_stages(const cuda_quantized &q, int outliers)
 {

@@ -126,8 +126,7 @@ static __device__ __forceinline__ void take_row(const input_row<Q> &row, const f
         if (is_ready(row, i)) row.quads[quad_place(row.lane + i * row.threads)] = f(x[i], i);
 }
 
-/* ---- its norm ---------------------------------------------------------------------------------
- */
+/* ---- its norm -------------------------------------------------------------------------------- */
 
 /* The sum of a row and that of its squares, in double precision where they have to round as on the
  * CPU or may nearly cancel. */

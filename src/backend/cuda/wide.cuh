@@ -49,6 +49,16 @@ static __device__ __forceinline__ tile_range tiles_of(size_t n_rows, size_t outp
     return t;
 }
 
+/* Where a cluster's tile begins. */
+struct tile_place {
+    int row, col;
+};
+
+static __device__ __forceinline__ tile_place place_of(const tile_range &tiles, int t)
+{
+    return {t % tiles.clusters_of_rows * CLUSTER * ROWS, t / tiles.clusters_of_rows * tiles.cols};
+}
+
 /* ---- stages ---------------------------------------------------------------------------------- */
 
 /* Where the stages lie, and their barriers: those that say that one is full, and empty. */
