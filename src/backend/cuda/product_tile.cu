@@ -98,12 +98,22 @@ struct sequence_range {
     int first, last;
 };
 
+/* By whole warps, a lane for each sequence: a search would wait for memory at every step. */
 static __device__ __forceinline__ sequence_range sequences_of(const cuda_tile_args &a, size_t row,
                                                               int tile)
 {
-    if (!a.quantized.starts) return {0, 0};
+    const cuda_quantized &q = a.quantized;
+    if (!q.starts) return {0, 0};
     const size_t end = row + (size_t)tile < a.n_rows ? row + (size_t)tile : a.n_rows;
-    return {sequence_of(a.quantized, row), sequence_of(a.quantized, end - 1)};
+    sequence_range r = {-1, -1};
+#pragma unroll 1
+    for (int first = 0; first < q.n_sequences; first += WARP) {
+        const int own = first + (int)threadIdx.x % WARP;
+        const size_t start = own < q.n_sequences ? (size_t)q.starts[own] : SIZE_MAX;
+        r.first += __popc(__ballot_sync(0xFFFFFFFF, start <= row));
+        r.last += __popc(__ballot_sync(0xFFFFFFFF, start < end));
+    }
+    return r;
 }
 
 /* What the thread sees of their masks, which most have one word of. */
