@@ -1,10 +1,14 @@
 /* LLM.int8()'s input, several rows: a block for each. */
 #include "backend/cuda/quantize.cuh"
 
-enum { MOST_THREADS = 1024 };
+enum {
+    MOST_THREADS = 1024,
+    MOST_RESIDENT = 2048, /* of a multiprocessor */
+};
 
 /* Rows of as many fours of values as the block has threads, or fewer: what a thread does is little
- * then, and so are its instructions, which are fetched for a few microseconds. */
+ * then, and so are its instructions, which are fetched for a few microseconds. For so few rows that
+ * all of them are there at once; of more, fewer threads for each keep more of them on their way. */
 static __global__ void __launch_bounds__(MOST_THREADS)
     quantize_four(const __grid_constant__ cuda_quantize_args a)
 {
@@ -57,9 +61,13 @@ cudaError_t bg_cuda_quantize(const cuda_quantize_args *a, const cuda_launch *l)
     const size_t fours = (a->cols / 4 + QUANTIZE_THREADS - 1) / QUANTIZE_THREADS;
     void (*kernel)(cuda_quantize_args) = quantize_any;
     unsigned threads = QUANTIZE_THREADS;
-    if (a->cols % 4 == 0 && a->cols / 4 <= MOST_THREADS) {
+    const size_t one_each = blocks_for(a->cols / 4, WARP) * WARP;
+    const bool at_once = a->n_rows * one_each <= MOST_RESIDENT * (size_t)l->multiprocessors;
+    if (a->cols % 4 == 0 && a->cols / 4 <= MOST_THREADS && (at_once || fours == 1)) {
         kernel = quantize_four;
-        threads = blocks_for(a->cols / 4, WARP) * WARP;
+        threads = (unsigned)one_each;
+    } else if (a->cols % 4 == 0 && fours <= 4) {
+        kernel = fours <= 2 ? quantize_fours<2> : quantize_fours<4>;
     } else if (a->cols % 4 == 0 && fours <= 16) {
         kernel = fours <= 8 ? quantize_fours<8> : quantize_fours<16>;
     }
