@@ -194,12 +194,12 @@ template <typename S> struct four_results {
     four_inputs in;
     float4 scales;
     float absmax[S::GROUPS]; /* of the next rows */
+    float4 residual[S::GROUPS];
     /* What is known when the sums are: */
     layer_end end;
     int rows; /* from the next one on */
     float *out;
-    const float *residual; /* of the row behind the next one */
-    size_t apart, residual_apart;
+    size_t apart;
 
     __device__ __forceinline__ void load(const cuda_tile_args &a, int part, size_t first_row,
                                          size_t first_col)
@@ -216,9 +216,11 @@ template <typename S> struct four_results {
             if (row + (size_t)(g * APART) < a.n_rows)
                 absmax[g] = a.quantized.absmax[row + (size_t)(g * APART)];
         if (e.residual && row < a.n_rows)
-            in.residual = *(const float4 *)(e.residual + row * e.residual_stride + col);
+            residual[0] = *(const float4 *)(e.residual + row * e.residual_stride + col);
     }
 
+    /* What there were no registers for while codes were multiplied is asked for now, all at once.
+     */
     __device__ __forceinline__ void begin(const cuda_tile_args &a, int part, size_t first_row)
     {
         const cuda_epilogue &e = a.epilogue[part];
@@ -227,8 +229,12 @@ template <typename S> struct four_results {
         rows = there && row < a.n_rows ? (int)min(a.n_rows - row, (size_t)S::TILE) : 0;
         apart = APART * e.out_stride;
         out = e.out + row * e.out_stride + col;
-        residual_apart = APART * e.residual_stride;
-        residual = e.residual + row * e.residual_stride + col + residual_apart;
+        if (!(end.does & END_RESIDUAL)) return;
+        const float *from = e.residual + row * e.residual_stride + col;
+#pragma unroll
+        for (int g = 1; g < S::GROUPS; g++)
+            if (g * APART < rows)
+                residual[g] = *(const float4 *)(from + (size_t)(g * APART) * e.residual_stride);
     }
 
     /* Writes the next row's; more: of outliers, if there are some. */
@@ -237,6 +243,7 @@ template <typename S> struct four_results {
     {
         const bool half = end.does & END_HALF;
         const float4 &b = in.bias;
+        in.residual = residual[0];
         float4 y =
             make_float4((float)sums.x * absmax[0] * scales.x, (float)sums.y * absmax[0] * scales.y,
                         (float)sums.z * absmax[0] * scales.z, (float)sums.w * absmax[0] * scales.w);
@@ -261,10 +268,11 @@ template <typename S> struct four_results {
         }
         rows -= APART;
         out += apart;
-        if (rows > 0 && end.does & END_RESIDUAL) in.residual = *(const float4 *)residual;
-        residual += residual_apart;
 #pragma unroll
-        for (int i = 1; i < S::GROUPS; i++) absmax[i - 1] = absmax[i];
+        for (int i = 1; i < S::GROUPS; i++) {
+            absmax[i - 1] = absmax[i];
+            residual[i - 1] = residual[i];
+        }
     }
 };
 
