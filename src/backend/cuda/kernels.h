@@ -242,7 +242,7 @@ typedef struct {
     cuda_operand operand; /* of the epilogue's out; not for int8 */
 } cuda_finish_args;
 
-/* int8 layers of a hundred rows or two, all in one: up to three of one input. */
+/* int8 layers of up to a thousand rows, all in one: up to four of one input. */
 typedef struct {
     cuda_matrix w[CUDA_MAX_PARTS];
     cuda_epilogue epilogue[CUDA_MAX_PARTS];

@@ -168,11 +168,13 @@ static __device__ __noinline__ void sum_outliers(const cuda_tile_args &a, int pa
 
 /* ---- the product ----------------------------------------------------------------------------- */
 
-/* A warp's sums to shared memory. */
+/* A warp's sums to shared memory: those of a corner. */
 template <typename S>
-static __device__ __forceinline__ void keep_sums(int32_t *to, const int32_t sum[2][4][4])
+static __device__ __forceinline__ void keep_sums(int32_t *to, const int32_t (&sum)[2][4][4])
 {
-    const int lane = (int)threadIdx.x % WARP;
+    const int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
+    const int above = warp % S::CORNERS / 2 * CORNER, beside = warp % S::CORNERS % 2 * CORNER;
+    to += warp / S::CORNERS * S::SUM + above * S::SUM_PITCH + beside;
     to += lane / 4 * S::SUM_PITCH + lane % 4 * 2;
 #pragma unroll
     for (int i = 0; i < 2; i++)
@@ -184,13 +186,27 @@ static __device__ __forceinline__ void keep_sums(int32_t *to, const int32_t sum[
         }
 }
 
+/* Those that a warp has of its warpgroup's, which are all of the tile. */
+template <typename S>
+static __device__ __forceinline__ void keep_sums(int32_t *to,
+                                                 const int32_t (&sum)[S::TILE * S::TILE / GROUP])
+{
+    const int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x % GROUP / WARP;
+    to += (int)threadIdx.x / GROUP * S::SUM + warp * 16 * S::SUM_PITCH;
+    to += lane / 4 * S::SUM_PITCH + lane % 4 * 2;
+#pragma unroll
+    for (int j = 0; j < S::TILE / 8; j++) {
+        *(int2 *)(to + j * 8) = make_int2(sum[j * 4], sum[j * 4 + 1]);
+        *(int2 *)(to + 8 * S::SUM_PITCH + j * 8) = make_int2(sum[j * 4 + 2], sum[j * 4 + 3]);
+    }
+}
+
 /* What most results of a thread are made of besides their sums: GROUPS times four side by side, in
  * the same columns of every APARTth row. What the layer's arguments say is read once. */
 template <typename S> struct four_results {
     static constexpr int APART = THREADS * FOUR / S::TILE; /* rows */
     static_assert(THREADS * FOUR % S::TILE == 0, "the same columns");
     size_t col;
-    bool there; /* the columns */
     four_inputs in;
     float4 scales;
     float absmax[S::GROUPS]; /* of the next rows */
@@ -207,14 +223,10 @@ template <typename S> struct four_results {
         const cuda_epilogue &e = a.epilogue[part];
         const size_t row = first_row + threadIdx.x * FOUR / S::TILE;
         col = first_col + threadIdx.x * FOUR % S::TILE;
-        there = col < a.w[part].rows;
-        if (!there) return;
+        if (col >= a.w[part].rows) return;
         scales = *(const float4 *)(a.w[part].scales + col);
         if (e.bias) in.bias = *(const float4 *)(e.bias + col);
-#pragma unroll
-        for (int g = 0; g < S::GROUPS; g++)
-            if (row + (size_t)(g * APART) < a.n_rows)
-                absmax[g] = a.quantized.absmax[row + (size_t)(g * APART)];
+        absmax[0] = a.quantized.absmax[min(row, a.n_rows - 1)];
         if (e.residual && row < a.n_rows)
             residual[0] = *(const float4 *)(e.residual + row * e.residual_stride + col);
     }
@@ -226,15 +238,18 @@ template <typename S> struct four_results {
         const cuda_epilogue &e = a.epilogue[part];
         const size_t row = first_row + threadIdx.x * FOUR / S::TILE;
         end = known_end_of(e);
-        rows = there && row < a.n_rows ? (int)min(a.n_rows - row, (size_t)S::TILE) : 0;
+        const bool there = col < a.w[part].rows && row < a.n_rows;
+        rows = there ? (int)min(a.n_rows - row, (size_t)S::TILE) : 0;
         apart = APART * e.out_stride;
         out = e.out + row * e.out_stride + col;
-        if (!(end.does & END_RESIDUAL)) return;
         const float *from = e.residual + row * e.residual_stride + col;
 #pragma unroll
-        for (int g = 1; g < S::GROUPS; g++)
-            if (g * APART < rows)
+        for (int g = 1; g < S::GROUPS; g++) {
+            if (g * APART >= rows) continue;
+            absmax[g] = a.quantized.absmax[row + (size_t)(g * APART)];
+            if (end.does & END_RESIDUAL)
                 residual[g] = *(const float4 *)(from + (size_t)(g * APART) * e.residual_stride);
+        }
     }
 
     /* Writes the next row's; more: of outliers, if there are some. */
@@ -304,11 +319,6 @@ static __device__ __noinline__ void write_ones(const cuda_tile_args &a, int part
     }
 }
 
-struct tile_args {
-    cuda_tile_args a;
-    unsigned fours; /* parts whose results can be written four by four, as bits */
-};
-
 template <typename S>
 static __global__ void __launch_bounds__(THREADS, BLOCKS)
     product_tile(const __grid_constant__ tile_args args)
@@ -320,17 +330,14 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
     int part = 0;
     while (part + 1 < a.n_parts && tile >= (a.w[part].rows + S::TILE - 1) / S::TILE)
         tile -= (a.w[part++].rows + S::TILE - 1) / S::TILE;
-    const cuda_matrix &w = a.w[part];
     const cuda_epilogue &e = a.epilogue[part];
     const bool fours = args.fours >> part & 1;
     /* An activation takes so long that the next kernel's blocks, with nothing to do before they
      * have their input, would crowd on the few multiprocessors that have no tile. */
     const bool next_late = e.activation != BG_ACTIVATION_NONE;
     const size_t row = blockIdx.y * (size_t)S::TILE, col = tile * S::TILE;
-    const int warp = (int)threadIdx.x / WARP, slice = warp / S::CORNERS;
-    const int above = warp % S::CORNERS / 2 * CORNER, beside = warp % S::CORNERS % 2 * CORNER;
-
-    const typename pipeline_of<S::TILE>::type pipeline(room, a, w, row, col);
+    typedef typename pipeline_of<S::TILE>::type tile_pipeline;
+    const tile_pipeline pipeline(room, args, part, row, col);
     pipeline.ask_weights();
     wait_for_earlier();
     if (!next_late) let_next_start();
@@ -339,11 +346,11 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
     /* What the first results are made of comes meanwhile. */
     four_results<S> own;
     if (fours) own.load(a, part, row, col);
-    int32_t sum[2][4][4] = {};
-    pipeline.multiply(sum);
+    typename tile_pipeline::sums sums = {};
+    pipeline.multiply(sums);
     if (next_late) let_next_start();
     __syncthreads();
-    keep_sums<S>((int32_t *)room + slice * S::SUM + above * S::SUM_PITCH + beside, sum);
+    keep_sums<S>((int32_t *)room, sums);
     const bool outliers = __syncthreads_or(some != 0);
     if (outliers) sum_outliers<S>(a, part, row, col, room);
     if (!fours) return write_ones<S>(a, part, row, col, outliers, room);
@@ -358,8 +365,8 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
 #pragma unroll
         for (int k = 0; k < S::SLICES; k++) {
             if (k >= slices_of<S>(outliers)) break;
-            const int32_t *sums = (const int32_t *)room + k * S::SUM;
-            const int4 v = *(const int4 *)(sums + r * S::SUM_PITCH + c);
+            const int32_t *of_slice = (const int32_t *)room + k * S::SUM;
+            const int4 v = *(const int4 *)(of_slice + r * S::SUM_PITCH + c);
             product.x += v.x;
             product.y += v.y;
             product.z += v.z;
@@ -370,10 +377,27 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS)
     }
 }
 
+/* What warpgroups are brought, in tiles of so many rows. */
+static cudaError_t describe_codes(tile_args &args, unsigned rows)
+{
+    const cuda_tile_args &a = args.a;
+    cudaError_t e = describe(&args.x, a.quantized.codes, CU_TENSOR_MAP_DATA_TYPE_UINT8, 1, a.n_rows,
+                             a.cols, rows);
+    for (int i = 0; i < a.n_parts && e == cudaSuccess; i++)
+        e = describe(&args.w[i], a.w[i].codes, CU_TENSOR_MAP_DATA_TYPE_UINT8, 1, a.w[i].rows,
+                     a.cols, rows);
+    return e;
+}
+
 template <typename S> static cudaError_t launch_tiles(const cuda_tile_args *a, const cuda_launch *l)
 {
     size_t tiles = 0;
-    tile_args args = {*a, 0};
+    tile_args args = {};
+    args.a = *a;
+    if (S::TILE > CORNER && l->warpgroups) {
+        const cudaError_t e = describe_codes(args, S::TILE);
+        if (e != cudaSuccess) return e;
+    }
     for (int i = 0; i < a->n_parts; i++) {
         const bool fours = fours_in_line(&a->epilogue[i], 0, a->w[i].rows);
         args.fours |= (unsigned)(fours && in_line(a->w[i].scales, 0)) << i;

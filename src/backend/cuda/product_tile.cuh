@@ -1,21 +1,25 @@
 /* A tile of an int8 layer's products: how its factors come to shared memory, and who multiplies
  * them. The warps of a small tile share its columns, every eighth step of them each, from a ring of
  * its own that nobody else waits for; those of a large one share its results, too, and wait for
- * each other. */
+ * each other. On a Hopper GPU a large one's warpgroups have half of the columns and all results. */
 #ifndef BG_BACKEND_CUDA_PRODUCT_TILE_CUH
 #define BG_BACKEND_CUDA_PRODUCT_TILE_CUH
 
 #include "backend/cuda/copy.cuh"
 #include "backend/cuda/outliers.cuh"
+#include "backend/cuda/tensor_map.cuh"
+#include "backend/cuda/wgmma.cuh"
 
 enum {
     STAGES = 4,
     SLOTS = 3, /* of a warp's ring */
     WARPS = 8,
     THREADS = WARPS * WARP,
-    BLOCKS = 2,  /* of a multiprocessor, by their registers */
-    CORNER = 32, /* rows and columns of a warp's results */
-    FOUR = 4,    /* results that a thread finishes at once, side by side */
+    BLOCKS = 2,         /* of a multiprocessor, by their registers */
+    CORNER = 32,        /* rows and columns of a warp's results */
+    FOUR = 4,           /* results that a thread finishes at once, side by side */
+    GROUP = 128,        /* threads of a warpgroup */
+    STAGE_ALIGN = 1024, /* where swizzled rows begin again */
 };
 
 static_assert((int)THREADS == (int)QUANTIZE_THREADS, "blocks that list outliers");
@@ -40,6 +44,12 @@ template <int TILE_> struct tile_shape {
     static constexpr int FACTORS = 4 * outliers::SIZE + 2 * TILE * CODE_PITCH;
     static constexpr int MORE = SUM * 4 + FACTORS, MORE_PITCH = TILE + 4;
     static_assert(SLICES * SUM * 4 <= PIPELINE && MORE + TILE * MORE_PITCH * 4 <= PIPELINE, "room");
+};
+
+struct tile_args {
+    CUtensorMap x, w[CUDA_MAX_PARTS]; /* for products by warpgroups */
+    cuda_tile_args a;
+    unsigned fours; /* parts whose results can be written four by four, as bits */
 };
 
 /* What a thread copies of the codes of rows [row, row + TILE) of a matrix (rows, cols): the same
@@ -140,15 +150,16 @@ multiply_corner(int32_t sum[2][4][4], const uint32_t left[2][4], const uint32_t 
 /* Stages of both factors that all warps read: each has a corner of the tile and a slice of the
  * stage. */
 template <typename S> struct tile_stages {
+    typedef int32_t sums[2][4][4];
     const tile_source<S> weights, inputs;
     char *xs, *ws;
     const int cols;
 
-    __device__ __forceinline__ tile_stages(char *room, const cuda_tile_args &a,
-                                           const cuda_matrix &w, size_t row, size_t col)
-        : weights(w.codes, col, w.rows, (int)a.cols),
-          inputs(a.quantized.codes, row, a.n_rows, (int)a.cols), xs(room),
-          ws(room + STAGES * S::STAGE), cols((int)a.cols)
+    __device__ __forceinline__ tile_stages(char *room, const tile_args &args, int part, size_t row,
+                                           size_t col)
+        : weights(args.a.w[part].codes, col, args.a.w[part].rows, (int)args.a.cols),
+          inputs(args.a.quantized.codes, row, args.a.n_rows, (int)args.a.cols), xs(room),
+          ws(room + STAGES * S::STAGE), cols((int)args.a.cols)
     {
     }
 
@@ -170,7 +181,7 @@ template <typename S> struct tile_stages {
         }
     }
 
-    __device__ __forceinline__ void multiply(int32_t sum[2][4][4]) const
+    __device__ __forceinline__ void multiply(sums &sum) const
     {
         const int warp = (int)threadIdx.x / WARP, slice = warp / S::CORNERS;
         const int above = warp % S::CORNERS / 2 * CORNER, beside = warp % S::CORNERS % 2 * CORNER;
@@ -203,19 +214,110 @@ template <typename S> struct tile_stages {
     }
 };
 
+#if BG_WGMMA_HERE
+/* The same brought by the tensor memory accelerator, whom the first thread asks: each warpgroup has
+ * all of the tile and a slice of a stage. */
+template <typename S> struct tile_by_groups {
+    static constexpr int STAGE = S::TILE * DEPTH_BYTES, SLICE = DEPTH_BYTES / (THREADS / GROUP);
+    static_assert(2 * STAGES * STAGE + STAGE_ALIGN <= S::PIPELINE, "room");
+    typedef int32_t sums[S::TILE * S::TILE / GROUP];
+    const CUtensorMap *weights, *inputs;
+    const int row, col, steps;
+    const uint32_t xs, ws, full; /* barriers: a stage has come */
+
+    static __device__ __forceinline__ uint32_t new_barriers()
+    {
+        __shared__ __align__(8) uint64_t barriers[STAGES];
+        const uint32_t first = shared_address(barriers);
+        if (threadIdx.x > 0) return first;
+        for (int s = 0; s < STAGES; s++) barrier_create(first + s * 8, 1);
+        barriers_are_created();
+        show_to_products();
+        return first;
+    }
+
+    __device__ __forceinline__ tile_by_groups(char *room, const tile_args &args, int part,
+                                              size_t first_row, size_t first_col)
+        : weights(&args.w[part]), inputs(&args.x), row((int)first_row), col((int)first_col),
+          steps(((int)args.a.cols + DEPTH_BYTES - 1) / DEPTH_BYTES),
+          xs((shared_address(room) + STAGE_ALIGN - 1) / STAGE_ALIGN * STAGE_ALIGN),
+          ws(xs + STAGES * STAGE), full(new_barriers())
+    {
+    }
+
+    /* By the first thread. */
+    __device__ __forceinline__ void ask_weights(int step) const
+    {
+        const uint32_t barrier = full + step % STAGES * 8;
+        barrier_expect(barrier, 2 * STAGE);
+        copy_tile(ws + step % STAGES * STAGE, weights, barrier, step * DEPTH_BYTES, col);
+    }
+
+    __device__ __forceinline__ void ask_inputs(int step) const
+    {
+        copy_tile(xs + step % STAGES * STAGE, inputs, full + step % STAGES * 8, step * DEPTH_BYTES,
+                  row);
+    }
+
+    __device__ __forceinline__ void ask_weights() const
+    {
+        if (threadIdx.x > 0) return;
+#pragma unroll 1
+        for (int s = 0; s < min((int)STAGES, steps); s++) ask_weights(s);
+    }
+
+    __device__ __forceinline__ void ask_inputs() const
+    {
+        if (threadIdx.x > 0) return;
+#pragma unroll 1
+        for (int s = 0; s < min((int)STAGES, steps); s++) ask_inputs(s);
+    }
+
+    __device__ __forceinline__ void multiply(sums &sum) const
+    {
+        const uint64_t slice = threadIdx.x / GROUP * (SLICE / 16);
+        const uint64_t x = tile_at(xs) + slice, w = tile_at(ws) + slice;
+        __syncthreads(); /* there are barriers */
+#pragma unroll 1
+        for (int step = 0; step < steps; step++) {
+            const uint64_t stage = (uint64_t)(step % STAGES * (STAGE / 16));
+            barrier_wait(full + step % STAGES * 8, step / STAGES & 1);
+            begin_products();
+#pragma unroll
+            for (uint64_t k = 0; k < SLICE / 32; k++)
+                multiply_tiles(sum, x + stage + k * 2, w + stage + k * 2);
+            end_of_products();
+            /* These run meanwhile; another stage takes the place of the one before. */
+            const int ahead = step - 1 + STAGES;
+            if (step == 0 || ahead >= steps) continue;
+            wait_for_products<1>();
+            __syncthreads();
+            if (threadIdx.x == 0) {
+                ask_weights(ahead);
+                ask_inputs(ahead);
+            }
+            __syncwarp();
+        }
+        wait_for_products<0>();
+        keep_behind(sum);
+    }
+};
+#endif
+
 /* Each warp's ring: it has all of the tile, and every eighth step of the columns. */
 template <typename S> struct tile_rings {
+    typedef int32_t sums[2][4][4];
     static constexpr int WEIGHTS_AT = S::TILE * S::BYTES, APART = WARPS * S::BYTES;
     const slot_source<S> weights, inputs;
     char *ring;
     const int first, cols; /* columns: the warp's first, and all */
 
-    __device__ __forceinline__ tile_rings(char *room, const cuda_tile_args &a, const cuda_matrix &w,
-                                          size_t row, size_t col)
-        : weights(w.codes, col, w.rows, (int)a.cols),
-          inputs(a.quantized.codes, row, a.n_rows, (int)a.cols),
+    __device__ __forceinline__ tile_rings(char *room, const tile_args &args, int part, size_t row,
+                                          size_t col)
+        : weights(args.a.w[part].codes, col, args.a.w[part].rows, (int)args.a.cols),
+          inputs(args.a.quantized.codes, row, args.a.n_rows, (int)args.a.cols),
           ring(room + (int)threadIdx.x / WARP * (SLOTS * S::SLOT)),
-          first((int)threadIdx.x / WARP * S::BYTES), cols((int)a.cols)
+          first((int)threadIdx.x / WARP * S::BYTES), cols((int)args.a.cols)
     {
     }
 
@@ -235,7 +337,7 @@ template <typename S> struct tile_rings {
         }
     }
 
-    __device__ __forceinline__ void multiply(int32_t sum[2][4][4]) const
+    __device__ __forceinline__ void multiply(sums &sum) const
     {
         const int lane = (int)threadIdx.x % WARP;
         char *slot = ring;
@@ -269,7 +371,11 @@ template <typename S> struct tile_rings {
 };
 
 template <int TILE> struct pipeline_of {
+#if BG_WGMMA_HERE
+    typedef tile_by_groups<tile_shape<TILE>> type;
+#else
     typedef tile_stages<tile_shape<TILE>> type;
+#endif
 };
 template <> struct pipeline_of<CORNER> {
     typedef tile_rings<tile_shape<CORNER>> type;

@@ -274,6 +274,16 @@ static __device__ __forceinline__ void multiply_tiles(float (&sums)[32], uint64_
 #endif
 }
 
+static __device__ __forceinline__ void multiply_tiles(int32_t (&sums)[32], uint64_t x, uint64_t w)
+{
+#if BG_WGMMA_HERE
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 " NUMBERS_32 "%32, %33, p;\n}"
+                 : INTS_16(0), INTS_16(16)
+                 : "l"(x), "l"(w), "r"(1));
+#endif
+}
+
 /* Adds x w of 16 rows of w, (16, 64) and (16, 128), to sums. x is in registers, two binary16 in
  * each: [0] and [1] are columns t % 4 * 2 and the next of both rows, [2] and [3] those eight
  * columns further. (They must not be wanted again: ptxas 13.0 gives away factors' registers though
