@@ -394,7 +394,8 @@ template <typename S> static cudaError_t launch_tiles(const cuda_tile_args *a, c
     size_t tiles = 0;
     tile_args args = {};
     args.a = *a;
-    if (S::TILE > CORNER && l->warpgroups) {
+    const bool by_groups = S::TILE > CORNER && l->warpgroups;
+    if (by_groups) {
         const cudaError_t e = describe_codes(args, S::TILE);
         if (e != cudaSuccess) return e;
     }
@@ -404,7 +405,7 @@ template <typename S> static cudaError_t launch_tiles(const cuda_tile_args *a, c
         tiles += blocks_for(a->w[i].rows, S::TILE);
     }
     const dim3 grid((unsigned)tiles, blocks_for(a->n_rows, S::TILE));
-    return launch(product_tile<S>, grid, THREADS, S::PIPELINE, args, l);
+    return launch(product_tile<S>, grid, THREADS, by_groups ? S::BY_GROUPS : S::PIPELINE, args, l);
 }
 
 cudaError_t bg_cuda_product_tile(const cuda_tile_args *a, const cuda_launch *l)

@@ -12,7 +12,8 @@
 
 enum {
     STAGES = 4,
-    SLOTS = 3, /* of a warp's ring */
+    BROUGHT = 6, /* stages, to warpgroups: rows of 768 columns at once */
+    SLOTS = 3,   /* of a warp's ring */
     WARPS = 8,
     THREADS = WARPS * WARP,
     BLOCKS = 2,         /* of a multiprocessor, by their registers */
@@ -35,6 +36,7 @@ template <int TILE_> struct tile_shape {
         TILE * CHUNKS / THREADS; /* of 16 codes by a thread, of a factor */
     static constexpr int STAGE = TILE * PITCH, SLOT = 2 * TILE * BYTES;
     static constexpr int PIPELINE = TILE == CORNER ? WARPS * SLOTS * SLOT : 2 * STAGES * STAGE;
+    static constexpr int BY_GROUPS = 2 * BROUGHT * TILE * DEPTH_BYTES + STAGE_ALIGN;
     /* The slices' sums take its place; where there are outliers, behind the first slice's, which
      * then has those of all, their factors and sums. */
     static constexpr int SUM_PITCH = TILE + 8, SUM = TILE * SUM_PITCH;
@@ -219,7 +221,7 @@ template <typename S> struct tile_stages {
  * all of the tile and a slice of a stage. */
 template <typename S> struct tile_by_groups {
     static constexpr int STAGE = S::TILE * DEPTH_BYTES, SLICE = DEPTH_BYTES / (THREADS / GROUP);
-    static_assert(2 * STAGES * STAGE + STAGE_ALIGN <= S::PIPELINE, "room");
+    static_assert(S::BY_GROUPS >= S::PIPELINE, "room for sums");
     typedef int32_t sums[S::TILE * S::TILE / GROUP];
     const CUtensorMap *weights, *inputs;
     const int row, col, steps;
@@ -227,10 +229,10 @@ template <typename S> struct tile_by_groups {
 
     static __device__ __forceinline__ uint32_t new_barriers()
     {
-        __shared__ __align__(8) uint64_t barriers[STAGES];
+        __shared__ __align__(8) uint64_t barriers[BROUGHT];
         const uint32_t first = shared_address(barriers);
         if (threadIdx.x > 0) return first;
-        for (int s = 0; s < STAGES; s++) barrier_create(first + s * 8, 1);
+        for (int s = 0; s < BROUGHT; s++) barrier_create(first + s * 8, 1);
         barriers_are_created();
         show_to_products();
         return first;
@@ -241,36 +243,36 @@ template <typename S> struct tile_by_groups {
         : weights(&args.w[part]), inputs(&args.x), row((int)first_row), col((int)first_col),
           steps(((int)args.a.cols + DEPTH_BYTES - 1) / DEPTH_BYTES),
           xs((shared_address(room) + STAGE_ALIGN - 1) / STAGE_ALIGN * STAGE_ALIGN),
-          ws(xs + STAGES * STAGE), full(new_barriers())
+          ws(xs + BROUGHT * STAGE), full(new_barriers())
     {
     }
 
     /* By the first thread. */
     __device__ __forceinline__ void ask_weights(int step) const
     {
-        const uint32_t barrier = full + step % STAGES * 8;
+        const uint32_t barrier = full + step % BROUGHT * 8;
         barrier_expect(barrier, 2 * STAGE);
-        copy_tile(ws + step % STAGES * STAGE, weights, barrier, step * DEPTH_BYTES, col);
+        copy_tile(ws + step % BROUGHT * STAGE, weights, barrier, step * DEPTH_BYTES, col);
     }
 
     __device__ __forceinline__ void ask_inputs(int step) const
     {
-        copy_tile(xs + step % STAGES * STAGE, inputs, full + step % STAGES * 8, step * DEPTH_BYTES,
-                  row);
+        copy_tile(xs + step % BROUGHT * STAGE, inputs, full + step % BROUGHT * 8,
+                  step * DEPTH_BYTES, row);
     }
 
     __device__ __forceinline__ void ask_weights() const
     {
         if (threadIdx.x > 0) return;
 #pragma unroll 1
-        for (int s = 0; s < min((int)STAGES, steps); s++) ask_weights(s);
+        for (int s = 0; s < min((int)BROUGHT, steps); s++) ask_weights(s);
     }
 
     __device__ __forceinline__ void ask_inputs() const
     {
         if (threadIdx.x > 0) return;
 #pragma unroll 1
-        for (int s = 0; s < min((int)STAGES, steps); s++) ask_inputs(s);
+        for (int s = 0; s < min((int)BROUGHT, steps); s++) ask_inputs(s);
     }
 
     __device__ __forceinline__ void multiply(sums &sum) const
@@ -280,15 +282,15 @@ template <typename S> struct tile_by_groups {
         __syncthreads(); /* there are barriers */
 #pragma unroll 1
         for (int step = 0; step < steps; step++) {
-            const uint64_t stage = (uint64_t)(step % STAGES * (STAGE / 16));
-            barrier_wait(full + step % STAGES * 8, step / STAGES & 1);
+            const uint64_t stage = (uint64_t)(step % BROUGHT * (STAGE / 16));
+            barrier_wait(full + step % BROUGHT * 8, step / BROUGHT & 1);
             begin_products();
 #pragma unroll
             for (uint64_t k = 0; k < SLICE / 32; k++)
                 multiply_tiles(sum, x + stage + k * 2, w + stage + k * 2);
             end_of_products();
             /* These run meanwhile; another stage takes the place of the one before. */
-            const int ahead = step - 1 + STAGES;
+            const int ahead = step - 1 + BROUGHT;
             if (step == 0 || ahead >= steps) continue;
             wait_for_products<1>();
             __syncthreads();
