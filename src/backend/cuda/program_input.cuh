@@ -205,50 +205,139 @@ static __device__ __forceinline__ uint32_t marks_of(const float4 &x, float thres
            (uint32_t)(fabsf(x.z) >= threshold) << 2 | (uint32_t)(fabsf(x.w) >= threshold) << 3;
 }
 
-/* The codes of a row whose values are in its quads, and of a short one, rounded, in `first`; `most`
- * is the thread's largest, rounded to fp16 as all that is coded. A value is an outlier before it is
- * rounded, and one in one row makes its column one of all rows. Returns whether there may be any;
- * `scale`: the row's absmax but for them. */
+/* Where a thread puts what it has of a short row, and finds the rows' largest values: worked out
+ * before the wait. */
+struct code_places {
+    /* The first's, in shared memory: a row's threads lie between a thread's quads. */
+    uint32_t quad, code;
+    int *own;              /* the warp's largest */
+    const int *team, *all; /* one of those of the team, and of the block */
+    float *scale;
+};
+
 template <int Q>
-static __device__ __forceinline__ bool
-quantize_row(unsigned cols, float threshold, float most, const team &t, unsigned m,
-             const input_row<Q> &row, const float4 (&first)[Q], const staged_input &s,
-             const float *reciprocals, input_rooms &rooms, float &scale)
+static __device__ __forceinline__ code_places code_places_of(const input_row<Q> &row, const team &t,
+                                                             unsigned m, const staged_input &s,
+                                                             input_rooms &rooms)
+{
+    static_assert(WARP % 16 == 0, "what quad_place changes is alike in all quads of a thread");
+    return {settled(shared_address(row.quads + quad_place(row.lane))),
+            settled(shared_address(s.codes + m * s.code_pitch + row.lane * 4)),
+            settled_room(rooms.most + threadIdx.x / WARP),
+            settled_room(rooms.most + t.first_warp + (threadIdx.x & (t.warps - 1))),
+            settled_room(rooms.most + threadIdx.x % STEP_WARPS),
+            settled_room(rooms.scale + m)};
+}
+
+/* A thread's quad number i of a short row, if it has it, and four codes. Without branches. */
+template <int Q>
+static __device__ __forceinline__ void put_quad(const code_places &p, const input_row<Q> &row,
+                                                unsigned i, const float4 &x)
+{
+    asm volatile(
+        "{.reg .pred wanted;\n"
+        "setp.ne.u32 wanted, %5, 0;\n"
+        "@wanted st.shared.v4.f32 [%0], {%1, %2, %3, %4};}" ::"r"(p.quad + i * row.threads * 16),
+        "f"(x.x), "f"(x.y), "f"(x.z), "f"(x.w), "r"((unsigned)is_ready(row, i))
+        : "memory");
+}
+
+template <int Q>
+static __device__ __forceinline__ void put_codes(const code_places &p, const input_row<Q> &row,
+                                                 unsigned i, uint32_t codes)
+{
+    asm volatile("{.reg .pred wanted;\n"
+                 "setp.ne.u32 wanted, %2, 0;\n"
+                 "@wanted st.shared.u32 [%0], %1;}" ::"r"(p.code + i * row.threads * 4),
+                 "r"(codes), "r"((unsigned)is_ready(row, i))
+                 : "memory");
+}
+
+template <int Q>
+static __device__ __forceinline__ void put_scale(const code_places &p, const input_row<Q> &row,
+                                                 const team &t, float scale)
+{
+    if (t.lane == 0 && row.fours > 0) *p.scale = scale;
+}
+
+/* team_most of rows whose places are known; the team's comes first. */
+static __device__ __forceinline__ float most_at(const code_places &p, float x, float *all)
+{
+#if __CUDA_ARCH__ >= 800
+    int most = __reduce_max_sync(0xFFFFFFFF, __float_as_int(x));
+    if (threadIdx.x % WARP == 0) *p.own = most;
+    step_sync();
+    most = *p.team;
+    const int others = *p.all;
+    most = __reduce_max_sync(0xFFFFFFFF, most);
+    *all = __int_as_float(__reduce_max_sync(0xFFFFFFFF, others));
+    return __int_as_float(most);
+#else
+    return *all = x;
+#endif
+}
+
+/* What codes are values times; of a row of nothing all are 0. */
+static __device__ __forceinline__ float code_factor(const float *reciprocals, float most)
+{
+    const float least = 0x1p-24f; /* of fp16 */
+    return 127 * half_reciprocal(reciprocals, fmaxf(most, least));
+}
+
+/* Codes of rows that may have outliers, once more if they are short, and of long ones. */
+template <int Q>
+static __device__ __forceinline__ void
+quantize_rest(unsigned cols, float threshold, bool any, const team &t, unsigned m,
+              const input_row<Q> &row, const code_places &places, const staged_input &s,
+              const float *reciprocals, input_rooms &rooms, float scale)
 {
     const unsigned words = (cols + 31) / 32;
-    float all;
-    most = team_most(t, most, rooms.most, &all);
-    const bool any = all >= threshold;
     if (any) {
 #pragma unroll 1
         for (unsigned i = threadIdx.x; i < words; i += STEP_THREADS) s.marks[i] = 0;
         step_sync();
-        most = 0;
+        float most = 0, all;
         row.template each<1>([&](const float4 &x, unsigned q) INLINE {
             const uint32_t marks = marks_of(x, threshold);
             if (marks) atomicOr(&s.marks[q / 8], marks << 4 * q % 32);
             most = fmaxf(most, largest(coded(round_four(x), threshold, marks)));
         });
-        most = team_most(t, most, (int *)rooms.sums, &all);
+        scale = team_most(t, most, (int *)rooms.sums, &all);
         if (threadIdx.x < WARP) {
             const int n = list_bits(s.marks, words, s.outliers);
             if (threadIdx.x == 0) rooms.n_outliers = n;
         }
+        put_scale(places, row, t, scale);
     }
-    scale = most;
-    const float factor = most > 0 ? 127 * half_reciprocal(reciprocals, most) : 0;
+    const float factor = code_factor(reciprocals, scale);
     uint32_t *codes = (uint32_t *)(s.codes + m * s.code_pitch);
-    if (!any && is_short(row)) {
-#pragma unroll
-        for (int i = 0; i < Q; i++)
-            if (is_ready(row, i)) codes[row.lane + i * row.threads] = pack_codes(first[i], factor);
-        return any;
-    }
     row.each([&](const float4 &x, unsigned q) INLINE {
         float4 y = round_four(x);
         if (any) y = coded(y, threshold, s.marks[q / 8] >> 4 * q % 32);
         codes[q] = pack_codes(y, factor);
     });
+}
+
+/* The codes of a row whose values are in its quads, and of a short one, rounded, in `first`; `most`
+ * is the thread's largest, rounded to fp16 as all that is coded. A value is an outlier before it is
+ * rounded, and one in one row makes its column one of all rows. Returns whether there may be any.
+ * A short row has its codes before that is asked: as a rule there are none. */
+template <int Q>
+static __device__ __forceinline__ bool
+quantize_row(unsigned cols, float threshold, float most, const team &t, unsigned m,
+             const input_row<Q> &row, const float4 (&first)[Q], const code_places &places,
+             const staged_input &s, const float *reciprocals, input_rooms &rooms)
+{
+    float all;
+    const float scale = most_at(places, most, &all);
+    const float factor = code_factor(reciprocals, scale);
+    put_scale(places, row, t, scale);
+#pragma unroll
+    for (int i = 0; i < Q; i++) put_codes(places, row, i, pack_codes(first[i], factor));
+    const bool any = all >= threshold;
+    if (__builtin_expect(any || !is_short(row), false))
+        quantize_rest(cols, threshold, any, t, m, row, places, s, reciprocals, rooms, scale);
+    step_sync();
     return any;
 }
 
@@ -282,38 +371,58 @@ row_of(const float *in, unsigned apart, unsigned cols, const team &t, unsigned m
 
 /* A layer's input, the row of each team, which was asked for; the block may read all of them when
  * this returns, and it returns whether there may be outliers. HALF: of a model of 16-bit
- * activations. `tables`: int8's reciprocals. */
+ * activations. `places`: int8's, as `tables`, its reciprocals. */
 template <part_type TYPE, bool HALF, int Q>
 static __device__ __forceinline__ bool
 stage_input(const input_row<Q> &row, float4 (&first)[Q], unsigned cols, const layer_input &to_do,
             bool writes, const team &t, unsigned m, const ready_norm<Q> &ready,
-            const staged_input &s, input_rooms &rooms, const char *tables)
+            const code_places &places, const staged_input &s, input_rooms &rooms,
+            const char *tables)
 {
     const cuda_norm &norm = to_do.norm;
     const bool has_norm = norm.weight != NULL;
     float *to = writes ? to_do.normed + (row.in - to_do.in) : NULL;
     float scale = 1;
-    bool outliers = false;
     if constexpr (TYPE == CODES_INT8) {
         float most = 0;
         if (has_norm) {
             const norm_state n =
                 norm_of<HALF>(norm, cols, ready.inverse, t, row, first, rooms.sums);
-            each_normed(norm, HALF, n, row, first, ready, to, [&](const float4 &y, int i) INLINE {
-                if (i < Q) first[i] = y;
-                most = fmaxf(most, largest(y));
-                return y;
-            });
+            if (is_short(row)) {
+#pragma unroll
+                for (int i = 0; i < Q; i++) {
+                    if (i > 0 && row.fours <= i * row.threads) break; /* nobody has it */
+                    const float4 y =
+                        normed(norm, HALF, n, first[i], ready.weight[i], ready.bias[i]);
+                    put_quad(places, row, i, y);
+                    most = fmaxf(most, is_ready(row, i) ? largest(y) : 0);
+                    first[i] = y;
+                }
+                if (to) {
+                    float4 *at = (float4 *)to + settled(row.lane); /* here, not for all blocks */
+#pragma unroll
+                    for (int i = 0; i < Q; i++)
+                        if (is_ready(row, i)) at[i * row.threads] = first[i];
+                }
+            } else {
+                each_normed(norm, HALF, n, row, first, ready, to, [&](const float4 &y, int) INLINE {
+                    most = fmaxf(most, largest(y));
+                    return y;
+                });
+            }
+        } else if (is_short(row)) {
+#pragma unroll
+            for (int i = 0; i < Q; i++) {
+                put_quad(places, row, i, first[i]);
+                first[i] = round_four(first[i]);
+                most = fmaxf(most, is_ready(row, i) ? largest(first[i]) : 0);
+            }
         } else {
-            take_row(row, first, [&](const float4 &x, int i) INLINE {
-                const float4 y = round_four(x);
-                if (i < Q) first[i] = y;
-                most = fmaxf(most, largest(y));
-                return x;
-            });
+            see_row(row, first,
+                    [&](const float4 &x) INLINE { most = fmaxf(most, largest(round_four(x))); });
         }
-        outliers = quantize_row(cols, to_do.threshold, most, t, m, row, first, s,
-                                (const float *)tables, rooms, scale);
+        return quantize_row(cols, to_do.threshold, most, t, m, row, first, places, s,
+                            (const float *)tables, rooms);
     } else if (has_norm) {
         const norm_state n = norm_of<HALF>(norm, cols, ready.inverse, t, row, first, rooms.sums);
         each_normed(norm, HALF, n, row, first, ready, to,
@@ -325,7 +434,7 @@ stage_input(const input_row<Q> &row, float4 (&first)[Q], unsigned cols, const la
     }
     if (t.lane == 0 && row.fours > 0) rooms.scale[m] = scale;
     step_sync();
-    return outliers;
+    return false;
 }
 
 #endif

@@ -350,6 +350,8 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     const staged_input staged = staged_at(room, shape::PARTS, rows, cols);
     const input_row<Q> row = row_of<Q>(a.in + t.first_step * step_shape<K>::COLS, (unsigned)a.cols,
                                        cols, team, m, first, rows, staged);
+    code_places places = {};
+    if constexpr (K == KIND_INT8) places = code_places_of(row, team, m, staged, rooms);
     if (input.norm.weight && rows > 1) {
         share_norm(input.norm, cols, (float *)(room + staged_bytes(shape::PARTS, rows, cols)),
                    ready);
@@ -367,7 +369,7 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     ask_row(row, quads);
     if (x.there) load_others(a, first, x);
     bool outliers = stage_input<shape::PARTS, HALF>(row, quads, cols, input, writes, team, m, ready,
-                                                    staged, rooms, tables);
+                                                    places, staged, rooms, tables);
     multiply_pieces<K, PACKED, JOINT>(a, t, rows, shift, weights, tables,
                                       column_of<K>(staged, rows, PACKED), sums);
     step_sync();
