@@ -221,11 +221,12 @@ static __device__ __forceinline__ code_places code_places_of(const input_row<Q> 
                                                              input_rooms &rooms)
 {
     static_assert(WARP % 16 == 0, "what quad_place changes is alike in all quads of a thread");
+    const unsigned thread = settled(threadIdx.x); /* not all the time in registers for this */
     return {settled(shared_address(row.quads + quad_place(row.lane))),
             settled(shared_address(s.codes + m * s.code_pitch + row.lane * 4)),
-            settled_room(rooms.most + threadIdx.x / WARP),
-            settled_room(rooms.most + t.first_warp + (threadIdx.x & (t.warps - 1))),
-            settled_room(rooms.most + threadIdx.x % STEP_WARPS),
+            settled_room(rooms.most + thread / WARP),
+            settled_room(rooms.most + t.first_warp + (thread & (t.warps - 1))),
+            settled_room(rooms.most + thread % STEP_WARPS),
             settled_room(rooms.scale + m)};
 }
 
@@ -414,8 +415,8 @@ stage_input(const input_row<Q> &row, float4 (&first)[Q], unsigned cols, const la
 #pragma unroll
             for (int i = 0; i < Q; i++) {
                 put_quad(places, row, i, first[i]);
-                first[i] = round_four(first[i]);
-                most = fmaxf(most, is_ready(row, i) ? largest(first[i]) : 0);
+                first[i] = round_four(first[i]); /* 0 of no quad */
+                most = fmaxf(most, largest(first[i]));
             }
         } else {
             see_row(row, first,

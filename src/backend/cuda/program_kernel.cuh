@@ -221,6 +221,7 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_program(program_a
     }
     fill_tables<K>(p, tables); /* the first node has a barrier before it reads them */
     weights.slot = threadIdx.x / WARP;
+    if constexpr (K == KIND_INT8) weights.barriers = settled_room(weights.barriers);
     bool waits = true; /* what the node reads other blocks may still write */
     for (int i = 0; i < p.n_nodes; i++) {
         const cuda_node &node = *(const cuda_node *)nodes[i & 1];

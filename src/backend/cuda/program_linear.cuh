@@ -327,6 +327,111 @@ multiply_pieces(const cuda_linear_args &a, const tiling &t, unsigned rows, unsig
     weights.turn = (weights.turn + (t.n_tiles - t.abreast) * t.pieces) % STEP_WARPS;
 }
 
+/* ---- LLM.int8()'s pieces --------------------------------------------------------------------- */
+
+/* A warp's piece: of whole tiles, where these are abreast, or else STEP_WARPS pieces after its last
+ * one, of the same tile or of the next. Behind the last there is none: `tile` is n_tiles or more.
+ */
+struct warp_piece {
+    unsigned tile, piece;
+};
+
+static __device__ __forceinline__ warp_piece piece_of_rest(const tiling &t, warp_piece p)
+{
+#pragma unroll 1
+    while (p.piece >= t.pieces && p.tile < t.n_tiles) {
+        p.piece -= t.pieces;
+        p.tile++;
+    }
+    return p;
+}
+
+/* `mine`: the first of the rest's. */
+static __device__ __forceinline__ warp_piece first_piece(const tiling &t, unsigned mine)
+{
+    return t.abreast > 0 ? warp_piece{mine, 0} : piece_of_rest(t, {0, mine});
+}
+
+static __device__ __forceinline__ warp_piece piece_after(const tiling &t, unsigned mine,
+                                                         warp_piece p)
+{
+    if (p.tile >= t.abreast) return piece_of_rest(t, {p.tile, p.piece + STEP_WARPS});
+    if (p.piece + 1 < t.pieces) return {p.tile, p.piece + 1};
+    if (p.tile + STEP_WARPS < t.abreast) return {p.tile + STEP_WARPS, 0};
+    return piece_of_rest(t, {t.abreast, mine});
+}
+
+/* What a warp does next, found out before the wait for the first piece, and as a rule there is no
+ * other: from a row's codes to its sums it is a short way. */
+struct warp_work {
+    unsigned tile, steps;
+    const char *in, *slot; /* the lane's */
+    float *to;
+    warp_piece next;
+};
+
+static __device__ __forceinline__ unsigned piece_turn(const ring &weights)
+{
+    return (settled(threadIdx.x) / WARP - weights.turn) % STEP_WARPS;
+}
+
+/* `in`: column_of's. */
+static __device__ __forceinline__ warp_work work_of(const tiling &t, unsigned shift,
+                                                    const ring &weights, const char *in,
+                                                    float *sums, warp_piece p)
+{
+    const unsigned first = p.piece * t.piece_steps;
+    const unsigned thread = settled(threadIdx.x); /* not all the time in registers for this */
+    const unsigned number = p.tile < t.abreast      ? 0
+                            : t.pieces < STEP_WARPS ? p.piece
+                                                    : thread / WARP;
+    return {p.tile,
+            min(t.steps - first, t.piece_steps),
+            in + first * STEP_BYTES,
+            weights.slots + weights.slot * weights.slot_bytes + thread % WARP * 16,
+            sums + sums_of<false>(t, p.tile, shift).first + number * (TILE << shift),
+            piece_after(t, piece_turn(weights), p)};
+}
+
+static __device__ __forceinline__ warp_work first_work(const tiling &t, unsigned shift,
+                                                       const ring &weights, const char *in,
+                                                       float *sums)
+{
+    warp_work w = work_of(t, shift, weights, in, sums, first_piece(t, piece_turn(weights)));
+    w.tile = settled(w.tile);
+    w.steps = settled(w.steps);
+    w.in = settled_room(w.in);
+    w.slot = settled_room(w.slot);
+    w.to = settled_room(w.to);
+    w.next.tile = settled(w.next.tile);
+    w.next.piece = settled(w.next.piece);
+    return w;
+}
+
+template <kind K, bool PACKED>
+static __device__ __forceinline__ void multiply_codes(const cuda_linear_args &a, const tiling &t,
+                                                      unsigned rows, unsigned shift, ring &weights,
+                                                      const char *in, float *sums, warp_work w)
+{
+    warp_tile<K, PACKED> now;
+    if (w.tile < t.n_tiles) {
+        now.begin(a, t, {});
+#pragma unroll 1
+        for (;;) {
+            weights.wait_full();
+            now.multiply_codes(w.in, w.slot, w.steps);
+            weights.give_back();
+            if (w.next.tile != w.tile) {
+                now.put(rows, shift, w.to);
+                if (w.next.tile >= t.n_tiles) break;
+                now.begin(a, t, {});
+            }
+            w = work_of(t, shift, weights, in, sums, w.next);
+        }
+    }
+    weights.turn = (weights.turn + (t.n_tiles - t.abreast) * t.pieces) % STEP_WARPS;
+}
+
 /* HALF: activations are those of a 16-bit model, but for the head's results. `tables`:
  * tile_shape's; `room`: for sums and the input. `blocks` NULL: what it reads is there. */
 template <kind K, bool PACKED, bool HALF, int Q, bool JOINT>
@@ -351,11 +456,23 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     const input_row<Q> row = row_of<Q>(a.in + t.first_step * step_shape<K>::COLS, (unsigned)a.cols,
                                        cols, team, m, first, rows, staged);
     code_places places = {};
-    if constexpr (K == KIND_INT8) places = code_places_of(row, team, m, staged, rooms);
+    warp_work work = {};
+    const char *in = K == KIND_INT8 ? column_of<K>(staged, rows, PACKED) : NULL;
+    if constexpr (K == KIND_INT8) {
+        places = code_places_of(row, team, m, staged, rooms);
+        work = first_work(t, shift, weights, in, sums);
+    }
     if (input.norm.weight && rows > 1) {
         share_norm(input.norm, cols, (float *)(room + staged_bytes(shape::PARTS, rows, cols)),
                    ready);
         wait_for_copies();
+    }
+    float4 quads[Q];
+    if constexpr (K == KIND_INT8) {
+        /* All have a value here: what is loaded in part would be in registers all the time. */
+#pragma unroll
+        for (unsigned i = 0; i < Q; i++)
+            quads[i] = as_float4(settled(0u), settled(0u), settled(0u), settled(0u));
     }
     if (blocks)
         blocks->wait();
@@ -365,13 +482,15 @@ run_rows(const cuda_linear_args &a, unsigned first, unsigned rows, const all_blo
     if (t.n_tiles == 0 && !writes) return;
 
     /* The row first: the compiler has what comes next wait for what was asked for before. */
-    float4 quads[Q];
     ask_row(row, quads);
     if (x.there) load_others(a, first, x);
     bool outliers = stage_input<shape::PARTS, HALF>(row, quads, cols, input, writes, team, m, ready,
                                                     places, staged, rooms, tables);
-    multiply_pieces<K, PACKED, JOINT>(a, t, rows, shift, weights, tables,
-                                      column_of<K>(staged, rows, PACKED), sums);
+    if constexpr (K == KIND_INT8)
+        multiply_codes<K, PACKED>(a, t, rows, shift, weights, in, sums, work);
+    else
+        multiply_pieces<K, PACKED, JOINT>(a, t, rows, shift, weights, tables,
+                                          column_of<K>(staged, rows, PACKED), sums);
     step_sync();
     float *others = sums + sums_of<JOINT>(t, t.n_tiles, shift).first;
     if (outliers) {

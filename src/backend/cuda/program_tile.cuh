@@ -77,14 +77,15 @@ template <> struct sum_of<KIND_INT8> {
  * columns 2t and 2t + 1. */
 template <kind K, bool PACKED> struct warp_tile {
     typedef typename sum_of<K>::type sum;
-    sum c[2][4];
+    static constexpr int SUMS = K == KIND_INT8 ? 4 : 2;
+    sum c[SUMS][4];
     unsigned first_block; /* double quantization: of row g, at step 0 */
     float offset;
 
     __device__ __forceinline__ void begin(const cuda_linear_args &a, const tiling &tiles,
                                           const tile_place &at)
     {
-        for (int i = 0; i < 2; i++)
+        for (int i = 0; i < SUMS; i++)
             for (int j = 0; j < 4; j++) c[i][j] = 0;
         if constexpr (K == KIND_4BIT_DQ) {
             const unsigned row = at.row + threadIdx.x % WARP / 4;
@@ -107,14 +108,31 @@ template <kind K, bool PACKED> struct warp_tile {
             multiply<K>(c[1], w0.z, w8.z, w0.w, w8.w, d.x, d.y);
         }
     }
-    __device__ __forceinline__ void multiply_codes(const char *in, const char *slot, unsigned step,
-                                                   unsigned lane)
+    /* int8: `steps` steps, a few at a time, whose loads do not wait for each other; `in` and `slot`
+     * are the lane's. */
+    __device__ __forceinline__ void multiply_codes(const char *in, const char *slot, unsigned steps)
     {
-        const uint4 w0 = *(const uint4 *)(slot + lane * 16);
-        const uint4 w8 = *(const uint4 *)(slot + lane * 16 + 8 * STEP_BYTES);
-        const uint4 b = *(const uint4 *)(in + step * 64);
-        multiply<K>(c[0], w0.x, w8.x, w0.y, w8.y, b.x, b.y);
-        multiply<K>(c[1], w0.z, w8.z, w0.w, w8.w, b.z, b.w);
+        enum { AT_ONCE = 4, PITCH = step_shape<K>::PITCH };
+        unsigned first = 0;
+#pragma unroll 1
+        do {
+            uint4 w0[AT_ONCE], w8[AT_ONCE], b[AT_ONCE];
+#pragma unroll
+            for (unsigned i = 0; i < AT_ONCE; i++) {
+                const unsigned k = min(first + i, steps - 1); /* what is not there is not used */
+                w0[i] = *(const uint4 *)(slot + k * PITCH);
+                w8[i] = *(const uint4 *)(slot + k * PITCH + 8 * STEP_BYTES);
+                b[i] = *(const uint4 *)(in + k * 64);
+            }
+#pragma unroll
+            for (unsigned i = 0; i < AT_ONCE; i++) {
+                if (i > 0 && first + i >= steps) continue;
+                const unsigned k = i % (SUMS / 2) * 2;
+                multiply<K>(c[k], w0[i].x, w8[i].x, w0[i].y, w8[i].y, b[i].x, b[i].y);
+                multiply<K>(c[k + 1], w0[i].z, w8[i].z, w0[i].w, w8[i].w, b[i].z, b[i].w);
+            }
+            first += AT_ONCE;
+        } while (first < steps);
     }
     /* Scales of the step's two blocks, of row g and of row g + 8. */
     __device__ __forceinline__ void scales_of(const char *slot, unsigned step, unsigned lane,
@@ -191,13 +209,11 @@ template <kind K, bool PACKED> struct warp_tile {
                     tiles[n].c[0][i] = __fmaf_rn(i < 2 ? s0[n][block] : s8[n][block],
                                                  p[n][block][i], tiles[n].c[0][i]);
     }
-    /* Step number `step` of the tile, which lies at `slot`. */
+    /* Step number `step` of the tile, which lies at `slot`; not of int8. */
     __device__ __forceinline__ void multiply_step(const char *in, const char *slot, unsigned step,
                                                   unsigned lane, const char *tables)
     {
-        if constexpr (K == KIND_INT8)
-            multiply_codes(in, slot, step, lane);
-        else if constexpr (is_4bit(K))
+        if constexpr (is_4bit(K))
             multiply_pairs<1>(this, in, slot, 0, step, lane, tables);
         else
             multiply_halves(in, slot, step, lane);
@@ -214,7 +230,10 @@ template <kind K, bool PACKED> struct warp_tile {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const unsigned m = 2 * t + (i & 1);
-                if (m < rows) ((sum *)to)[((g + i / 2 * 8) << shift) + m] = c[0][i] + c[1][i];
+                if (m >= rows) continue;
+                sum all = c[0][i] + c[1][i];
+                if constexpr (SUMS == 4) all += c[SUMS - 2][i] + c[SUMS - 1][i];
+                ((sum *)to)[((g + i / 2 * 8) << shift) + m] = all;
             }
         }
     }
