@@ -198,6 +198,12 @@ static __device__ __forceinline__ float4 coded(const float4 &x, float threshold,
     return make_float4(one(x.x, 0), one(x.y, 1), one(x.z, 2), one(x.w, 3));
 }
 
+/* Where four codes lie: a lane that multiplies wants every fourth four of a step. */
+static __device__ __forceinline__ unsigned code_place(unsigned q)
+{
+    return (q & ~15u) | (q & 3) << 2 | (q >> 2 & 3);
+}
+
 /* Which of four values are outliers. */
 static __device__ __forceinline__ uint32_t marks_of(const float4 &x, float threshold)
 {
@@ -220,10 +226,10 @@ static __device__ __forceinline__ code_places code_places_of(const input_row<Q> 
                                                              unsigned m, const staged_input &s,
                                                              input_rooms &rooms)
 {
-    static_assert(WARP % 16 == 0, "what quad_place changes is alike in all quads of a thread");
+    static_assert(WARP % 16 == 0, "what a place changes is alike in all quads of a thread");
     const unsigned thread = settled(threadIdx.x); /* not all the time in registers for this */
     return {settled(shared_address(row.quads + quad_place(row.lane))),
-            settled(shared_address(s.codes + m * s.code_pitch + row.lane * 4)),
+            settled(shared_address(s.codes + m * s.code_pitch + code_place(row.lane) * 4)),
             settled_room(rooms.most + thread / WARP),
             settled_room(rooms.most + t.first_warp + (thread & (t.warps - 1))),
             settled_room(rooms.most + thread % STEP_WARPS),
@@ -315,7 +321,7 @@ quantize_rest(unsigned cols, float threshold, bool any, const team &t, unsigned 
     row.each([&](const float4 &x, unsigned q) INLINE {
         float4 y = round_four(x);
         if (any) y = coded(y, threshold, s.marks[q / 8] >> 4 * q % 32);
-        codes[q] = pack_codes(y, factor);
+        codes[code_place(q)] = pack_codes(y, factor);
     });
 }
 

@@ -388,7 +388,7 @@ static __device__ __forceinline__ warp_work work_of(const tiling &t, unsigned sh
     return {p.tile,
             min(t.steps - first, t.piece_steps),
             in + first * STEP_BYTES,
-            weights.slots + weights.slot * weights.slot_bytes + thread % WARP * 16,
+            weights.slots + weights.slot * weights.slot_bytes + code_row(thread % WARP),
             sums + sums_of<false>(t, p.tile, shift).first + number * (TILE << shift),
             piece_after(t, piece_turn(weights), p)};
 }

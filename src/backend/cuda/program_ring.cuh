@@ -124,12 +124,14 @@ static __device__ __forceinline__ tile_place place_of(const tiling &t, unsigned 
     return {part, (tile - first) * t.tile_rows};
 }
 
-/* Where in a step 16 bytes of a row lie: with 4 bits lanes of four rows want half of each at once,
- * and the halves of every other two rows change places. */
+/* Where in a step 16 bytes of a row lie. With 4 bits lanes of four rows want half of each at once,
+ * and the halves of every other two rows change places; codes of int8 are wanted of eight rows at
+ * once, and no two may share banks. */
 template <kind K>
 static __device__ __forceinline__ unsigned place_in_step(unsigned row, unsigned piece)
 {
-    return row * STEP_BYTES + (is_4bit(K) ? piece ^ (row & 2) : piece) * 16;
+    const unsigned turned = is_4bit(K) ? row & 2 : K == KIND_INT8 ? row >> 1 & 3 : 0;
+    return row * STEP_BYTES + (piece ^ turned) * 16;
 }
 
 /* ---- barriers -------------------------------------------------------------------------------- */

@@ -45,6 +45,20 @@ static __device__ __forceinline__ void multiply(T sum[4], uint32_t a0, uint32_t 
         mma_half(sum, a, b);
 }
 
+/* Four matrices of 8 rows by 16 bytes, as an instruction takes them: the lane's words of each. Lane
+ * 8 i + r says where row r of matrix i lies. */
+static __device__ __forceinline__ uint4 load_matrices(uint32_t address)
+{
+    uint4 x = {};
+#if __CUDA_ARCH__ >= 750
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+                 : "r"(address)
+                 : "memory");
+#endif
+    return x;
+}
+
 /* ---- a step ---------------------------------------------------------------------------------- */
 
 /* Where a lane finds its column of activations: high halves, or low ones; or codes. Lanes whose
@@ -57,6 +71,13 @@ static __device__ __forceinline__ const char *column_of(const staged_input &s, u
     const unsigned m = packed && K != KIND_INT8 ? g / 2 : g, row = m < rows ? m : 0;
     if constexpr (K == KIND_INT8) return s.codes + row * s.code_pitch + t * 16;
     return s.quads + row * s.pitch + (packed ? g % 2 * 8 : 0) + (is_4bit(K) ? t * 64 : 0);
+}
+
+/* Where in a step of int8 a lane's row of load_matrices begins: of rows 0 to 7 and 8 to 15, of
+ * their first 16 bytes and of the next; 32 bytes on lies at the place with that bit turned. */
+static __device__ __forceinline__ unsigned code_row(unsigned lane)
+{
+    return place_in_step<KIND_INT8>(lane % 16, lane / 16);
 }
 
 /* Two values from byte i of a word of 4-bit codes, the high half of the byte first; `table` is the
@@ -116,20 +137,22 @@ template <kind K, bool PACKED> struct warp_tile {
         unsigned first = 0;
 #pragma unroll 1
         do {
-            uint4 w0[AT_ONCE], w8[AT_ONCE], b[AT_ONCE];
+            uint4 w[AT_ONCE][2], b[AT_ONCE];
 #pragma unroll
             for (unsigned i = 0; i < AT_ONCE; i++) {
                 const unsigned k = min(first + i, steps - 1); /* what is not there is not used */
-                w0[i] = *(const uint4 *)(slot + k * PITCH);
-                w8[i] = *(const uint4 *)(slot + k * PITCH + 8 * STEP_BYTES);
+                const uint32_t at = shared_address(slot) + k * PITCH;
+                w[i][0] = load_matrices(at);
+                w[i][1] = load_matrices(at ^ 32);
                 b[i] = *(const uint4 *)(in + k * 64);
             }
 #pragma unroll
             for (unsigned i = 0; i < AT_ONCE; i++) {
                 if (i > 0 && first + i >= steps) continue;
                 const unsigned k = i % (SUMS / 2) * 2;
-                multiply<K>(c[k], w0[i].x, w8[i].x, w0[i].y, w8[i].y, b[i].x, b[i].y);
-                multiply<K>(c[k + 1], w0[i].z, w8[i].z, w0[i].w, w8[i].w, b[i].z, b[i].w);
+                const uint4 &u = w[i][0], &v = w[i][1];
+                multiply<K>(c[k], u.x, u.y, u.z, u.w, b[i].x, b[i].y);
+                multiply<K>(c[k + 1], v.x, v.y, v.z, v.w, b[i].z, b[i].w);
             }
             first += AT_ONCE;
         } while (first < steps);
