@@ -329,83 +329,90 @@ multiply_pieces(const cuda_linear_args &a, const tiling &t, unsigned rows, unsig
 
 /* ---- LLM.int8()'s pieces --------------------------------------------------------------------- */
 
-/* A warp's piece: of whole tiles, where these are abreast, or else STEP_WARPS pieces after its last
- * one, of the same tile or of the next. Behind the last there is none: `tile` is n_tiles or more.
- */
-struct warp_piece {
-    unsigned tile, piece;
-};
-
-static __device__ __forceinline__ warp_piece piece_of_rest(const tiling &t, warp_piece p)
-{
-#pragma unroll 1
-    while (p.piece >= t.pieces && p.tile < t.n_tiles) {
-        p.piece -= t.pieces;
-        p.tile++;
-    }
-    return p;
-}
-
-/* `mine`: the first of the rest's. */
-static __device__ __forceinline__ warp_piece first_piece(const tiling &t, unsigned mine)
-{
-    return t.abreast > 0 ? warp_piece{mine, 0} : piece_of_rest(t, {0, mine});
-}
-
-static __device__ __forceinline__ warp_piece piece_after(const tiling &t, unsigned mine,
-                                                         warp_piece p)
-{
-    if (p.tile >= t.abreast) return piece_of_rest(t, {p.tile, p.piece + STEP_WARPS});
-    if (p.piece + 1 < t.pieces) return {p.tile, p.piece + 1};
-    if (p.tile + STEP_WARPS < t.abreast) return {p.tile + STEP_WARPS, 0};
-    return piece_of_rest(t, {t.abreast, mine});
-}
-
-/* What a warp does next, found out before the wait for the first piece, and as a rule there is no
- * other: from a row's codes to its sums it is a short way. */
+/* A warp's piece and what it takes: of whole tiles, where these are abreast, or else STEP_WARPS
+ * pieces after its last one, of the same tile or of the next. That of the first is known before the
+ * row is, and as a rule there is no other: from a row's codes to its sums it is a short way. */
 struct warp_work {
-    unsigned tile, steps;
+    unsigned left; /* pieces, with this one */
+    unsigned tile, piece, steps;
     const char *in, *slot; /* the lane's */
     float *to;
-    warp_piece next;
+    bool ends; /* the warp's share of the tile */
 };
 
-static __device__ __forceinline__ unsigned piece_turn(const ring &weights)
+static __device__ __forceinline__ unsigned pieces_of_rest(const tiling &t)
 {
+    return (t.n_tiles - t.abreast) * t.pieces;
+}
+
+/* The warp's turn among the rest's pieces. */
+static __device__ __forceinline__ unsigned turn_of_warp(const ring &weights)
+{
+    /* Not in registers all the time for this. */
     return (settled(threadIdx.x) / WARP - weights.turn) % STEP_WARPS;
 }
 
-/* `in`: column_of's. */
-static __device__ __forceinline__ warp_work work_of(const tiling &t, unsigned shift,
-                                                    const ring &weights, const char *in,
-                                                    float *sums, warp_piece p)
+/* Of the rest, the piece that so many are before, from the first of a tile on. */
+static __device__ __forceinline__ void find_piece(const tiling &t, unsigned tile, unsigned piece,
+                                                  warp_work &w)
 {
-    const unsigned first = p.piece * t.piece_steps;
-    const unsigned thread = settled(threadIdx.x); /* not all the time in registers for this */
-    const unsigned number = p.tile < t.abreast      ? 0
-                            : t.pieces < STEP_WARPS ? p.piece
-                                                    : thread / WARP;
-    return {p.tile,
-            min(t.steps - first, t.piece_steps),
-            in + first * STEP_BYTES,
-            weights.slots + weights.slot * weights.slot_bytes + code_row(thread % WARP),
-            sums + sums_of<false>(t, p.tile, shift).first + number * (TILE << shift),
-            piece_after(t, piece_turn(weights), p)};
+#pragma unroll 1
+    for (; piece >= t.pieces; tile++) piece -= t.pieces;
+    w.tile = tile;
+    w.piece = piece;
+}
+
+/* `in`: column_of's. */
+static __device__ __forceinline__ void get_ready(const tiling &t, unsigned shift,
+                                                 const ring &weights, const char *in, float *sums,
+                                                 warp_work &w)
+{
+    const bool whole = w.tile < t.abreast;
+    const unsigned thread = settled(threadIdx.x), first = w.piece * t.piece_steps;
+    const unsigned number = whole ? 0 : t.pieces < STEP_WARPS ? w.piece : thread / WARP;
+    w.steps = min(t.steps - first, t.piece_steps);
+    w.in = in + first * STEP_BYTES;
+    w.slot = weights.slots + weights.slot * weights.slot_bytes + code_row(thread % WARP);
+    w.to = sums + sums_of<false>(t, w.tile, shift).first + number * (TILE << shift);
+    w.ends = w.piece + (whole ? 1 : STEP_WARPS) >= t.pieces;
 }
 
 static __device__ __forceinline__ warp_work first_work(const tiling &t, unsigned shift,
                                                        const ring &weights, const char *in,
                                                        float *sums)
 {
-    warp_work w = work_of(t, shift, weights, in, sums, first_piece(t, piece_turn(weights)));
+    const unsigned mine = turn_of_warp(weights), rest = pieces_of_rest(t);
+    warp_work w = {};
+    w.left = t.abreast / STEP_WARPS * t.pieces + (rest + STEP_WARPS - 1 - mine) / STEP_WARPS;
+    w.tile = mine;
+    if (t.abreast == 0) find_piece(t, 0, mine, w);
+    get_ready(t, shift, weights, in, sums, w);
+    w.left = settled(w.left);
     w.tile = settled(w.tile);
+    w.piece = settled(w.piece);
     w.steps = settled(w.steps);
     w.in = settled_room(w.in);
     w.slot = settled_room(w.slot);
     w.to = settled_room(w.to);
-    w.next.tile = settled(w.next.tile);
-    w.next.piece = settled(w.next.piece);
+    w.ends = settled((unsigned)w.ends);
     return w;
+}
+
+/* Goes on to the warp's next piece, if there is one. */
+static __device__ __forceinline__ void next_work(const tiling &t, unsigned shift,
+                                                 const ring &weights, const char *in, float *sums,
+                                                 warp_work &w)
+{
+    if (w.tile >= t.abreast) {
+        find_piece(t, w.tile, w.piece + STEP_WARPS, w);
+    } else if (!w.ends) {
+        w.piece++;
+    } else {
+        w.tile += STEP_WARPS;
+        w.piece = 0;
+        if (w.tile >= t.abreast) find_piece(t, t.abreast, turn_of_warp(weights), w);
+    }
+    get_ready(t, shift, weights, in, sums, w);
 }
 
 template <kind K, bool PACKED>
@@ -414,22 +421,23 @@ static __device__ __forceinline__ void multiply_codes(const cuda_linear_args &a,
                                                       const char *in, float *sums, warp_work w)
 {
     warp_tile<K, PACKED> now;
-    if (w.tile < t.n_tiles) {
+    if (w.left > 0) {
         now.begin(a, t, {});
 #pragma unroll 1
         for (;;) {
             weights.wait_full();
             now.multiply_codes(w.in, w.slot, w.steps);
             weights.give_back();
-            if (w.next.tile != w.tile) {
+            w.left--;
+            if (w.ends) {
                 now.put(rows, shift, w.to);
-                if (w.next.tile >= t.n_tiles) break;
+                if (w.left == 0) break;
                 now.begin(a, t, {});
             }
-            w = work_of(t, shift, weights, in, sums, w.next);
+            next_work(t, shift, weights, in, sums, w);
         }
     }
-    weights.turn = (weights.turn + (t.n_tiles - t.abreast) * t.pieces) % STEP_WARPS;
+    weights.turn = (weights.turn + pieces_of_rest(t)) % STEP_WARPS;
 }
 
 /* HALF: activations are those of a 16-bit model, but for the head's results. `tables`:
