@@ -234,8 +234,8 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
     /* What one of the warp's queries sees, and what all of them do. */
     const key_range low = visible_to(a, s, s.past + min(own, last));
     const key_range high = visible_to(a, s, s.past + min(own + 15, last));
-    wait_for_earlier();
     let_next_start();
+    wait_for_earlier();
     if (first >= s.rows) return;
 
     /* Tiles in turn; of the first pass, if there are two, only keys. */

@@ -304,8 +304,8 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
     const int begin = visible_to(a, s, s.past + first).first;
     const int end = visible_to(a, s, s.past + last).end;
     const int group_end = visible_to(a, s, s.past + min(first + group * 16 + 15, last)).end;
-    wait_for_earlier();
     let_next_start();
+    wait_for_earlier();
     if (first >= s.rows) return;
 
     const float *query =

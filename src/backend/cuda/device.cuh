@@ -23,7 +23,10 @@ static __device__ __forceinline__ void wait_for_earlier()
 #endif
 }
 
-/* The next kernel may start to load what does not depend on this one. */
+/* The next kernel may start to load what is older than all that is queued: its blocks do so when
+ * all of this one's have called this. Before wait_for_earlier where blocks are small and their work
+ * is short, in norms and attention: the next one's weights then come while this one waits. Kernels
+ * end in their order all the same, as each waits before it ends. */
 static __device__ __forceinline__ void let_next_start()
 {
 #if __CUDA_ARCH__ >= 900

@@ -166,8 +166,8 @@ static __global__ void __launch_bounds__(NORM_THREADS, KEPT <= AHEAD_KEPT ? AHEA
     __shared__ double room[2][2 * NORM_THREADS / WARP];
     const norm_weights<KEPT> n = load_norm<KEPT>(a);
     float4 x[KEPT];
-    wait_for_earlier();
     let_next_start();
+    wait_for_earlier();
     load_row<KEPT>(a, blockIdx.x, x);
     if constexpr (KEPT > AHEAD_KEPT) {
         norm_row<T, KEPT, QUANTIZED>(a, n, blockIdx.x, x, room[0]);
