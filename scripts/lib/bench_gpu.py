@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import calm
 import random_llama
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +38,7 @@ ROWS = [
     Row("opt-125m", "opt-125m", "s", {"fp16": 0.10, "int8": 0.10, "nf4": 0.09}, prompt=128, new=200, batch=8),
     Row("distilbert", "distilbert-sst2", "ms", {"fp16": 0.30, "int8": 0.28, "nf4": 0.30}, prompt=128, new=0),
 ]
+CALM = "llama-3.2-1b"  # the row that calm runs, too
 SCORING = Row("scoring", "llama-3.2-1b", "ms/window", {}, prompt=512, new=0)
 STRIDE = 256
 # Scoring is to be so many times as fast as the peer at fp16.
@@ -101,7 +103,7 @@ def copy_bandwidth(options):
 
 class Table:
     HEAD = ["row", "precision", "unit", "target", "bitgauge", "of target", "GB/s", "of copying", "peer, s",
-            "bitgauge, s", "times the peer"]
+            "bitgauge, s", "times the peer", "calm"]
 
     def __init__(self):
         self.lines, self.problems = [], []
@@ -203,6 +205,21 @@ def run_row(options, table, row, peers, bandwidth):
         table.lines.append(line)
 
 
+def add_calm(options, table):
+    """calm's tokens/s, beside the fp16 row that it has a model for."""
+    line = next((x for x in table.lines if (x["row"], x["precision"]) == (CALM, "fp16")), None)
+    if line is None:
+        return
+    row = next(x for x in ROWS if x.name == CALM)
+    config = json.loads((options.shapes / row.shape / "config.json").read_text())
+    with tempfile.TemporaryDirectory(dir=options.out) as directory:
+        try:
+            calm.write(Path(directory) / "model.calm", config)
+            line["calm"] = number(calm.measure(options.calm, Path(directory) / "model.calm", row.new, options.runs))
+        except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
+            table.problems.append(f"{CALM}, calm: {error}")
+
+
 def run_scoring(options, table, peers):
     """A text of random words under a Llama of random weights: the same files for both sides."""
     with tempfile.TemporaryDirectory(dir=options.out) as directory:
@@ -234,7 +251,7 @@ def main():
     parser = argparse.ArgumentParser(prog="bench-gpu", description=__doc__)
     for name, kind, default in (("program", str, None), ("device", str, "cuda"), ("out", Path, Path("bench-gpu")),
                                 ("only", str, ""), ("precision", str, "fp16,int8,nf4"), ("runs", int, 7),
-                                ("windows", int, 128), ("peer-runs", int, 3),
+                                ("windows", int, 128), ("peer-runs", int, 3), ("calm", str, ""),
                                 ("shapes", Path, ROOT / "tests/fixtures/shapes")):
         parser.add_argument(f"--{name}", type=kind, default=default)
     for name in ("peers", "compile", "markdown"):
@@ -256,6 +273,8 @@ def main():
             run_scoring(options, table, peers)
         else:
             run_row(options, table, row, peers, bandwidth)
+            if options.calm and row.name == CALM:
+                add_calm(options, table)
         # After each row, so that a run that is broken off leaves what it had.
         (options.out / "table.md").write_text(table.text(True) + "\n")
     print(table.text(options.markdown))
