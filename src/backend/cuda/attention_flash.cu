@@ -213,7 +213,7 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
     float4 *const coming = room + threadIdx.x;
     __half *const queries = (__half *)(room + 2 * S::COMING), *const keys = queries + S::QUERY_SIZE;
     __half *const values = keys + 2 * S::KEY_SIZE;
-    /* The step's data are older than the kernel before. */
+    /* The step's data are older than all that is queued. */
     const cuda_sequence s = a.sequences[blockIdx.z];
     const int heads = heads_of_block(a), positions = S::QUERIES / heads;
     /* The last queries see the most keys: they begin first. */

@@ -282,7 +282,7 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
     __half *queries = room, *keys = queries + S::QUERY_SIZE * S::PARTS;
     __half *values = keys + S::KEY_SIZE * S::PARTS;
     const findings<S> found(room);
-    /* The step's data are older than the kernel before. */
+    /* The step's data are older than all that is queued. */
     const cuda_sequence s = a.sequences[blockIdx.z];
     /* The last queries see the most keys: they begin first. */
     const int first = (int)(gridDim.x - 1 - blockIdx.x) * S::QUERIES, d = (int)a.head_dim;

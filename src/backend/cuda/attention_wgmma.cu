@@ -14,14 +14,13 @@ enum {
     KEYS = 64,         /* of a tile */
     TILE_COLUMNS = 64, /* that lie side by side in shared memory */
     TILE_BYTES = KEYS * TILE_COLUMNS * 2,
-    TILE_ALIGN = 1024,
 };
 
 template <int DIM_> struct wide_shape {
     static constexpr int DIM = DIM_, SCORES = KEYS / 2, SUMS = DIM / 2; /* of a thread */
     static constexpr int KEY_BYTES = KEYS * DIM * 2;
     /* Queries, and two tiles of keys and of values. */
-    static constexpr size_t SHARED = 5 * KEY_BYTES + TILE_ALIGN;
+    static constexpr size_t SHARED = 5 * KEY_BYTES + STAGE_ALIGN;
     static constexpr int BLOCKS = DIM <= 64 ? 4 : 2; /* of a multiprocessor: its registers */
 };
 
@@ -92,9 +91,9 @@ static __global__ void __launch_bounds__(THREADS, S::BLOCKS)
 {
     if (!BG_WGMMA_HERE) __trap(); /* the driver took code for another architecture */
     extern __shared__ char room[];
-    char *const queries = room + (TILE_ALIGN - shared_address(room) % TILE_ALIGN) % TILE_ALIGN;
+    char *const queries = room + (STAGE_ALIGN - shared_address(room) % STAGE_ALIGN) % STAGE_ALIGN;
     char *const tiles = queries + S::KEY_BYTES;
-    /* The step's data are older than the kernel before. */
+    /* The step's data are older than all that is queued. */
     const cuda_sequence s = a.sequences[blockIdx.z];
     /* The last queries see the most keys: they begin first. */
     const int first = (int)(gridDim.x - 1 - blockIdx.x) * QUERIES;

@@ -87,7 +87,19 @@ static __device__ __forceinline__ void mma_codes(int32_t sum[4], const uint32_t 
 #endif
 }
 
-/* Four 8 x 8 tiles of shared memory; `row` is where row lane % 8 of tile lane / 8 begins. */
+/* Four 8 x 8 tiles of shared memory; `at` is where row lane % 8 of tile lane / 8 begins. Compute
+ * capability 7.5 and later. */
+static __device__ __forceinline__ void load_tiles(uint32_t out[4], uint32_t at)
+{
+#if __CUDA_ARCH__ >= 750
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"(at)
+                 : "memory");
+#endif
+}
+
+/* The same, or transposed, of any GPU. */
 static __device__ __forceinline__ void load_tiles(uint32_t out[4], const __half *row,
                                                   bool transposed)
 {
@@ -99,10 +111,7 @@ static __device__ __forceinline__ void load_tiles(uint32_t out[4], const __half 
                      : "r"(at)
                      : "memory");
     else
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
-                     : "r"(at)
-                     : "memory");
+        load_tiles(out, at);
 #else
     const int r = (int)threadIdx.x % WARP / 4, c = (int)threadIdx.x % 4 * 2;
     for (int tile = 0; tile < 4; tile++) {

@@ -67,8 +67,8 @@ static __device__ __forceinline__ void decode_word(const cuda_decode_args &a, co
     }
 }
 
-/* The panel begins with a whole block of 64. Weights are older than the kernel before, which may
- * still read what the panel was. */
+/* The panel begins with a whole block of 64. Weights are older than all that is queued, of which
+ * the kernel before may still read what the panel was. */
 static __global__ void __launch_bounds__(THREADS)
     decode_4bit(const __grid_constant__ cuda_decode_args a)
 {

@@ -1,5 +1,5 @@
-/* int8 layers of some hundred rows, where a matrix product of the library is over before it has
- * begun, and what comes before and after it costs more: several layers of one input in one launch,
+/* int8 layers of up to a thousand rows, where a matrix product of the library is over before it has
+ * begun, or what comes before and after it costs more: several layers of one input in one launch,
  * and the epilogue at once. Tiles of 32 x 32 results as long as there are few, so that all of the
  * GPU has some; else of 64 x 64, which read less. Weights are asked for before the input is
  * there. */
@@ -394,7 +394,11 @@ template <typename S> static cudaError_t launch_tiles(const cuda_tile_args *a, c
     size_t tiles = 0;
     tile_args args = {};
     args.a = *a;
+#ifdef BG_WGMMA
     const bool by_groups = S::TILE > CORNER && l->warpgroups;
+#else
+    const bool by_groups = false;
+#endif
     if (by_groups) {
         const cudaError_t e = describe_codes(args, S::TILE);
         if (e != cudaSuccess) return e;

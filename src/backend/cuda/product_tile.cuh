@@ -16,11 +16,9 @@ enum {
     SLOTS = 3,   /* of a warp's ring */
     WARPS = 8,
     THREADS = WARPS * WARP,
-    BLOCKS = 2,         /* of a multiprocessor, by their registers */
-    CORNER = 32,        /* rows and columns of a warp's results */
-    FOUR = 4,           /* results that a thread finishes at once, side by side */
-    GROUP = 128,        /* threads of a warpgroup */
-    STAGE_ALIGN = 1024, /* where swizzled rows begin again */
+    BLOCKS = 2,  /* of a multiprocessor, by their registers */
+    CORNER = 32, /* rows and columns of a warp's results */
+    FOUR = 4,    /* results that a thread finishes at once, side by side */
 };
 
 static_assert((int)THREADS == (int)QUANTIZE_THREADS, "blocks that list outliers");

@@ -3,7 +3,9 @@
  *
  * A lane multiplies 16 or 8 bytes of rows g and g + 8 of a step (g = lane / 4) at columns of its
  * own (lane % 4); which columns of the matrix an instruction calls its first, second, ... does not
- * matter as long as the activations are taken in the same order. 4-bit codes are looked up two at a
+ * matter as long as the activations are taken in the same order. (int8's weights come in the
+ * instruction's order, by ldmatrix, and activations' codes lie so that a lane has its own in a
+ * row.) 4-bit codes are looked up two at a
  * time, in a table of 256 pairs of fp16 values that has an entry for each lane, so that no two
  * lanes want the same bank; the sum of a block of 64 codes is multiplied by the block's scale in
  * fp32.
@@ -45,20 +47,6 @@ static __device__ __forceinline__ void multiply(T sum[4], uint32_t a0, uint32_t 
         mma_half(sum, a, b);
 }
 
-/* Four matrices of 8 rows by 16 bytes, as an instruction takes them: the lane's words of each. Lane
- * 8 i + r says where row r of matrix i lies. */
-static __device__ __forceinline__ uint4 load_matrices(uint32_t address)
-{
-    uint4 x = {};
-#if __CUDA_ARCH__ >= 750
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
-                 : "r"(address)
-                 : "memory");
-#endif
-    return x;
-}
-
 /* ---- a step ---------------------------------------------------------------------------------- */
 
 /* Where a lane finds its column of activations: high halves, or low ones; or codes. Lanes whose
@@ -73,7 +61,7 @@ static __device__ __forceinline__ const char *column_of(const staged_input &s, u
     return s.quads + row * s.pitch + (packed ? g % 2 * 8 : 0) + (is_4bit(K) ? t * 64 : 0);
 }
 
-/* Where in a step of int8 a lane's row of load_matrices begins: of rows 0 to 7 and 8 to 15, of
+/* Where in a step of int8 a lane's row of load_tiles begins: of rows 0 to 7 and 8 to 15, of
  * their first 16 bytes and of the next; 32 bytes on lies at the place with that bit turned. */
 static __device__ __forceinline__ unsigned code_row(unsigned lane)
 {
@@ -137,22 +125,23 @@ template <kind K, bool PACKED> struct warp_tile {
         unsigned first = 0;
 #pragma unroll 1
         do {
-            uint4 w[AT_ONCE][2], b[AT_ONCE];
+            uint32_t w[AT_ONCE][2][4];
+            uint4 b[AT_ONCE];
 #pragma unroll
             for (unsigned i = 0; i < AT_ONCE; i++) {
                 const unsigned k = min(first + i, steps - 1); /* what is not there is not used */
                 const uint32_t at = shared_address(slot) + k * PITCH;
-                w[i][0] = load_matrices(at);
-                w[i][1] = load_matrices(at ^ 32);
+                load_tiles(w[i][0], at);
+                load_tiles(w[i][1], at ^ 32);
                 b[i] = *(const uint4 *)(in + k * 64);
             }
 #pragma unroll
             for (unsigned i = 0; i < AT_ONCE; i++) {
                 if (i > 0 && first + i >= steps) continue;
                 const unsigned k = i % (SUMS / 2) * 2;
-                const uint4 &u = w[i][0], &v = w[i][1];
-                multiply<K>(c[k], u.x, u.y, u.z, u.w, b[i].x, b[i].y);
-                multiply<K>(c[k + 1], v.x, v.y, v.z, v.w, b[i].z, b[i].w);
+                const uint32_t *u = w[i][0], *v = w[i][1];
+                multiply<K>(c[k], u[0], u[1], u[2], u[3], b[i].x, b[i].y);
+                multiply<K>(c[k + 1], v[0], v[1], v[2], v[3], b[i].z, b[i].w);
             }
             first += AT_ONCE;
         } while (first < steps);

@@ -16,6 +16,11 @@
 #define BG_WGMMA_HERE 0
 #endif
 
+enum {
+    GROUP = 128,        /* threads of a warpgroup */
+    STAGE_ALIGN = 1024, /* where swizzled rows begin again */
+};
+
 /* ---- barriers -------------------------------------------------------------------------------- */
 
 static __device__ __forceinline__ void barrier_create(uint32_t barrier, int arrivals)

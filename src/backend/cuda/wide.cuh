@@ -13,8 +13,7 @@
 #include "backend/cuda/wgmma.cuh"
 
 enum {
-    GROUP = 128, /* threads of a warpgroup */
-    GROUPS = 2,  /* that multiply */
+    GROUPS = 2, /* that multiply */
     THREADS = (GROUPS + 1) * GROUP,
     CLUSTER = 2,
     GROUP_ROWS = 64,
@@ -26,7 +25,6 @@ enum {
     X_BYTES = ROWS * DEPTH_BYTES,
     W_BYTES = COLS * DEPTH_BYTES,
     STAGE_BYTES = X_BYTES + W_BYTES,
-    STAGE_ALIGN = 1024, /* where swizzled rows begin again */
     SHARED = STAGES * STAGE_BYTES + STAGE_ALIGN,
 };
 
