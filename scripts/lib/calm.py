@@ -1,4 +1,4 @@
-"""calm (github.com/zeux/calm) as a peer at the Llama shape: a model file of its format with random weights, and its own figure."""
+"""calm (github.com/zeux/calm) as a peer at the Llama shape: a model of random weights in its format, and its own figure."""
 
 import json
 import random

@@ -117,6 +117,36 @@ class Script(ProgramTest):
         self.assertEqual(result.returncode, 1)
         self.assertIn("llama-3.2-1b", result.stderr)
 
+    def test_sanitizers(self):
+        """scripts/test-gpu: its options, and what it says without a GPU."""
+        (self.scratch / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+        (self.scratch / "nvidia-smi").chmod(0o755)
+        env = dict(os.environ, PATH=f"{self.scratch}:{os.environ['PATH']}")
+        for arguments, status, says in ((["--fast"], 2, "--fast"), (["--jobs"], 2, "--jobs"), (["--only", "x"], 2, '"x"'),
+                                        ([], 1, "no NVIDIA GPU")):
+            result = subprocess.run(["scripts/test-gpu", *arguments], cwd=SOURCE, stdin=subprocess.DEVNULL, env=env,
+                                    capture_output=True, text=True, timeout=60)
+            self.assertEqual((result.returncode, result.stdout), (status, ""))
+            self.assertIn(says, result.stderr)
+            self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+
+    def check_calm(self, path, config):
+        """calm's model file: tensors one behind the other, as its loader wants them, up to the file's end."""
+        data = path.read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        self.assertEqual((8 + length) % 256, 0)
+        header = json.loads(data[8 : 8 + length])
+        self.assertEqual(header.pop("__metadata__")["dim"], str(config["hidden_size"]))
+        at = 0
+        for tensor in header.values():
+            count = 1
+            for n in tensor["shape"]:
+                count *= n
+            at += count * {"F16": 2, "F32": 4, "U8": 1}[tensor["dtype"]]
+            self.assertEqual(tensor["data_offsets"][1], at)
+        self.assertEqual(8 + length + at, len(data))
+        self.assertEqual(header["model.embed.weight"]["shape"], [config["vocab_size"], config["hidden_size"]])
+
     def test_table(self):
         """Each kind of row, with small models in the place of the true shapes, on the CPU."""
         shapes = self.scratch / "shapes"
@@ -130,20 +160,28 @@ class Script(ProgramTest):
             (shapes / name).mkdir(parents=True)
             (shapes / name / "config.json").write_text(json.dumps(config))
         out = self.scratch / "out"
+        calm = self.scratch / "calm"
+        calm.write_text(f"""#!/bin/sh
+cp "$1" {self.scratch}/model.calm
+for rate in 90.5 123.0 4000.0; do echo "# 70 tokens: throughput: $rate tok/s; latency: 1 ms/tok" >&2; done
+""")
+        calm.chmod(0o755)
         result = self.run_script("--program", PROGRAM, "--device", "cpu", "--shapes", shapes, "--out", out, "--only",
-                                 "gpt2,distilbert,scoring", "--precision", "fp16,int8", "--runs", 1, "--windows", 3,
-                                 "--markdown")
+                                 "llama,gpt2,distilbert,scoring", "--precision", "fp16,int8", "--runs", 1, "--windows", 3,
+                                 "--calm", calm, "--markdown")
         self.assertEqual(result.returncode, 0, result.stderr)
         lines = [line.strip("| ").split(" | ") for line in result.stdout.splitlines()]
         self.assertEqual([(line[0], line[1]) for line in lines[2:]],
-                         [(row, precision) for row in ("gpt2", "distilbert", "scoring")
+                         [(row, precision) for row in ("llama-3.2-1b", "gpt2", "distilbert", "scoring")
                           for precision in ("fp16", "int8")])
         self.assertEqual((out / "table.md").read_text(), result.stdout)
         gpt2 = json.loads((out / "gpt2.json").read_text())["runs"][0]
         self.assertEqual((gpt2["prefill"]["tokens"], gpt2["decode"]["new_tokens"]), (6, 64))
-        figure = float(lines[2][4].replace(",", ""))
+        figure = float(lines[4][4].replace(",", ""))
         self.assertAlmostEqual(figure, gpt2["decode"]["tokens_per_s"], delta=1)
-        self.assertEqual(lines[2][3], "≥ 3,000")
+        self.assertEqual(lines[4][3], "≥ 3,000")
+        self.assertEqual((lines[0][-1], lines[2][-1]), ("calm", "123"))
+        self.check_calm(self.scratch / "model.calm", json.loads((shapes / "llama-3.2-1b/config.json").read_text()))
         scored = json.loads((out / "scoring.json").read_text())["runs"][0]["perplexity"][0]
         self.assertEqual((scored["tokens"], scored["max_length"], scored["stride"]), (1023, 512, 256))
 
