@@ -205,19 +205,18 @@ def run_row(options, table, row, peers, bandwidth):
         table.lines.append(line)
 
 
-def add_calm(options, table):
-    """calm's tokens/s, beside the fp16 row that it has a model for."""
-    line = next((x for x in table.lines if (x["row"], x["precision"]) == (CALM, "fp16")), None)
+def add_calm(options, table, row):
+    """calm's tokens/s, on the row's line of fp16 if there is one."""
+    line = next((x for x in table.lines if (x["row"], x["precision"]) == (row.name, "fp16")), None)
     if line is None:
         return
-    row = next(x for x in ROWS if x.name == CALM)
     config = json.loads((options.shapes / row.shape / "config.json").read_text())
     with tempfile.TemporaryDirectory(dir=options.out) as directory:
         try:
             calm.write(Path(directory) / "model.calm", config)
             line["calm"] = number(calm.measure(options.calm, Path(directory) / "model.calm", row.new, options.runs))
         except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
-            table.problems.append(f"{CALM}, calm: {error}")
+            table.problems.append(f"{row.name}, calm: {error}")
 
 
 def run_scoring(options, table, peers):
@@ -274,7 +273,7 @@ def main():
         else:
             run_row(options, table, row, peers, bandwidth)
             if options.calm and row.name == CALM:
-                add_calm(options, table)
+                add_calm(options, table, row)
         # After each row, so that a run that is broken off leaves what it had.
         (options.out / "table.md").write_text(table.text(True) + "\n")
     print(table.text(options.markdown))

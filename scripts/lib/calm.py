@@ -1,13 +1,12 @@
 """calm (github.com/zeux/calm) as a peer at the Llama shape: a model of random weights in its format, and its own figure."""
 
 import json
-import random
 import re
 import statistics
 import struct
 import subprocess
 
-from random_llama import PERIOD
+from random_llama import Weights
 
 PROMPT = "abcdef"  # a token for each letter
 
@@ -28,8 +27,8 @@ def shapes(config, head, kv):
 
 
 def write(path, config):
-    """Weights in fp16, drawn once and repeated as random_llama's, and a tokenizer of printable characters. It has neither a
-    first nor a last token, so that nothing ends early."""
+    """Weights in fp16, and a tokenizer of printable characters. It has neither a first nor a last token, so that nothing ends
+    early."""
     heads, vocab = config["num_attention_heads"], config["vocab_size"]
     kv, head = config.get("num_key_value_heads", heads), config.get("head_dim") or config["hidden_size"] // heads
     header, at = {"__metadata__": {k: str(v) for k, v in dict(
@@ -51,19 +50,14 @@ def write(path, config):
     place("tokenizer.scores", "F32", (vocab,), 4 * vocab)
     text = json.dumps(header).encode()
     text += b" " * (-(len(text) + 8) % 256)
-    draw = random.Random(1)
-    block = memoryview(struct.pack(f"<{PERIOD}e", *(draw.gauss(0, 0.02) for _ in range(PERIOD))))
-    spot = 0
-    with open(path, "wb", buffering=0) as file:
+    weights = Weights()
+    with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name, shape in shapes(config, head, kv):
-            left = 2 * shape[0] * shape[1] if len(shape) > 1 else 0
-            if not left:
+            if len(shape) > 1:
+                weights.write(file, 2 * shape[0] * shape[1])
+            else:
                 file.write(struct.pack("<f", 1) * shape[0])
-            while left > 0:
-                written = file.write(block[spot : spot + left])
-                left -= written
-                spot = (spot + written) % len(block)
         file.write(tokens)
         file.write(struct.pack(f"<{vocab}f", *(-float(i) for i in range(vocab))))
 

@@ -9,6 +9,22 @@ import struct
 PERIOD = 1048573
 
 
+class Weights:
+    """The values in fp16, from where the last tensor's ended."""
+
+    def __init__(self):
+        draw = random.Random(1)
+        self.block = memoryview(struct.pack(f"<{PERIOD}e", *(draw.gauss(0, 0.02) for _ in range(PERIOD))))
+        self.at = 0
+
+    def write(self, file, left):
+        """So many bytes."""
+        while left > 0:
+            written = file.write(self.block[self.at : self.at + left])
+            left -= written
+            self.at = (self.at + written) % len(self.block)
+
+
 def tensors(config):
     """Yields (name, shape) of every tensor."""
     hidden, inner = config["hidden_size"], config["intermediate_size"]
@@ -31,8 +47,7 @@ def tensors(config):
 
 def write(directory, config):
     """config.json, model.safetensors in fp16, and a tokenizer whose words are w0, w1, ..."""
-    draw = random.Random(1)
-    block = struct.pack(f"<{PERIOD}e", *(draw.gauss(0, 0.02) for _ in range(PERIOD)))
+    weights = Weights()
     header, at = {}, 0
     for name, shape in tensors(config):
         count = shape[0] * (shape[1] if len(shape) > 1 else 1)
@@ -42,17 +57,12 @@ def write(directory, config):
     text += b" " * (-len(text) % 8)
     with open(directory / "model.safetensors", "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        at = 0  # in the block
         for tensor in header.values():
             begin, end = tensor["data_offsets"]
             if len(tensor["shape"]) == 1:
                 file.write(struct.pack("<e", 1) * tensor["shape"][0])
                 continue
-            left = end - begin
-            while left > 0:
-                written = file.write(block[at : at + left])
-                left -= written
-                at = (at + written) % len(block)
+            weights.write(file, end - begin)
     (directory / "config.json").write_text(json.dumps(config | {"torch_dtype": "float16"}))
     vocabulary = {f"w{i}": i for i in range(config["vocab_size"])}
     (directory / "tokenizer.json").write_text(json.dumps({
