@@ -52,12 +52,11 @@ def whole(row, run):
     return run["time_to_first_token"]["median_s"] + run["decode"]["median_s"] * (row.new - 1) / row.new
 
 
-def bytes_a_step(run, config):
-    """Weights that a decoding step of a decoder reads: all but an input embedding that is not the head, too."""
-    read = run["weights_bytes"]
-    if not config.get("tie_word_embeddings", True):
-        read -= 2 * config["vocab_size"] * config["hidden_size"]
-    return read
+def bytes_a_second(row, run):
+    """Of weights, by the steps of decoding or a classifier's pass."""
+    if row.new == 0:
+        return run["weights"]["read_bytes"] / run["prefill"]["median_s"]
+    return run["decode"]["read_bytes_per_s"]
 
 
 # ---- bitgauge's side -----------------------------------------------------------------------------------------------
@@ -108,7 +107,7 @@ class Table:
     def __init__(self):
         self.lines, self.problems = [], []
 
-    def add(self, row, precision, run, bandwidth, config, peer):
+    def add(self, row, precision, run, bandwidth, peer):
         line = dict(row=row.name, precision=precision, unit=row.unit)
         target = row.targets.get(precision)
         if target:
@@ -121,10 +120,9 @@ class Table:
             line["bitgauge"] = number(figure)
             if target:
                 line["of target"] = f"{figure / target if row.unit == 'tokens/s' else target / figure:.2f}×"
-            if row.unit == "tokens/s" and not config.get("is_encoder_decoder"):
-                rate = bytes_a_step(run, config) * figure / row.batch
-                line["GB/s"] = f"{rate / 1e9:,.0f}"
-                line["of copying"] = f"{100 * rate / bandwidth:.0f} %" if bandwidth else ""
+            rate = bytes_a_second(row, run)
+            line["GB/s"] = f"{rate / 1e9:,.0f}"
+            line["of copying"] = f"{100 * rate / bandwidth:.0f} %" if bandwidth else ""
             line["bitgauge, s"] = number(whole(row, run))
         self.add_peer(line, peer, whole(row, run) if run and run["status"] == "ok" else None)
         self.lines.append(line)
@@ -190,12 +188,11 @@ def peer_of(options, peers, row, precision, measure):
 
 def run_row(options, table, row, peers, bandwidth):
     shape = options.shapes / row.shape
-    config = json.loads((shape / "config.json").read_text())
     runs = bench(options, row)
     for precision in options.precision.split(","):
         peer = peer_of(options, peers, row, precision,
                        lambda: peers.measure(row, shape, precision, options.peer_runs))
-        table.add(row, precision, runs.get(precision), bandwidth, config, peer)
+        table.add(row, precision, runs.get(precision), bandwidth, peer)
     if peers and options.compile and row.unit == "ms":
         compiled = peer_of(options, peers, row, "fp16-compiled",
                            lambda: peers.measure(row, shape, "fp16", options.peer_runs, compiled=True))

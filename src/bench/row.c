@@ -99,7 +99,11 @@ static bg_status add_speeds(bg_session *s, json_t *run, const json_t *samples,
     BG_TRY(add_device_times(decode, json_object_get(samples, "device_decode"), err));
     BG_TRY(
         bg_json_set(decode, "ms_per_token", json_real(1000 * seconds / (double)new_tokens), err));
-    return bg_json_set(decode, "tokens_per_s", json_real((double)(new_tokens * batch) / seconds),
+    BG_TRY(bg_json_set(decode, "tokens_per_s", json_real((double)(new_tokens * batch) / seconds),
+                       err));
+    const double read =
+        json_number_value(json_object_get(json_object_get(run, "weights"), "read_bytes"));
+    return bg_json_set(decode, "read_bytes_per_s", json_real(read * (double)new_tokens / seconds),
                        err);
 }
 

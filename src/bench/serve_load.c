@@ -74,9 +74,10 @@ static bg_status describe(bg_server *w, json_t *run, bg_error *err)
         json_decref(list);
     BG_TRY(bg_json_set(run, "weights_bytes", json_integer((json_int_t)m->weights_bytes), err));
     return bg_json_set(run, "weights",
-                       json_pack("{s:I, s:I}", "quantized_bytes", (json_int_t)m->quantized_bytes,
-                                 "unquantized_bytes",
-                                 (json_int_t)(m->weights_bytes - m->quantized_bytes)),
+                       json_pack("{s:I, s:I, s:I}", "quantized_bytes",
+                                 (json_int_t)m->quantized_bytes, "unquantized_bytes",
+                                 (json_int_t)(m->weights_bytes - m->quantized_bytes), "read_bytes",
+                                 (json_int_t)bg_model_read_bytes(m)),
                        err);
 }
 

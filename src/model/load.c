@@ -415,6 +415,34 @@ size_t bg_model_estimate(const bg_config *config, const bg_format *precision)
     return whole_bytes(count(config, precision));
 }
 
+const bg_parameter *bg_model_head(const bg_model *model)
+{
+    const bg_parameter *own = &model->parameters[BG_ROLE_HEAD];
+    return own->weight ? own : &model->parameters[BG_ROLE_TOKEN_EMBEDDING];
+}
+
+static size_t parameter_bytes(const bg_parameter *p)
+{
+    return (p->weight ? p->weight->bytes : 0) + (p->bias ? p->bias->bytes : 0);
+}
+
+size_t bg_model_read_bytes(const bg_model *model)
+{
+    static const bg_role always[] = {BG_ROLE_PROJECT_IN,     BG_ROLE_EMBEDDING_NORM,
+                                     BG_ROLE_FINAL_NORM,     BG_ROLE_PROJECT_OUT,
+                                     BG_ROLE_PRE_CLASSIFIER, BG_ROLE_CLASSIFIER};
+    size_t bytes = 0;
+    for (size_t i = 0; i < sizeof always / sizeof *always; i++)
+        bytes += parameter_bytes(&model->parameters[always[i]]);
+    if (model->config.arch->task != BG_TASK_CLASSIFIER)
+        bytes += parameter_bytes(bg_model_head(model));
+    for (int64_t i = 0; i < model->config.num_hidden_layers; i++)
+        for (int role = BG_ROLE_LAYER_FIRST; role < BG_ROLE_COUNT; role++)
+            if (role != BG_ROLE_CROSS_KEY && role != BG_ROLE_CROSS_VALUE)
+                bytes += parameter_bytes(&model->layers[i][role]);
+    return bytes;
+}
+
 /* The matrices that stay unquantized have the type of the run in 32- and 16-bit modes. Beside
  * quantized ones they have the checkpoint's own 16-bit type, or fp16, as the models are commonly
  * run: see docs/results.md. */

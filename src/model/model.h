@@ -45,6 +45,14 @@ void bg_model_free(bg_model *model);
  * norms are not counted. */
 size_t bg_model_estimate(const bg_config *config, const bg_format *precision);
 
+/* The output head of a model that predicts tokens: a matrix of its own, or the token embedding. */
+const bg_parameter *bg_model_head(const bg_model *model);
+
+/* Bytes of the weights that every pass reads, a decoding step's or a classifier's: not those of an
+ * encoder, or of what a decoder asks of its states once, and not tables of which a token looks up a
+ * row. */
+size_t bg_model_read_bytes(const bg_model *model);
+
 /* ---- running --------------------------------------------------------------------------------- */
 
 /* Room for running up to max_rows tokens at once, of up to n_slots sequences that grow to

@@ -194,31 +194,27 @@ bg_status bg_run_select(bg_run *run, const size_t *rows, size_t n, bg_error *err
     return bg_pass_linear(&p, out, in, BG_ACTIVATION_NONE, NULL, run->selected, 0);
 }
 
-/* The output head: a matrix of its own, or the token embedding. */
-static const bg_parameter *head(const bg_model *model)
-{
-    const bg_parameter *own = &model->parameters[BG_ROLE_HEAD];
-    return own->weight ? own : &model->parameters[BG_ROLE_TOKEN_EMBEDDING];
-}
-
 bg_status bg_run_logits(bg_run *run, size_t n, float *logits, bg_error *err)
 {
     const bg_model *m = run->model;
-    return m->backend->ops->logits(m->backend, head(m)->weight, head(m)->bias, run->head_in, n,
-                                   logits, err);
+    const bg_parameter *head = bg_model_head(m);
+    return m->backend->ops->logits(m->backend, head->weight, head->bias, run->head_in, n, logits,
+                                   err);
 }
 
 bg_status bg_run_score(bg_run *run, size_t n, const int32_t *targets, double *nll, bg_error *err)
 {
     const bg_model *m = run->model;
-    return m->backend->ops->score(m->backend, head(m)->weight, head(m)->bias, run->head_in, n,
-                                  targets, nll, err);
+    const bg_parameter *head = bg_model_head(m);
+    return m->backend->ops->score(m->backend, head->weight, head->bias, run->head_in, n, targets,
+                                  nll, err);
 }
 
 bg_status bg_run_choose(bg_run *run, size_t n, const bg_choice *how, bg_error *err)
 {
     const bg_model *m = run->model;
-    BG_TRY(m->backend->ops->choose(m->backend, head(m)->weight, head(m)->bias, run->head_in, n, how,
+    const bg_parameter *head = bg_model_head(m);
+    BG_TRY(m->backend->ops->choose(m->backend, head->weight, head->bias, run->head_in, n, how,
                                    run->chosen[run->n_choices % 2], err));
     run->n_chosen = n;
     run->n_choices++;

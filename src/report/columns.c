@@ -41,6 +41,7 @@ static const source columns[] = {
     {"Decode", "tokens/s", "decode.tokens_per_s", NULL, BG_UNIT_RATE, NULL, false, 6, 0},
     {"Decode", "speed-up", "vs_baseline.decode_speedup", NULL, BG_UNIT_RATIO,
      "vs_baseline.decode_speedup_ci95", true, 1, 0},
+    {"Decode", "reads", "decode.read_bytes_per_s", NULL, BG_UNIT_BYTE_RATE, NULL, false, 24, 0},
     {"Batch", "time", "prefill.median_s", NULL, BG_UNIT_S_AS_MS, NULL, false, 0, 9},
     {"Batch", "sentences/s", "prefill.sentences_per_s", NULL, BG_UNIT_RATE, NULL, false, 0, 5},
     {"Batch", "speed-up", "vs_baseline.prefill_speedup", NULL, BG_UNIT_RATIO,

@@ -34,6 +34,9 @@ bg_scale bg_scale_for(bg_unit unit, double least, double most)
         return (bg_scale){"mJ", 1e-3, decimals_for(least * 1e3, 3), false};
     case BG_UNIT_RATE:
         return (bg_scale){"/s", 1, decimals_for(least, 2), false};
+    case BG_UNIT_BYTE_RATE:
+        if (most >= 1e9) return (bg_scale){"GB/s", 1e9, decimals_for(least / 1e9, 2), false};
+        return (bg_scale){"MB/s", 1e6, decimals_for(least / 1e6, 2), false};
     case BG_UNIT_RATIO:
         return (bg_scale){"×", 1, 2, false};
     case BG_UNIT_PERCENT:

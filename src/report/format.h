@@ -17,6 +17,7 @@ typedef enum {
     BG_UNIT_S_AS_MS,      /* stored in s, shown in ms */
     BG_UNIT_JOULES,       /* stored in J, shown in J or mJ */
     BG_UNIT_RATE,         /* per second */
+    BG_UNIT_BYTE_RATE,    /* stored in bytes per second, shown in MB/s or GB/s */
     BG_UNIT_RATIO,        /* 1.84× */
     BG_UNIT_PERCENT,      /* stored as a fraction, shown as 81.9 % */
     BG_UNIT_CHANGE,       /* stored in per cent, shown with its sign: +1.3 % */

@@ -290,6 +290,47 @@ static void test_sizes(void)
     bg_model_free(m);
 }
 
+static size_t bytes_of(const bg_parameter *p)
+{
+    return (p->weight ? p->weight->bytes : 0) + (p->bias ? p->bias->bytes : 0);
+}
+
+/* All weights but those named, and an encoder's. */
+static void check_read(const char *directory, const char *precision, bool head)
+{
+    bg_model *m = load(directory, precision);
+    const bg_parameter *p = m->parameters;
+    size_t rest = m->encoder ? m->encoder->weights_bytes : 0;
+    CHECK(!p[BG_ROLE_HEAD].weight == !head, "%s", directory);
+    if (head || m->config.arch->task == BG_TASK_CLASSIFIER)
+        rest += bytes_of(&p[BG_ROLE_TOKEN_EMBEDDING]);
+    rest += bytes_of(&p[BG_ROLE_POSITION_EMBEDDING]) + bytes_of(&p[BG_ROLE_TYPE_EMBEDDING]) +
+            bytes_of(&p[BG_ROLE_POSITION_BIAS]);
+    for (int64_t i = 0; i < m->config.num_hidden_layers; i++)
+        rest += bytes_of(&m->layers[i][BG_ROLE_CROSS_KEY]) +
+                bytes_of(&m->layers[i][BG_ROLE_CROSS_VALUE]);
+    CHECK(bg_model_read_bytes(m) == m->weights_bytes - rest, "%s at %s: %zu of %zu, not %zu less",
+          directory, precision, bg_model_read_bytes(m), m->weights_bytes, rest);
+    bg_model_free(m);
+}
+
+static void test_read_bytes(void)
+{
+    static const struct {
+        const char *directory;
+        bool head;
+    } models[] = {{"models/demo-decoder", false},
+                  {"models/demo-classifier", false},
+                  {"tests/fixtures/tiny-llama/untied-bias", true},
+                  {"tests/fixtures/tiny-t5/gated-untied", true},
+                  {"tests/fixtures/tiny-t5/relu-tied", false},
+                  {"tests/fixtures/tiny-paligemma/small", false}};
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        check_read(models[i].directory, "fp16", models[i].head);
+        check_read(models[i].directory, "nf4", models[i].head);
+    }
+}
+
 /* Random weights need the configuration alone; allocation failures end cleanly wherever they hit.
  */
 static void test_random_and_out_of_memory(void)
@@ -334,6 +375,7 @@ int main(void)
     RUN(test_cache);
     RUN(test_misfits);
     RUN(test_sizes);
+    RUN(test_read_bytes);
     RUN(test_random_and_out_of_memory);
     backend->ops->free(backend);
     return test_finish();

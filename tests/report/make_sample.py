@@ -66,6 +66,7 @@ def start(model, precision, weights):
     total = int(weights * MIB)
     run |= {"weights_bytes": total,
             "weights": {"quantized_bytes": int(total * .4), "unquantized_bytes": total - int(total * .4),
+                        "read_bytes": int(total * .9),
                         "checkpoint_ratio": rounded(weights / 13.3)},
             "load_seconds": rounded(0.02 + weights / 900), "quantize_seconds": rounded(weights / 1200),
             "memory": {"rss_before": before, "rss_loaded": loaded, "rss_peak": loaded + growth,
@@ -113,7 +114,8 @@ def decoder_runs(model):
         run["time_to_first_token"] = first
         run["decode"] = {"new_tokens": 50, "batch": 1} | decode | {
             "ms_per_token": rounded(decode["median_s"] * 20),
-            "tokens_per_s": rounded(50 / decode["median_s"])}
+            "tokens_per_s": rounded(50 / decode["median_s"]),
+            "read_bytes_per_s": rounded(50 * run["weights"]["read_bytes"] / decode["median_s"])}
         run["perplexity"] = [
             {"protocol": "lines", "max_length": 128, "tokens": 18315, "value": lines,
              "nll_per_token": float(f"{math.log(lines):.9g}"), "seconds": 3.1, "text": "data/encyclopaedia.txt"},
@@ -208,7 +210,8 @@ def gpu_runs(model):
         run["time_to_first_token"] = first
         run["decode"] = {"new_tokens": 64, "batch": 1} | decode | {
             "ms_per_token": rounded(decode["median_s"] * 1000 / 64),
-            "tokens_per_s": rounded(64 / decode["median_s"])}
+            "tokens_per_s": rounded(64 / decode["median_s"]),
+            "read_bytes_per_s": rounded(64 * run["weights"]["read_bytes"] / decode["median_s"])}
         if runs:
             base, (d, dci), (p, pci) = runs[0], *[
                 ratio(runs[0][k]["median_s"], run[k]["median_s"]) for k in ("decode", "prefill")]

@@ -111,6 +111,7 @@ static void test_table_width(void)
         /* What does not fit goes below; it is not left out. */
         CHECK_HAS(out, "Perplexity, sliding");
         CHECK_HAS(out, "tokens/s");
+        CHECK_HAS(out, "reads, GB/s");
         CHECK_HAS(out, "nf4-dq");
         bg_text_free(&out);
     }

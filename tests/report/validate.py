@@ -51,6 +51,12 @@ def check_run(run):
             decode["new_tokens"] * decode.get("batch", 1) / decode["median_s"]):
         yield "decode.tokens_per_s is not new_tokens * batch / median_s"
     weights = run.get("weights")
+    if decode and "read_bytes_per_s" in decode and not close(
+            decode["read_bytes_per_s"],
+            weights["read_bytes"] * decode["new_tokens"] / decode["median_s"]):
+        yield "decode.read_bytes_per_s is not weights.read_bytes * new_tokens / median_s"
+    if weights and not 0 <= weights.get("read_bytes", 0) <= run["weights_bytes"]:
+        yield "weights.read_bytes is not within weights_bytes"
     if weights and run.get("weights_bytes") != (weights["quantized_bytes"] +
                                                 weights["unquantized_bytes"]):
         yield "weights_bytes is not quantized_bytes + unquantized_bytes"
