@@ -101,7 +101,7 @@ def copy_bandwidth(options):
 
 
 class Table:
-    HEAD = ["row", "precision", "unit", "target", "bitgauge", "of target", "GB/s", "of copying", "peer, s",
+    HEAD = ["row", "precision", "unit", "target", "bitgauge", "of target", "MB read", "GB/s", "of copying", "peer, s",
             "bitgauge, s", "times the peer", "calm"]
 
     def __init__(self):
@@ -121,6 +121,7 @@ class Table:
             if target:
                 line["of target"] = f"{figure / target if row.unit == 'tokens/s' else target / figure:.2f}×"
             rate = bytes_a_second(row, run)
+            line["MB read"] = f"{run['weights']['read_bytes'] / 1e6:,.0f}"
             line["GB/s"] = f"{rate / 1e9:,.0f}"
             line["of copying"] = f"{100 * rate / bandwidth:.0f} %" if bandwidth else ""
             line["bitgauge, s"] = number(whole(row, run))

@@ -169,7 +169,9 @@ static void put_definitions(bg_text *out)
         {"Prompt", "Processing all tokens of the prompt at once."},
         {"First token", "From the prompt’s token ids to the first generated token."},
         {"Decode", "Each step generates one token for every sequence of the batch. Tokens/s counts "
-                   "the tokens of all sequences."},
+                   "the tokens of all sequences. Reads: bytes of the weights that every step goes "
+                   "through, in a second; beside the memory’s bandwidth it says how much there is "
+                   "left to gain."},
         {"Batch", "Classifying one batch of sentences of the stated length."},
         {"Medians and 95 %", "Times are medians of the timed runs after warm-up. Their intervals "
                              "are bootstrap percentile intervals of 10,000 resamples."},

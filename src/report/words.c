@@ -278,8 +278,15 @@ void bg_words_machine(bg_text *out, const json_t *document)
     }
     const json_t *gpus = bg_report_get(machine, "gpus");
     for (size_t i = 0; i < json_array_size(gpus); i++) {
-        const char *name = bg_report_string(json_array_get(gpus, i), "name");
-        if (name) put_part(out, start, name);
+        const json_t *gpu = json_array_get(gpus, i);
+        const char *name = bg_report_string(gpu, "name");
+        if (!name) continue;
+        put_part(out, start, name);
+        bandwidth = bg_report_number(gpu, "bandwidth_bytes_per_s");
+        if (!isfinite(bandwidth)) continue;
+        char part[64];
+        snprintf(part, sizeof part, "%.0f GB/s copying", bandwidth / 1e9);
+        put_part(out, start, part);
     }
     if (os) put_part(out, start, os);
 }

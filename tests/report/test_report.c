@@ -358,6 +358,7 @@ static void test_gpu(void)
     CHECK_HAS(out, "<td>cuda:1, NVIDIA H200 &lt;NVL&gt;</td>");
     CHECK_HAS(out, "<span>Energy of the prompt</span>");
     CHECK_HAS(out, "<dt>its bandwidth, measured by copying</dt><dd>4090 GB/s</dd>");
+    CHECK_HAS(out, "NVIDIA H200 &lt;NVL&gt;, 4090 GB/s copying, ");
     bg_text_free(&out);
     json_decref(sample);
 }
