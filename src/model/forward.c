@@ -21,37 +21,12 @@ static bg_status norm(const bg_pass *p, const bg_parameter *parameter, const bg_
     return m->backend->ops->norm(m->backend, &args, in, p->n_rows, out, p->err);
 }
 
-static bg_status linear(const bg_pass *p, const bg_parameter *parameter, bg_linear args)
-{
-    const bg_model *m = p->run->model;
-    args.weight = parameter->weight;
-    args.bias = parameter->bias;
-    args.n_rows = p->n_rows;
-    if (p->run->apart) {
-        args.sequences = p->sequences;
-        args.n_sequences = p->n_sequences;
-    }
-    return m->backend->ops->linear(m->backend, &args, p->err);
-}
-
-bg_status bg_pass_linear(const bg_pass *p, const bg_parameter *parameter, const bg_act *in,
-                         bg_activation activation, const bg_act *residual, bg_act *out,
-                         size_t out_col)
-{
-    return linear(p, parameter,
-                  (bg_linear){.in = in,
-                              .activation = activation,
-                              .residual = residual,
-                              .out = out,
-                              .out_col = out_col});
-}
-
 /* in W^T + bias + residual, of an input that is not read any more. */
 static bg_status add_last(const bg_pass *p, const bg_parameter *parameter, const bg_act *in,
                           const bg_act *residual, bg_act *out)
 {
-    return linear(p, parameter,
-                  (bg_linear){.in = in, .consumes = true, .residual = residual, .out = out});
+    return bg_pass_layer(p, parameter,
+                         (bg_linear){.in = in, .consumes = true, .residual = residual, .out = out});
 }
 
 /* ---- one block ------------------------------------------------------------------------------- */
@@ -82,11 +57,11 @@ static bg_status attend(const bg_pass *p, const bg_parameter *layer, const bg_ac
     enum { N_PARTS = sizeof parts / sizeof *parts };
     for (size_t i = 0; i < N_PARTS; i++)
         if (layer[parts[i].role].weight)
-            BG_TRY(linear(p, &layer[parts[i].role],
-                          (bg_linear){.in = in,
-                                      .consumes = last && (i == 0 || i == N_PARTS - 1),
-                                      .out = run->qkv,
-                                      .out_col = parts[i].col}));
+            BG_TRY(bg_pass_layer(p, &layer[parts[i].role],
+                                 (bg_linear){.in = in,
+                                             .consumes = last && (i == 0 || i == N_PARTS - 1),
+                                             .out = run->qkv,
+                                             .out_col = parts[i].col}));
     const bg_attention args = {.qkv = run->qkv,
                                .key_col = query,
                                .value_col = query + key_value,
@@ -144,18 +119,18 @@ static bg_status widen(const bg_pass *p, const bg_parameter *layer, const bg_act
     bg_run *run = p->run;
     const bool gated = layer[BG_ROLE_MLP_GATE].weight;
     const bg_activation activation = run->model->config.activation;
-    BG_TRY(linear(p, &layer[BG_ROLE_MLP_UP],
-                  (bg_linear){.in = in,
-                              .consumes = last && !gated,
-                              .activation = gated ? BG_ACTIVATION_NONE : activation,
-                              .out = run->inner}));
+    BG_TRY(bg_pass_layer(p, &layer[BG_ROLE_MLP_UP],
+                         (bg_linear){.in = in,
+                                     .consumes = last && !gated,
+                                     .activation = gated ? BG_ACTIVATION_NONE : activation,
+                                     .out = run->inner}));
     if (!gated) return BG_OK;
-    return linear(p, &layer[BG_ROLE_MLP_GATE],
-                  (bg_linear){.in = in,
-                              .consumes = last,
-                              .activation = activation,
-                              .multiplier = run->inner,
-                              .out = run->inner});
+    return bg_pass_layer(p, &layer[BG_ROLE_MLP_GATE],
+                         (bg_linear){.in = in,
+                                     .consumes = last,
+                                     .activation = activation,
+                                     .multiplier = run->inner,
+                                     .out = run->inner});
 }
 
 /* x += attention(in) + mlp(in); the two are added first, as their authors do, which in 16 bits is
@@ -168,7 +143,7 @@ static bg_status parallel_block(const bg_pass *p, const bg_parameter *layer)
     BG_TRY(attend(p, layer, in, false));
     BG_TRY(widen(p, layer, in, true));
     BG_TRY(add_last(p, &layer[BG_ROLE_ATTENTION_OUTPUT], run->attended, NULL, in));
-    return linear(
+    return bg_pass_layer(
         p, &layer[BG_ROLE_MLP_DOWN],
         (bg_linear){.in = run->inner, .consumes = true, .addend = in, .residual = x, .out = x});
 }

@@ -16,6 +16,8 @@ typedef struct {
     bg_error *err;
 } bg_pass;
 
+/* A linear layer on the pass's rows; its weights, rows and sequences are filled in. */
+bg_status bg_pass_layer(const bg_pass *p, const bg_parameter *parameter, bg_linear args);
 /* out[:, out_col:] = activation(in W^T + bias) + residual, for the pass's rows; a residual may be
  * NULL. */
 bg_status bg_pass_linear(const bg_pass *p, const bg_parameter *parameter, const bg_act *in,

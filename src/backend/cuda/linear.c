@@ -8,7 +8,8 @@
  *   - a norm is computed by the layers behind it (and still written, for others), of one row, and
  *     in a program of as many as are multiplied at once.
  *
- * Many rows are in product.c. */
+ * Many rows are in product.c. LLM.int8()'s layers of several sequences are run one by one where no
+ * kernel finds each one's outlier columns. */
 #include "backend/cuda/cuda.h"
 
 #include <string.h>
@@ -209,4 +210,46 @@ bg_status cuda_linear(bg_backend *backend, const bg_linear *args, bg_error *err)
     if (args->n_rows <= CUDA_FEW_ROWS || !cuda_product_fits(cuda, args))
         return few_rows(cuda, args, err);
     return cuda_product(cuda, args, err);
+}
+
+/* ---- layers of sequences --------------------------------------------------------------------- */
+
+/* The rows of one sequence. */
+static bg_act *part(const bg_act *act, size_t first, cuda_act *room)
+{
+    if (!act) return NULL;
+    *room = *(const cuda_act *)(const void *)act;
+    room->values += first * act->cols;
+    room->base.rows -= first;
+    return &room->base;
+}
+
+static bg_status one_by_one(bg_backend *backend, const bg_linear *l, bg_error *err)
+{
+    for (size_t i = 0; i < l->n_sequences; i++) {
+        const size_t first = l->sequences[i].first_row;
+        cuda_act in, multiplier, addend, residual, out;
+        bg_linear one = *l;
+        one.sequences = NULL;
+        one.n_sequences = 0;
+        one.n_rows = l->sequences[i].rows;
+        one.in = part(l->in, first, &in);
+        one.multiplier = part(l->multiplier, first, &multiplier);
+        one.addend = part(l->addend, first, &addend);
+        one.residual = part(l->residual, first, &residual);
+        one.out = part(l->out, first, &out);
+        BG_TRY(cuda_linear(backend, &one, err));
+    }
+    return BG_OK;
+}
+
+bg_status cuda_linear_of_sequences(bg_backend *backend, const bg_linear *l, bg_error *err)
+{
+    cuda_backend *cuda = (cuda_backend *)backend;
+    if (l->n_sequences <= 1 || !bg_format_is_int8(l->weight->format))
+        return cuda_linear(backend, l, err);
+    const bool tiles = bg_cuda_product_tiles(cuda_matrix_of(l->weight), l->n_rows, &cuda->launch);
+    if ((l->n_rows > CUDA_FEW_ROWS || tiles) && cuda_product_fits(cuda, l))
+        return cuda_product(cuda, l, err);
+    return one_by_one(backend, l, err);
 }
