@@ -88,13 +88,6 @@ static void put_measure(bg_text *out, const char *term, double value, bg_unit un
     if (isfinite(value)) put_term(out, term, bg_show_alone(shown, value, unit));
 }
 
-static void put_bandwidth(bg_text *out, const char *term, double bytes_per_s)
-{
-    char shown[BG_CELL];
-    snprintf(shown, sizeof shown, "%.*f GB/s", bytes_per_s < 1e11, bytes_per_s / 1e9);
-    if (isfinite(bytes_per_s)) put_term(out, term, shown);
-}
-
 /* "2026-11-22T04:00:00Z" as "22 November 2026, 04:00 UTC"; anything else as it is. */
 static void put_date(bg_text *out, const char *created)
 {
@@ -118,8 +111,8 @@ static void put_gpus(bg_text *out, const json_t *gpus)
         const json_t *gpu = json_array_get(gpus, i);
         put_term(out, "GPU", bg_report_string(gpu, "name"));
         put_measure(out, "its memory", bg_report_number(gpu, "memory_bytes"), BG_UNIT_BYTES);
-        put_bandwidth(out, "its bandwidth, measured by copying",
-                      bg_report_number(gpu, "bandwidth_bytes_per_s"));
+        put_measure(out, "its bandwidth, measured by copying",
+                    bg_report_number(gpu, "bandwidth_bytes_per_s"), BG_UNIT_BYTE_RATE);
         put_term(out, "its driver, for CUDA", bg_report_string(gpu, "driver"));
     }
 }
@@ -136,8 +129,8 @@ static void put_machine(bg_text *out, const bg_report_view *view)
                     BG_UNIT_COUNT);
         put_term(out, "Instruction set used", bg_report_string(machine, "isa"));
         put_measure(out, "Memory", bg_report_number(machine, "memory_bytes"), BG_UNIT_BYTES);
-        put_bandwidth(out, "Memory bandwidth, measured",
-                      bg_report_number(machine, "bandwidth_bytes_per_s"));
+        put_measure(out, "Memory bandwidth, measured",
+                    bg_report_number(machine, "bandwidth_bytes_per_s"), BG_UNIT_BYTE_RATE);
         put_gpus(out, bg_report_get(machine, "gpus"));
         put_term(out, "System", bg_report_string(machine, "os"));
         put_term(out, "Kernel", bg_report_string(machine, "kernel"));

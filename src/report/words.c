@@ -270,23 +270,16 @@ void bg_words_machine(bg_text *out, const json_t *document)
     if (isa) put_part(out, start, isa);
     put_number_part(out, start, bg_report_number(machine, "memory_bytes"), BG_UNIT_BYTES, "",
                     " of memory");
-    double bandwidth = bg_report_number(machine, "bandwidth_bytes_per_s");
-    if (isfinite(bandwidth)) {
-        char part[64];
-        snprintf(part, sizeof part, "%.3g GB/s measured", bandwidth / 1e9);
-        put_part(out, start, part);
-    }
+    put_number_part(out, start, bg_report_number(machine, "bandwidth_bytes_per_s"),
+                    BG_UNIT_BYTE_RATE, "", " measured");
     const json_t *gpus = bg_report_get(machine, "gpus");
     for (size_t i = 0; i < json_array_size(gpus); i++) {
         const json_t *gpu = json_array_get(gpus, i);
         const char *name = bg_report_string(gpu, "name");
         if (!name) continue;
         put_part(out, start, name);
-        bandwidth = bg_report_number(gpu, "bandwidth_bytes_per_s");
-        if (!isfinite(bandwidth)) continue;
-        char part[64];
-        snprintf(part, sizeof part, "%.0f GB/s copying", bandwidth / 1e9);
-        put_part(out, start, part);
+        put_number_part(out, start, bg_report_number(gpu, "bandwidth_bytes_per_s"),
+                        BG_UNIT_BYTE_RATE, "", " copying");
     }
     if (os) put_part(out, start, os);
 }

@@ -21,6 +21,9 @@ static void test_numbers(void)
         {1536, BG_UNIT_BYTES, "1.5\u00A0KiB"},
         {27869184, BG_UNIT_BYTES, "26.6\u00A0MiB"},
         {1e10, BG_UNIT_BYTES, "9.31\u00A0GiB"},
+        {4.09e12, BG_UNIT_BYTE_RATE, "4,090\u00A0GB/s"},
+        {3.16e10, BG_UNIT_BYTE_RATE, "31.6\u00A0GB/s"},
+        {2.5e8, BG_UNIT_BYTE_RATE, "250\u00A0MB/s"},
         {0.0123, BG_UNIT_S_AS_MS, "12.3\u00A0ms"},
         {0.8199, BG_UNIT_PERCENT, "82.0\u00A0%"},
         {1.3, BG_UNIT_CHANGE, "+1.30\u00A0%"},
@@ -357,8 +360,8 @@ static void test_gpu(void)
     out = rendered(sample, BG_REPORT_HTML, 0);
     CHECK_HAS(out, "<td>cuda:1, NVIDIA H200 &lt;NVL&gt;</td>");
     CHECK_HAS(out, "<span>Energy of the prompt</span>");
-    CHECK_HAS(out, "<dt>its bandwidth, measured by copying</dt><dd>4090 GB/s</dd>");
-    CHECK_HAS(out, "NVIDIA H200 &lt;NVL&gt;, 4090 GB/s copying, ");
+    CHECK_HAS(out, "<dt>its bandwidth, measured by copying</dt><dd>4,090\u00A0GB/s</dd>");
+    CHECK_HAS(out, "NVIDIA H200 &lt;NVL&gt;, 4,090\u00A0GB/s copying, ");
     bg_text_free(&out);
     json_decref(sample);
 }

@@ -53,7 +53,7 @@ def check_run(run):
     weights = run.get("weights")
     if decode and "read_bytes_per_s" in decode and not close(
             decode["read_bytes_per_s"],
-            weights["read_bytes"] * decode["new_tokens"] / decode["median_s"]):
+            (weights or {}).get("read_bytes", -1) * decode["new_tokens"] / decode["median_s"]):
         yield "decode.read_bytes_per_s is not weights.read_bytes * new_tokens / median_s"
     if weights and not 0 <= weights.get("read_bytes", 0) <= run["weights_bytes"]:
         yield "weights.read_bytes is not within weights_bytes"
