@@ -160,8 +160,10 @@ typedef struct {
     cuda_matmul *matmul;
 } cuda_backend;
 
-/* Up to so many rows are few: their kernels read weights packed, and no matrix product is made. */
-enum { CUDA_FEW_ROWS = 64 };
+/* Up to LEAST_ROWS, a layer's weights are read once and multiplied by each row. More rows are
+ * multiplied in tiles; of a layer that no kernel of tiles takes, up to FEW_ROWS by reading the
+ * weights again for every LEAST_ROWS, more by cuBLASLt. */
+enum { CUDA_LEAST_ROWS = 8, CUDA_FEW_ROWS = 64 };
 
 /* Begins an operation: there is room then for so many bytes of step data (in at most four pieces)
  * and so many nodes, if need be because what was queued has been run. Whatever else may run the
@@ -265,8 +267,11 @@ bg_status cuda_score(bg_backend *backend, const bg_weight *head, const bg_weight
 
 /* ---- linear layers of many rows -------------------------------------------------------------- */
 
-/* Whether cuBLASLt takes this layer; and the layer as its product, queued. */
+/* Whether there is a kernel for this layer, one of our own or cuBLASLt's, which is loaded then; and
+ * the layer as its product, queued. */
 bool cuda_product_fits(cuda_backend *cuda, const bg_linear *l);
+/* Whether it is one of our own. */
+bool cuda_product_tiles(const cuda_backend *cuda, const bg_linear *l);
 bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err);
 /* What is multiplied there. */
 cuda_type cuda_product_type(const bg_linear *l);

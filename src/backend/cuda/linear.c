@@ -207,9 +207,10 @@ bg_status cuda_linear(bg_backend *backend, const bg_linear *args, bg_error *err)
     cuda_backend *cuda = (cuda_backend *)backend;
     if (args->n_rows == 0) return BG_OK;
     cuda_set_rounded(args->out, false);
-    if (args->n_rows <= CUDA_FEW_ROWS || !cuda_product_fits(cuda, args))
-        return few_rows(cuda, args, err);
-    return cuda_product(cuda, args, err);
+    const bool product = args->n_rows > CUDA_FEW_ROWS     ? cuda_product_fits(cuda, args)
+                         : args->n_rows > CUDA_LEAST_ROWS ? cuda_product_tiles(cuda, args)
+                                                          : false;
+    return product ? cuda_product(cuda, args, err) : few_rows(cuda, args, err);
 }
 
 /* ---- layers of sequences --------------------------------------------------------------------- */

@@ -15,15 +15,25 @@ static int cuda_threads(const bg_backend *backend)
     return 1; /* of the host, which queues */
 }
 
+/* What several rows may be multiplied by: in tiles, which tensor cores of compute capability 8.0
+ * take, and by the library, as far as either is there. */
+enum { BY_TILES = 1, BY_LIBRARY = 2 };
+#define SEVERAL(type)                                                                              \
+    {                                                                                              \
+        [BY_TILES] = "matmul_" type "_tiles", [BY_LIBRARY] = "matmul_" type "_cublaslt",           \
+        [BY_TILES | BY_LIBRARY] = "matmul_" type "_tiles_cublaslt"                                 \
+    }
+
 static const char *cuda_kernel(const bg_backend *backend, bg_format_id format, bool several_rows)
 {
-    static const char *const several[BG_FORMAT_COUNT] = {
-        "matmul_fp32_cublaslt",       "matmul_fp16_tiles_cublaslt", "matmul_bf16_tiles_cublaslt",
-        "matmul_int8_tiles_cublaslt", "matmul_4bit_tiles_cublaslt", "matmul_4bit_tiles_cublaslt",
-        "matmul_4bit_tiles_cublaslt", "matmul_4bit_tiles_cublaslt", "matmul_int8_tiles_cublaslt"};
+    static const char *const several[BG_FORMAT_COUNT][4] = {
+        SEVERAL("fp32"), SEVERAL("fp16"), SEVERAL("bf16"), SEVERAL("int8"), SEVERAL("4bit"),
+        SEVERAL("4bit"), SEVERAL("4bit"), SEVERAL("4bit"), SEVERAL("int8")};
     const cuda_backend *cuda = (const cuda_backend *)(const void *)backend;
+    const bool tiles = cuda->launch.tensor_cores && format != BG_FORMAT_F32;
+    const int by = (tiles ? BY_TILES : 0) | (cuda_matmul_exists() ? BY_LIBRARY : 0);
     const char *program = bg_cuda_program_name(format, &cuda->launch);
-    if (several_rows && cuda_matmul_exists()) return several[format];
+    if (several_rows && by) return several[format][by];
     return program ? program : bg_cuda_linear_name(format);
 }
 
@@ -86,7 +96,7 @@ static bg_status cuda_norm_op(bg_backend *backend, const bg_norm *norm, const bg
     cuda_backend *cuda = (cuda_backend *)backend;
     BG_TRY(start_early(cuda, n_rows, err));
     BG_TRY(cuda_begin(cuda, 0, 1, err));
-    const node_kind kind = n_rows > CUDA_FEW_ROWS ? NODE_NORM_MANY : NODE_NORM;
+    const node_kind kind = n_rows > CUDA_LEAST_ROWS ? NODE_NORM_MANY : NODE_NORM;
     cuda_norm_args *a = &cuda_push(cuda, kind)->args.norm;
     a->norm = cuda_norm_of(norm);
     a->in = cuda_values(in);

@@ -424,6 +424,17 @@ static bg_status multiply_mma(cuda_backend *cuda, const bg_linear *l, const cuda
     return BG_OK;
 }
 
+static bool fits_tiles(const cuda_backend *cuda, const bg_linear *l)
+{
+    return bg_cuda_product_tiles(cuda_matrix_of(l->weight), l->n_rows, &cuda->launch);
+}
+
+static bool fits_mma(const cuda_backend *cuda, const bg_linear *l)
+{
+    return bg_cuda_product_mma_fits(cuda_matrix_of(l->weight), l->n_rows, cuda_product_type(l),
+                                    &cuda->launch);
+}
+
 bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err)
 {
     cuda_product_layer p;
@@ -431,10 +442,8 @@ bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err)
     cuda_fill_epilogue(l, &p.epilogue);
     p.type = cuda_product_type(l);
     cuda_set_rounded(l->out, p.type != CUDA_F32);
-    if (bg_cuda_product_tiles(cuda_matrix_of(l->weight), l->n_rows, &cuda->launch))
-        return multiply_tiles(cuda, l, &p.epilogue, err);
-    if (bg_cuda_product_mma_fits(cuda_matrix_of(l->weight), l->n_rows, p.type, &cuda->launch))
-        return multiply_mma(cuda, l, &p.epilogue, p.type, err);
+    if (fits_tiles(cuda, l)) return multiply_tiles(cuda, l, &p.epilogue, err);
+    if (fits_mma(cuda, l)) return multiply_mma(cuda, l, &p.epilogue, p.type, err);
     p.w = *cuda_matrix_of(l->weight);
     p.in = cuda_values(l->in);
     p.n_rows = l->n_rows;
@@ -465,5 +474,11 @@ bool cuda_product_fits(cuda_backend *cuda, const bg_linear *l)
 {
     const cuda_gemm_args shape = {
         .m = l->n_rows, .n = l->weight->rows, .k = l->weight->cols, .type = cuda_product_type(l)};
-    return cuda_matmul_fits(&shape) && cuda_matmul_get(cuda);
+    /* The library comes last: it is large, and has memory of its own. */
+    return cuda_product_tiles(cuda, l) || (cuda_matmul_fits(&shape) && cuda_matmul_get(cuda));
+}
+
+bool cuda_product_tiles(const cuda_backend *cuda, const bg_linear *l)
+{
+    return fits_tiles(cuda, l) || fits_mma(cuda, l);
 }

@@ -1,10 +1,11 @@
 /* Which tiles a layer of product_mma.cuh gets. */
 #include "backend/cuda/product_mma.cuh"
 
-/* Beyond so many products and sums, the library's larger tiles matter more than its launches. */
+/* Beyond so many products and sums, the library's larger tiles matter more than its launches; but
+ * not where weights, of which most of the time goes into reading, are read by one tile. */
 #define MOST_OPERATIONS 0x1p30
 
-enum { MOST_ROWS = 512 };
+enum { MOST_ROWS = 512, ONE_TILE = 64 };
 
 static weight_kind kind_of(bg_format_id format)
 {
@@ -112,8 +113,8 @@ bool bg_cuda_product_mma_fits(const cuda_matrix *w, size_t n_rows, cuda_type typ
     const bool typed = type == (kind == WEIGHTS_BF16 ? CUDA_BF16 : CUDA_F16);
     const size_t shared =
         shapes[kind][0].shared + scale_bytes(kind, shapes[kind][0].outputs, w->cols);
-    return l->tensor_cores && typed && n_rows <= MOST_ROWS && operations <= MOST_OPERATIONS &&
-           w->format != BG_FORMAT_F32 && w->threshold <= 0 &&
-           w->cols % (kind == WEIGHTS_4BIT ? BG_BLOCK : 8) == 0 && w->cols <= INT32_MAX / 2 &&
-           shared <= (size_t)l->max_shared;
+    return l->tensor_cores && typed && n_rows <= MOST_ROWS &&
+           (n_rows <= ONE_TILE || operations <= MOST_OPERATIONS) && w->format != BG_FORMAT_F32 &&
+           w->threshold <= 0 && w->cols % (kind == WEIGHTS_4BIT ? BG_BLOCK : 8) == 0 &&
+           w->cols <= INT32_MAX / 2 && shared <= (size_t)l->max_shared;
 }

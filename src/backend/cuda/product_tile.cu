@@ -429,7 +429,8 @@ bool bg_cuda_product_tiles(const cuda_matrix *w, size_t n_rows, const cuda_launc
     constexpr int ROOM = tile_shape<32>::PIPELINE > tile_shape<64>::PIPELINE
                              ? tile_shape<32>::PIPELINE
                              : tile_shape<64>::PIPELINE;
+    /* Rows and columns in sixteens, as the library's int8 products, which follow, have them. */
     return w->threshold > 0 && l->tensor_cores && n_rows <= MOST_ROWS &&
-           operations <= MOST_OPERATIONS && w->cols % 16 == 0 &&
+           operations <= MOST_OPERATIONS && w->cols % 16 == 0 && w->rows % 16 == 0 &&
            (size_t)ROOM <= (size_t)l->max_shared;
 }
