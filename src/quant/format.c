@@ -3,6 +3,7 @@
 #include "core/alloc.h"
 #include "core/checked.h"
 #include "quant/blockwise.h"
+#include "quant/dynamic_map.h"
 #include "quant/float.h"
 
 #include <string.h>

@@ -122,10 +122,6 @@ static inline float bg_block_scale(const bg_packed *matrix, size_t block)
            matrix->scale_offset;
 }
 
-/* The 256 values of bitsandbytes' signed dynamic data type (Dettmers 2016, arXiv:1511.04561),
- * ascending; static. */
-const float *bg_dynamic_map(void);
-
 /* ---- LLM.int8() (Dettmers et al. 2022, arXiv:2208.07339) ------------------------------------ */
 
 /* The factor that turns a row of largest magnitude `absmax` (a binary16 value) into codes -127 to

@@ -4,6 +4,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "core/alloc.h"
+#include "quant/dynamic_map.h"
 #include "quant/format.h"
 #include "quant/half.h"
 

@@ -3,6 +3,7 @@
 
 #include "core/alloc.h"
 #include "quant/blockwise.h"
+#include "quant/dynamic_map.h"
 #include "quant/reciprocal.h"
 
 #include <stdio.h>
