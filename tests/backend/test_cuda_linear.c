@@ -130,6 +130,12 @@ static void test_large_linear(void)
         }
         printf("  %s: %.2g\n", bg_formats[id].name, worst);
         if (!bg_format_is_int8((bg_format_id)id)) continue;
+        /* More tiles than there are multiprocessors for, by warpgroups where a GPU has them. */
+        for (size_t i = 0; i < sizeof n_rows / sizeof *n_rows; i++) {
+            const double gap = run_linear((bg_format_id)id, n_rows[i], 8464, 512, v, 4.5f);
+            CHECK(gap <= most, "%s, %zu rows, many outputs: %g", bg_formats[id].name, n_rows[i],
+                  gap);
+        }
         /* So many rows that it is the library's product. */
         const double gap = run_linear((bg_format_id)id, 1100, 512, 768, v, 1);
         CHECK(gap <= most, "%s, many rows: %g", bg_formats[id].name, gap);

@@ -160,9 +160,9 @@ typedef struct {
     cuda_matmul *matmul;
 } cuda_backend;
 
-/* Up to LEAST_ROWS, a layer's weights are read once and multiplied by each row. More rows are
- * multiplied in tiles; of a layer that no kernel of tiles takes, up to FEW_ROWS by reading the
- * weights again for every LEAST_ROWS, more by cuBLASLt. */
+/* Up to LEAST_ROWS, a layer's weights are read once and multiplied by each row. Up to some hundred
+ * rows are multiplied in tiles. Of what tiles do not take, up to FEW_ROWS are multiplied by reading
+ * the weights again for every LEAST_ROWS, more as a product of cuBLASLt or of warpgroups. */
 enum { CUDA_LEAST_ROWS = 8, CUDA_FEW_ROWS = 64 };
 
 /* Begins an operation: there is room then for so many bytes of step data (in at most four pieces)
@@ -267,10 +267,10 @@ bg_status cuda_score(bg_backend *backend, const bg_weight *head, const bg_weight
 
 /* ---- linear layers of many rows -------------------------------------------------------------- */
 
-/* Whether there is a kernel for this layer, one of our own or cuBLASLt's, which is loaded then; and
- * the layer as its product, queued. */
+/* Whether a layer is multiplied in tiles or else by cuBLASLt, which is opened where tiles do not
+ * take it; and the layer as a product, queued. */
 bool cuda_product_fits(cuda_backend *cuda, const bg_linear *l);
-/* Whether it is one of our own. */
+/* Whether in tiles. */
 bool cuda_product_tiles(const cuda_backend *cuda, const bg_linear *l);
 bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err);
 /* What is multiplied there. */

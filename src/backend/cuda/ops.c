@@ -15,8 +15,20 @@ static int cuda_threads(const bg_backend *backend)
     return 1; /* of the host, which queues */
 }
 
-/* What several rows may be multiplied by: in tiles, which tensor cores of compute capability 8.0
- * take, and by the library, as far as either is there. */
+/* Whether tiles take some rows of a layer of usual widths. */
+static bool has_tiles(const cuda_backend *cuda, bg_format_id format)
+{
+    enum { USUAL = 2048, SOME = 64 };
+    const cuda_matrix w = {.format = format,
+                           .rows = USUAL,
+                           .cols = USUAL,
+                           .threshold = bg_format_is_int8(format) ? 1 : 0};
+    const cuda_type type = format == BG_FORMAT_BF16 ? CUDA_BF16 : CUDA_F16;
+    return bg_cuda_product_tiles(&w, SOME, &cuda->launch) ||
+           bg_cuda_product_mma_fits(&w, SOME, type, &cuda->launch);
+}
+
+/* What several rows may be multiplied by, as far as either is there. */
 enum { BY_TILES = 1, BY_LIBRARY = 2 };
 #define SEVERAL(type)                                                                              \
     {                                                                                              \
@@ -30,8 +42,8 @@ static const char *cuda_kernel(const bg_backend *backend, bg_format_id format, b
         SEVERAL("fp32"), SEVERAL("fp16"), SEVERAL("bf16"), SEVERAL("int8"), SEVERAL("4bit"),
         SEVERAL("4bit"), SEVERAL("4bit"), SEVERAL("4bit"), SEVERAL("int8")};
     const cuda_backend *cuda = (const cuda_backend *)(const void *)backend;
-    const bool tiles = cuda->launch.tensor_cores && format != BG_FORMAT_F32;
-    const int by = (tiles ? BY_TILES : 0) | (cuda_matmul_exists() ? BY_LIBRARY : 0);
+    const int by =
+        (has_tiles(cuda, format) ? BY_TILES : 0) | (cuda_matmul_exists() ? BY_LIBRARY : 0);
     const char *program = bg_cuda_program_name(format, &cuda->launch);
     if (several_rows && by) return several[format][by];
     return program ? program : bg_cuda_linear_name(format);

@@ -2,7 +2,7 @@
 #include "backend/cuda/product_mma.cuh"
 
 /* Beyond so many products and sums, the library's larger tiles matter more than its launches; but
- * not where weights, of which most of the time goes into reading, are read by one tile. */
+ * not up to ONE_TILE rows, where most of the time goes into reading the weights. */
 #define MOST_OPERATIONS 0x1p30
 
 enum { MOST_ROWS = 512, ONE_TILE = 64 };
@@ -34,7 +34,7 @@ template <typename S> static cudaError_t launch_shape(const product_args *p, con
             launch_shape<mma_shape<m, n, kind, warps>>                                             \
     }
 
-enum { SHAPES = 3 };
+enum { SHAPES = 4 };
 
 /* By kind of weights. Codes are decoded once for all rows of a tile: the more, the better, but for
  * short rows of weights, where it is the input that is waited for. */
@@ -44,10 +44,21 @@ static const struct {
 } shapes[][SHAPES] = {
     {SHAPE(2, 4, WEIGHTS_F16, 8), SHAPE(2, 8, WEIGHTS_F16, 4)},
     {SHAPE(2, 4, WEIGHTS_BF16, 8), SHAPE(2, 8, WEIGHTS_BF16, 4)},
-    {SHAPE(1, 8, WEIGHTS_4BIT, 8), SHAPE(2, 8, WEIGHTS_4BIT, 4), SHAPE(2, 4, WEIGHTS_4BIT, 8)},
+    {SHAPE(1, 8, WEIGHTS_4BIT, 8), SHAPE(2, 8, WEIGHTS_4BIT, 4), SHAPE(2, 4, WEIGHTS_4BIT, 8),
+     SHAPE(2, 4, WEIGHTS_4BIT, 4)},
 };
 
-enum { SHORT_SHAPE = 2, MOST_SHORT = 1024 }; /* of 4 bits, and columns that it is for */
+/* Of 4 bits: one for so many columns at most, and one for GPUs whose blocks have 99 KB, which no
+ * other fits into. */
+enum { SHORT_SHAPE = 2, MOST_SHORT = 1024, SMALL_SHAPE = 3 };
+
+/* Whether a block has room for a shape's tiles of rows of weights of so many columns. */
+static bool has_room(weight_kind kind, int shape, size_t cols, const cuda_launch *l)
+{
+    if (!shapes[kind][shape].launch || (shape == SHORT_SHAPE && cols > MOST_SHORT)) return false;
+    return shapes[kind][shape].shared + scale_bytes(kind, shapes[kind][shape].outputs, cols) <=
+           (size_t)l->max_shared;
+}
 
 /* How much there is to do besides its results, before and behind them, for a tile: as many of them.
  * Where tiles are alike otherwise, the larger ones are over sooner. */
@@ -60,9 +71,7 @@ static int choose(const cuda_mma_args *a, weight_kind kind, const cuda_launch *l
     int best = -1;
     for (int i = 0; i < SHAPES; i++) {
         const size_t outputs = shapes[kind][i].outputs, rows = shapes[kind][i].rows;
-        if (!shapes[kind][i].launch || (i == SHORT_SHAPE && a->cols > MOST_SHORT)) continue;
-        const size_t shared = shapes[kind][i].shared + scale_bytes(kind, outputs, a->cols);
-        if (shared > (size_t)l->max_shared) continue;
+        if (!has_room(kind, i, a->cols, l) || (i == SMALL_SHAPE && best >= 0)) continue;
         size_t tiles = 0;
         for (int k = 0; k < a->n_parts; k++) tiles += blocks_for(a->w[k].rows, outputs);
         tiles *= blocks_for(a->n_rows, rows);
@@ -111,10 +120,10 @@ bool bg_cuda_product_mma_fits(const cuda_matrix *w, size_t n_rows, cuda_type typ
     const double operations = (double)n_rows * (double)w->rows * (double)w->cols;
     const weight_kind kind = kind_of(w->format);
     const bool typed = type == (kind == WEIGHTS_BF16 ? CUDA_BF16 : CUDA_F16);
-    const size_t shared =
-        shapes[kind][0].shared + scale_bytes(kind, shapes[kind][0].outputs, w->cols);
+    bool fits = false;
+    for (int i = 0; i < SHAPES; i++) fits |= has_room(kind, i, w->cols, l);
     return l->tensor_cores && typed && n_rows <= MOST_ROWS &&
            (n_rows <= ONE_TILE || operations <= MOST_OPERATIONS) && w->format != BG_FORMAT_F32 &&
            w->threshold <= 0 && w->cols % (kind == WEIGHTS_4BIT ? BG_BLOCK : 8) == 0 &&
-           w->cols <= INT32_MAX / 2 && shared <= (size_t)l->max_shared;
+           w->cols <= INT32_MAX / 2 && fits;
 }
