@@ -160,11 +160,6 @@ typedef struct {
     cuda_matmul *matmul;
 } cuda_backend;
 
-/* Up to LEAST_ROWS, a layer's weights are read once and multiplied by each row. Up to some hundred
- * rows are multiplied in tiles. Of what tiles do not take, up to FEW_ROWS are multiplied by reading
- * the weights again for every LEAST_ROWS, more as a product of cuBLASLt or of warpgroups. */
-enum { CUDA_LEAST_ROWS = 8, CUDA_FEW_ROWS = 64 };
-
 /* Begins an operation: there is room then for so many bytes of step data (in at most four pieces)
  * and so many nodes, if need be because what was queued has been run. Whatever else may run the
  * queue, such as cuda_reserve, comes before this. */

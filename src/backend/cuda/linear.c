@@ -202,15 +202,21 @@ static bg_status few_rows(cuda_backend *cuda, const bg_linear *l, bg_error *err)
     return BG_OK;
 }
 
+/* Whether a layer of more than `least` rows is multiplied in tiles, or, where it has many, by the
+ * library. */
+static bool is_product(cuda_backend *cuda, const bg_linear *l, size_t least)
+{
+    if (l->n_rows > CUDA_FEW_ROWS) return cuda_product_fits(cuda, l);
+    return l->n_rows > least && cuda_product_tiles(cuda, l);
+}
+
 bg_status cuda_linear(bg_backend *backend, const bg_linear *args, bg_error *err)
 {
     cuda_backend *cuda = (cuda_backend *)backend;
     if (args->n_rows == 0) return BG_OK;
     cuda_set_rounded(args->out, false);
-    const bool product = args->n_rows > CUDA_FEW_ROWS     ? cuda_product_fits(cuda, args)
-                         : args->n_rows > CUDA_LEAST_ROWS ? cuda_product_tiles(cuda, args)
-                                                          : false;
-    return product ? cuda_product(cuda, args, err) : few_rows(cuda, args, err);
+    return is_product(cuda, args, CUDA_LEAST_ROWS) ? cuda_product(cuda, args, err)
+                                                   : few_rows(cuda, args, err);
 }
 
 /* ---- layers of sequences --------------------------------------------------------------------- */
@@ -249,8 +255,5 @@ bg_status cuda_linear_of_sequences(bg_backend *backend, const bg_linear *l, bg_e
     cuda_backend *cuda = (cuda_backend *)backend;
     if (l->n_sequences <= 1 || !bg_format_is_int8(l->weight->format))
         return cuda_linear(backend, l, err);
-    const bool tiles = bg_cuda_product_tiles(cuda_matrix_of(l->weight), l->n_rows, &cuda->launch);
-    if ((l->n_rows > CUDA_FEW_ROWS || tiles) && cuda_product_fits(cuda, l))
-        return cuda_product(cuda, l, err);
-    return one_by_one(backend, l, err);
+    return is_product(cuda, l, 0) ? cuda_product(cuda, l, err) : one_by_one(backend, l, err);
 }

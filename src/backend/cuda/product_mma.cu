@@ -2,10 +2,10 @@
 #include "backend/cuda/product_mma.cuh"
 
 /* Beyond so many products and sums, the library's larger tiles matter more than its launches; but
- * not up to ONE_TILE rows, where most of the time goes into reading the weights. */
+ * not of few rows, where most of the time goes into reading the weights. */
 #define MOST_OPERATIONS 0x1p30
 
-enum { MOST_ROWS = 512, ONE_TILE = 64 };
+enum { MOST_ROWS = 512 };
 
 static weight_kind kind_of(bg_format_id format)
 {
@@ -123,7 +123,7 @@ bool bg_cuda_product_mma_fits(const cuda_matrix *w, size_t n_rows, cuda_type typ
     bool fits = false;
     for (int i = 0; i < SHAPES; i++) fits |= has_room(kind, i, w->cols, l);
     return l->tensor_cores && typed && n_rows <= MOST_ROWS &&
-           (n_rows <= ONE_TILE || operations <= MOST_OPERATIONS) && w->format != BG_FORMAT_F32 &&
-           w->threshold <= 0 && w->cols % (kind == WEIGHTS_4BIT ? BG_BLOCK : 8) == 0 &&
-           w->cols <= INT32_MAX / 2 && fits;
+           (n_rows <= CUDA_FEW_ROWS || operations <= MOST_OPERATIONS) &&
+           w->format != BG_FORMAT_F32 && w->threshold <= 0 &&
+           w->cols % (kind == WEIGHTS_4BIT ? BG_BLOCK : 8) == 0 && w->cols <= INT32_MAX / 2 && fits;
 }

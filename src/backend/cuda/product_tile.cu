@@ -6,10 +6,10 @@
 #include "backend/cuda/epilogue.cuh"
 #include "backend/cuda/product_tile.cuh"
 
-enum { MOST_ROWS = 1024, ONE_TILE = 64 };
+enum { MOST_ROWS = 1024 };
 
 /* Beyond so many products and sums, larger tiles and fewer bytes matter more than launches, and
- * sums of codes in memory between two of them; but not up to ONE_TILE rows. */
+ * sums of codes in memory between two of them; but not of few rows. */
 #define MOST_OPERATIONS 0x1.8p31
 
 /* ---- outliers -------------------------------------------------------------------------------- */
@@ -431,6 +431,6 @@ bool bg_cuda_product_tiles(const cuda_matrix *w, size_t n_rows, const cuda_launc
                              : tile_shape<64>::PIPELINE;
     /* Rows and columns in sixteens, as the library's int8 products, which follow, have them. */
     return w->threshold > 0 && l->tensor_cores && n_rows <= MOST_ROWS &&
-           (n_rows <= ONE_TILE || operations <= MOST_OPERATIONS) && w->cols % 16 == 0 &&
+           (n_rows <= CUDA_FEW_ROWS || operations <= MOST_OPERATIONS) && w->cols % 16 == 0 &&
            w->rows % 16 == 0 && (size_t)ROOM <= (size_t)l->max_shared;
 }
