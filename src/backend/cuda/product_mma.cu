@@ -34,7 +34,10 @@ template <typename S> static cudaError_t launch_shape(const product_args *p, con
             launch_shape<mma_shape<m, n, kind, warps>>                                             \
     }
 
-enum { SHAPES = 4 };
+/* Tiles of 16 rows, for no more than these: the more tiles, the sooner all weights are read. */
+#define LOW(kind) SHAPE(1, 2, kind, 4), SHAPE(2, 2, kind, 4), SHAPE(4, 2, kind, 4)
+
+enum { LOW_SHAPES = 3, LOW_ROWS = 16, SHAPES = LOW_SHAPES + 4 };
 
 /* By kind of weights. Codes are decoded once for all rows of a tile: the more, the better, but for
  * short rows of weights, where it is the input that is waited for. */
@@ -42,20 +45,23 @@ static const struct {
     size_t outputs, rows, at_once, shared;
     cudaError_t (*launch)(const product_args *p, const cuda_launch *l);
 } shapes[][SHAPES] = {
-    {SHAPE(2, 4, WEIGHTS_F16, 8), SHAPE(2, 8, WEIGHTS_F16, 4)},
-    {SHAPE(2, 4, WEIGHTS_BF16, 8), SHAPE(2, 8, WEIGHTS_BF16, 4)},
-    {SHAPE(1, 8, WEIGHTS_4BIT, 8), SHAPE(2, 8, WEIGHTS_4BIT, 4), SHAPE(2, 4, WEIGHTS_4BIT, 8),
-     SHAPE(2, 4, WEIGHTS_4BIT, 4)},
+    {LOW(WEIGHTS_F16), SHAPE(2, 4, WEIGHTS_F16, 8), SHAPE(2, 8, WEIGHTS_F16, 4)},
+    {LOW(WEIGHTS_BF16), SHAPE(2, 4, WEIGHTS_BF16, 8), SHAPE(2, 8, WEIGHTS_BF16, 4)},
+    {LOW(WEIGHTS_4BIT), SHAPE(1, 8, WEIGHTS_4BIT, 8), SHAPE(2, 8, WEIGHTS_4BIT, 4),
+     SHAPE(2, 4, WEIGHTS_4BIT, 8), SHAPE(2, 4, WEIGHTS_4BIT, 4)},
 };
 
 /* Of 4 bits: one for so many columns at most, and one for GPUs whose blocks have 99 KB, which no
  * other fits into. */
-enum { SHORT_SHAPE = 2, MOST_SHORT = 1024, SMALL_SHAPE = 3 };
+enum { SHORT_SHAPE = LOW_SHAPES + 2, SMALL_SHAPE, MOST_SHORT = 1024 };
 
-/* Whether a block has room for a shape's tiles of rows of weights of so many columns. */
-static bool has_room(weight_kind kind, int shape, size_t cols, const cuda_launch *l)
+/* Whether a shape is one for so many rows of so many columns, and a block has room for its tiles.
+ */
+static bool has_room(weight_kind kind, int shape, size_t n_rows, size_t cols, const cuda_launch *l)
 {
-    if (!shapes[kind][shape].launch || (shape == SHORT_SHAPE && cols > MOST_SHORT)) return false;
+    if (!shapes[kind][shape].launch || (shape < LOW_SHAPES && n_rows > LOW_ROWS) ||
+        (shape == SHORT_SHAPE && cols > MOST_SHORT))
+        return false;
     return shapes[kind][shape].shared + scale_bytes(kind, shapes[kind][shape].outputs, cols) <=
            (size_t)l->max_shared;
 }
@@ -71,7 +77,7 @@ static int choose(const cuda_mma_args *a, weight_kind kind, const cuda_launch *l
     int best = -1;
     for (int i = 0; i < SHAPES; i++) {
         const size_t outputs = shapes[kind][i].outputs, rows = shapes[kind][i].rows;
-        if (!has_room(kind, i, a->cols, l) || (i == SMALL_SHAPE && best >= 0)) continue;
+        if (!has_room(kind, i, a->n_rows, a->cols, l) || (i == SMALL_SHAPE && best >= 0)) continue;
         size_t tiles = 0;
         for (int k = 0; k < a->n_parts; k++) tiles += blocks_for(a->w[k].rows, outputs);
         tiles *= blocks_for(a->n_rows, rows);
@@ -121,7 +127,7 @@ bool bg_cuda_product_mma_fits(const cuda_matrix *w, size_t n_rows, cuda_type typ
     const weight_kind kind = kind_of(w->format);
     const bool typed = type == (kind == WEIGHTS_BF16 ? CUDA_BF16 : CUDA_F16);
     bool fits = false;
-    for (int i = 0; i < SHAPES; i++) fits |= has_room(kind, i, w->cols, l);
+    for (int i = 0; i < SHAPES && !fits; i++) fits = has_room(kind, i, n_rows, w->cols, l);
     return l->tensor_cores && typed && n_rows <= MOST_ROWS &&
            (n_rows <= CUDA_FEW_ROWS || operations <= MOST_OPERATIONS) &&
            w->format != BG_FORMAT_F32 && w->threshold <= 0 &&
