@@ -21,7 +21,9 @@ typedef struct {
 
 /* Seconds of one round, by the host's clock: from a device that is idle to one that is again. */
 typedef struct {
-    double prefill;     /* prompt ids to states; for a classifier, to labels */
+    /* Prompt ids to states; for a classifier, to labels. A mean where one takes less than 5 ms:
+     * passes are then repeated for as long. */
+    double prefill;
     double first_token; /* prompt ids to the first new id; not for classifiers */
     double decode;      /* new_tokens further steps; not for classifiers */
     /* The same by the device's clock; negative where it has none. */
