@@ -11,13 +11,20 @@
  * Where they are binary16, one number is all there is, and the keys are gone over twice, first for
  * each query's largest score: a weight is rounded after that was taken off.
  *
+ * Blocks behind those of the sequences decode weights of layers to come (ahead.c).
+ *
  * Where new keys and values are the cache's as they are, they are read from the activations, and
  * blocks write those of their own rows to the cache. */
 #include "backend/cuda/attention_stage.cuh"
+#include "backend/cuda/decode_share.cuh"
 #include "backend/cuda/mma.cuh"
 #include "backend/cuda/operand.cuh"
 
-enum { GAP = 8 };
+enum {
+    GAP = 8,
+    MOST_DECODED =
+        512, /* blocks of codes, by a block that has no queries, in the time of one that has */
+};
 
 /* DIM: columns of a head, rounded up. GROUPS of 16 queries; SPLIT warps for each of them, with KEYS
  * keys each of a tile. */
@@ -278,6 +285,12 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
     attend_mma(const __grid_constant__ cuda_attention_args a)
 {
     if (!MMA) return; /* bg_cuda_attend does not come here then */
+    if (blockIdx.z >= a.n_sequences) {
+        const unsigned layer = blockIdx.z - (unsigned)a.n_sequences;
+        decode_share<S::THREADS>(a.coming,
+                                 (layer * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x);
+        return;
+    }
     extern __shared__ __align__(16) __half room[];
     __half *queries = room, *keys = queries + S::QUERY_SIZE * S::PARTS;
     __half *values = keys + S::KEY_SIZE * S::PARTS;
@@ -387,8 +400,9 @@ template <typename S> static bool fits(const cuda_launch *l)
 template <typename S>
 static cudaError_t launch_shape(const cuda_attention_args *a, const cuda_launch *l)
 {
-    const dim3 grid(blocks_for(a->max_rows, S::QUERIES), (unsigned)a->n_heads,
-                    (unsigned)a->n_sequences);
+    static_assert(MOST_DECODED * SHARE_BYTES <= S::SHARED, "a decoder's share has room");
+    dim3 grid(blocks_for(a->max_rows, S::QUERIES), (unsigned)a->n_heads, (unsigned)a->n_sequences);
+    if (a->coming.n > 0) grid.z += blocks_for(a->coming.decoders, grid.x * grid.y);
     return launch(attend_mma<S>, grid, S::THREADS, S::SHARED, *a, l);
 }
 
@@ -397,6 +411,8 @@ static cudaError_t launch_shape(const cuda_attention_args *a, const cuda_launch 
 #define SHAPE(dim, groups, split, keys)                                                            \
     {                                                                                              \
         dim, groups * 16,                                                                          \
+            {attend_shape<dim, groups, split, keys, false>::BLOCKS,                                \
+             attend_shape<dim, groups, split, keys, true>::BLOCKS},                                \
             {fits<attend_shape<dim, groups, split, keys, false>>,                                  \
              fits<attend_shape<dim, groups, split, keys, true>>},                                  \
         {                                                                                          \
@@ -407,6 +423,7 @@ static cudaError_t launch_shape(const cuda_attention_args *a, const cuda_launch 
 
 static const struct {
     size_t head_dim, queries;
+    size_t at_once[2]; /* blocks of a multiprocessor */
     bool (*fits[2])(const cuda_launch *l);
     cudaError_t (*launch[2])(const cuda_attention_args *a, const cuda_launch *l);
 } shapes[] = {
@@ -416,6 +433,11 @@ static const struct {
 };
 
 enum { SHAPES = sizeof shapes / sizeof *shapes };
+
+static size_t blocks_of(const cuda_attention_args *a, int shape)
+{
+    return blocks_for(a->max_rows, shapes[shape].queries) * a->n_heads * a->n_sequences;
+}
 
 /* Of those that the head's size and the GPU allow, the one with the most queries that fills it, or
  * the one with the fewest; -1: none. */
@@ -427,9 +449,7 @@ static int choose(const cuda_attention_args *a, const cuda_launch *l)
         if (shapes[i].head_dim < a->head_dim || !shapes[i].fits[a->out_half](l)) continue;
         if (best >= 0 && shapes[best].head_dim != shapes[i].head_dim) break;
         best = i;
-        const size_t blocks =
-            blocks_for(a->max_rows, shapes[i].queries) * a->n_heads * a->n_sequences;
-        if (blocks >= (size_t)l->multiprocessors) break;
+        if (blocks_of(a, i) >= (size_t)l->multiprocessors) break;
     }
     return best;
 }
@@ -442,10 +462,28 @@ void bg_cuda_attend_plan(cuda_attention_args *a, const cuda_launch *l)
               (uintptr_t)a->rope % sizeof(float4) == 0;
 }
 
-cudaError_t bg_cuda_attend(const cuda_attention_args *a, const cuda_launch *l)
+/* The shape of this file's kernel; -1: another one attends. */
+static int chosen(const cuda_attention_args *a, const cuda_launch *l)
 {
     const int shape = choose(a, l);
+    return shape < 0 || a->halves || bg_cuda_attends_flash(a, l) ? -1 : shape;
+}
+
+cuda_spare bg_cuda_attend_spare(const cuda_attention_args *a, const cuda_launch *l)
+{
+    const int shape = chosen(a, l);
+    if (shape < 0 || !l->overlap) return (cuda_spare){0, 0}; /* without that it was not measured */
+    const size_t taken = blocks_of(a, shape);
+    const size_t room = shapes[shape].at_once[a->out_half] * (size_t)l->multiprocessors;
+    const uint32_t decoders = taken > 0 && taken < room ? (uint32_t)(room - taken) : 0;
+    return (cuda_spare){decoders, decoders * MOST_DECODED};
+}
+
+cudaError_t bg_cuda_attend(const cuda_attention_args *a, const cuda_launch *l)
+{
+    const int shape = chosen(a, l);
+    if (shape >= 0) return shapes[shape].launch[a->out_half](a, l);
+    if (a->coming.n > 0) return cudaErrorInvalidValue; /* nobody would decode it */
     if (a->halves) return bg_cuda_attend_wide(a, l);
-    if (shape >= 0 && bg_cuda_attends_flash(a, l)) return bg_cuda_attend_flash(a, l);
-    return shape < 0 ? bg_cuda_attend_exact(a, l) : shapes[shape].launch[a->out_half](a, l);
+    return choose(a, l) >= 0 ? bg_cuda_attend_flash(a, l) : bg_cuda_attend_exact(a, l);
 }

@@ -10,7 +10,8 @@
  *   weights.c  weights, activations and caches; ids.c, token ids that stay on the device
  *   ops.c      operations to nodes; the longer ones are linear.c (few rows), product.c (many),
  *              attention.c and head.c
- *   quantized.c  LLM.int8()'s activations; operand.c, those of 16 bits
+ *   quantized.c  LLM.int8()'s activations; operand.c, those of 16 bits; ahead.c, weights of 4 bits
+ *              that are decoded before their layer's turn
  *   matmul.c   cuBLASLt, loaded at run time
  *   *.cu       kernels; kernels.h is what they share with the host
  */
@@ -113,6 +114,31 @@ typedef struct {
     double seconds; /* from the first mark to the last */
 } cuda_meter;
 
+/* A kernel in the queue that may decode weights: which node, and how many products are queued
+ * before it, and up to it. */
+typedef struct {
+    size_t node, before, through;
+    cuda_spare spare;
+    bool known; /* spare is */
+} cuda_host;
+
+/* Where in the room a layer's decoded weights are, in bytes, and which product reads them. */
+typedef struct {
+    size_t begin, end, reader;
+} cuda_place;
+
+enum { CUDA_HOSTS = 4, CUDA_PLACES = 32 };
+
+/* ahead.c's: the last of these in a queue that was looked through so far before it is launched. */
+typedef struct {
+    uint64_t launched;
+    size_t looked, products, n_hosts, n_places, next; /* next: in the room */
+    cuda_host hosts[CUDA_HOSTS];
+    cuda_place places[CUDA_PLACES];
+    cuda_room room;
+    bool refused;
+} cuda_ahead;
+
 typedef struct {
     bg_backend base;
     int index;
@@ -154,6 +180,8 @@ typedef struct {
     /* Room for one operation. Each grows when an operation wants more, and stays. */
     cuda_room operand[CUDA_OPERANDS], panel, product, quantized, outliers, logits, partial, halves;
     size_t starts_at; /* in the step's data, where sequences began last */
+    size_t widest;    /* columns of an activation */
+    cuda_ahead ahead;
 
     cuda_product_layer last_product;
     float *tables; /* codes of nf4 and fp4, the dynamic map, reciprocals */
@@ -268,6 +296,10 @@ bool cuda_product_fits(cuda_backend *cuda, const bg_linear *l);
 /* Whether in tiles. */
 bool cuda_product_tiles(const cuda_backend *cuda, const bg_linear *l);
 bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err);
+/* The weights of a layer of 4 bits and so many rows become those that a kernel in the queue decodes
+ * before, where one can; `joined`: the last node, where the layer becomes part of that, or NULL. */
+void cuda_decode_ahead(cuda_backend *cuda, cuda_matrix *w, size_t n_rows,
+                       const cuda_mma_args *joined);
 /* What is multiplied there. */
 cuda_type cuda_product_type(const bg_linear *l);
 /* What a layer wants done with its product; *e is all zero before. */

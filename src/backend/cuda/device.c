@@ -130,9 +130,9 @@ void cuda_free(bg_backend *backend)
     if (cuda->launch.stream) cudaStreamSynchronize(cuda->launch.stream);
     cuda_queue_free(cuda);
     cuda_matmul_free(cuda);
-    cuda_room *const rooms[] = {&cuda->outliers, &cuda->operand[0], &cuda->operand[1],
-                                &cuda->panel,    &cuda->product,    &cuda->quantized,
-                                &cuda->logits,   &cuda->partial,    &cuda->halves};
+    cuda_room *const rooms[] = {
+        &cuda->outliers,  &cuda->operand[0], &cuda->operand[1], &cuda->panel,  &cuda->product,
+        &cuda->quantized, &cuda->logits,     &cuda->partial,    &cuda->halves, &cuda->ahead.room};
     for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++)
         cuda_release(cuda, rooms[i]->data, rooms[i]->bytes);
     cuda_release(cuda, cuda->tables, TABLE_FLOATS * sizeof(float));

@@ -15,7 +15,8 @@ enum { WARP = 32, NORM_THREADS = 256 };
 
 /* ---- launching ------------------------------------------------------------------------------- */
 
-/* Everything that earlier kernels wrote may be read after this, and not before. */
+/* Everything that earlier kernels wrote may be read after this, and not before; but for what is
+ * known to be over by then (ahead.c). */
 static __device__ __forceinline__ void wait_for_earlier()
 {
 #if __CUDA_ARCH__ >= 900
@@ -26,7 +27,7 @@ static __device__ __forceinline__ void wait_for_earlier()
 /* The next kernel may start to load what is older than all that is queued: its blocks do so when
  * all of this one's have called this. Before wait_for_earlier where blocks are small and their work
  * is short, in norms and attention: the next one's weights then come while this one waits. Kernels
- * end in their order all the same, as each waits before it ends. */
+ * end in their order all the same, as some block of each waits before it ends. */
 static __device__ __forceinline__ void let_next_start()
 {
 #if __CUDA_ARCH__ >= 900

@@ -252,6 +252,30 @@ typedef struct {
     cuda_quantized quantized;
 } cuda_tile_args;
 
+/* 4-bit weights of layers to come (ahead.c), all of one format, that a kernel's blocks which have
+ * nothing else to do decode to binary16; how many blocks of threads do so, and blocks of codes. */
+enum { CUDA_MOST_COMING = 4 };
+
+typedef struct {
+    struct {
+        const void *codes;
+        const float *scales;
+        const uint8_t *scale_codes;
+        const float *scale_absmax;
+        void *out;
+        float scale_offset;
+        uint32_t blocks;
+    } w[CUDA_MOST_COMING];
+    const float *code, *scale_map;
+    uint32_t n, decoders, blocks;
+} cuda_coming;
+
+/* What a launch leaves idle: blocks of threads, and how many blocks of codes these decode before
+ * the others are done. */
+typedef struct {
+    uint32_t decoders, blocks;
+} cuda_spare;
+
 /* Layers of 16 or 4 bits of a hundred rows or two, all in one: up to four of one input. */
 typedef struct {
     cuda_matrix w[CUDA_MAX_PARTS];
@@ -261,6 +285,7 @@ typedef struct {
     const float *in; /* what it was made from */
     size_t n_rows, cols;
     cuda_operand operand; /* of the epilogue's out; one part only */
+    cuda_coming coming;
 } cuda_mma_args;
 
 /* ---- attention ------------------------------------------------------------------------------- */
@@ -317,6 +342,7 @@ typedef struct {
     /* bg_backend_ops.store: keys and values go to the cache as they are, and nothing else is done.
      */
     bool store_only;
+    cuda_coming coming; /* bg_cuda_attend alone, in tiles */
 } cuda_attention_args;
 
 /* ---- the head -------------------------------------------------------------------------------- */
@@ -489,12 +515,14 @@ cudaError_t bg_cuda_product_tile(const cuda_tile_args *a, const cuda_launch *l);
 bool bg_cuda_product_mma_fits(const cuda_matrix *w, size_t n_rows, cuda_type type,
                               const cuda_launch *l);
 cudaError_t bg_cuda_product_mma(const cuda_mma_args *a, const cuda_launch *l);
+cuda_spare bg_cuda_product_mma_spare(const cuda_mma_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_gather(const cuda_gather_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_finish_int8(const cuda_finish_args *a, const cuda_launch *l);
 /* Writes new keys and values to the cache, and turns the queries. */
 cudaError_t bg_cuda_place(const cuda_attention_args *a, const cuda_launch *l);
 /* Attention after bg_cuda_place, which is left out where `fresh`; any number of rows. */
 cudaError_t bg_cuda_attend(const cuda_attention_args *a, const cuda_launch *l);
+cuda_spare bg_cuda_attend_spare(const cuda_attention_args *a, const cuda_launch *l);
 /* Fills in what bg_cuda_attend does itself of what bg_cuda_place would do. */
 void bg_cuda_attend_plan(cuda_attention_args *a, const cuda_launch *l);
 /* The same without tensor cores: for GPUs and heads that they do not do for. */

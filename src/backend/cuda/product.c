@@ -387,23 +387,21 @@ static bool side_by_side(const cuda_epilogue *a, const cuda_epilogue *b)
     return a->out_stride == b->out_stride && (size_t)(last - first) < a->out_stride;
 }
 
-/* The same of 16 or 4 bits: layers of the operand that the last node reads, too. What looks for who
- * wrote an activation takes a node's results for those of one. */
-static bool merge_mma(cuda_backend *cuda, const cuda_mma_args *wanted)
+/* The last node, if a layer of 16 or 4 bits reads its operand, too, and may become part of it; else
+ * NULL. What looks for who wrote an activation takes a node's results for those of one. */
+static cuda_mma_args *joined_mma(cuda_backend *cuda, const cuda_mma_args *wanted)
 {
     cuda_node *node = cuda->n_nodes > 0 ? &cuda->nodes[cuda->n_nodes - 1] : NULL;
-    if (!node || node->kind != NODE_MMA) return false;
+    if (!node || node->kind != NODE_MMA) return NULL;
     cuda_mma_args *t = &node->args.mma;
     if (t->x != wanted->x || t->in != wanted->in || t->n_rows != wanted->n_rows ||
-        t->w[0].format != wanted->w[0].format || t->cols != wanted->cols || t->operand.out ||
-        t->n_parts == CUDA_MAX_PARTS || !plain(&wanted->epilogue[0]))
-        return false;
+        t->cols != wanted->cols || t->operand.out || t->n_parts == CUDA_MAX_PARTS ||
+        !plain(&wanted->epilogue[0]))
+        return NULL;
     for (int i = 0; i < t->n_parts; i++)
         if (!plain(&t->epilogue[i]) || !side_by_side(&t->epilogue[i], &wanted->epilogue[0]))
-            return false;
-    t->w[t->n_parts] = wanted->w[0];
-    t->epilogue[t->n_parts++] = wanted->epilogue[0];
-    return true;
+            return NULL;
+    return t;
 }
 
 static bg_status multiply_mma(cuda_backend *cuda, const bg_linear *l, const cuda_epilogue *e,
@@ -417,10 +415,19 @@ static bg_status multiply_mma(cuda_backend *cuda, const bg_linear *l, const cuda
     a.in = cuda_values(l->in);
     a.n_rows = l->n_rows;
     a.cols = l->in->cols;
-    BG_TRY(cuda_operand_rooms(cuda, a.n_rows * a.cols, type, err));
+    /* For the widest layer at once: a pass that had to be run in its middle because a room grew
+     * would have lost the kernels that decode the next layers' weights. */
+    BG_TRY(cuda_operand_rooms(cuda, a.n_rows * cuda->widest, type, err));
     BG_TRY(cuda_begin(cuda, 0, 2, err));
     a.x = cuda_convert_input(cuda, l, type);
-    if (!merge_mma(cuda, &a)) memcpy(&cuda_push(cuda, NODE_MMA)->args.mma, &a, sizeof a);
+    cuda_mma_args *joined = joined_mma(cuda, &a);
+    cuda_decode_ahead(cuda, &a.w[0], a.n_rows, joined);
+    if (joined && joined->w[0].format == a.w[0].format) {
+        joined->w[joined->n_parts] = a.w[0];
+        joined->epilogue[joined->n_parts++] = a.epilogue[0];
+    } else {
+        memcpy(&cuda_push(cuda, NODE_MMA)->args.mma, &a, sizeof a);
+    }
     return BG_OK;
 }
 

@@ -15,12 +15,16 @@
  * 15 of a step, two pieces of 16 bytes, or 8 bytes of codes. Codes are looked up as bytes in
  * registers; the sum of a block of 64 is multiplied by the block's scale in fp32.
  *
+ * Blocks behind those of the tiles decode weights of layers to come (ahead.c).
+ *
  * The kernel is over in microseconds, of which fetching its instructions is part: loops are left as
  * loops where they are not the innermost one. */
 #ifndef BG_BACKEND_CUDA_PRODUCT_MMA_CUH
 #define BG_BACKEND_CUDA_PRODUCT_MMA_CUH
 
+#include "backend/cuda/code_bytes.cuh"
 #include "backend/cuda/copy.cuh"
+#include "backend/cuda/decode_share.cuh"
 #include "backend/cuda/epilogue.cuh"
 #include "backend/cuda/mma.cuh"
 #include "backend/cuda/operand.cuh"
@@ -45,6 +49,7 @@ template <int M_, int N_, weight_kind W_, int WARPS_> struct mma_shape {
     static constexpr int WARPS = WARPS_, THREADS = WARPS * WARP, BLOCKS = 8 / WARPS;
     static constexpr weight_kind W = W_;
     static constexpr bool CODES = W == WEIGHTS_4BIT;
+    static constexpr bool DECODES = W != WEIGHTS_BF16; /* for the layers behind */
     static constexpr int WEIGHTS_AT = ROWS * ROW_BYTES;
     static constexpr int SLOT = WEIGHTS_AT + OUTPUTS * (CODES ? CODE_BYTES : ROW_BYTES);
     static constexpr int FIT = (BLOCKS > 1 ? MOST_SHARED : MOST_ALONE) / (WARPS * SLOT);
@@ -55,11 +60,10 @@ template <int M_, int N_, weight_kind W_, int WARPS_> struct mma_shape {
     static constexpr size_t SHARED = WARPS * SLOTS * SLOT > SUMS ? WARPS *SLOTS *SLOT : SUMS;
 };
 
-/* What the kernel gets: bytes of the codes' values in binary16, the low ones and then the high
- * ones, and what these values are to be multiplied by. */
+/* What the kernel gets: the codes' values in binary16, and what these are to be multiplied by. */
 struct product_args {
     cuda_mma_args a;
-    uint32_t low[4], high[4];
+    code_bytes codes;
     float unit;
     unsigned row_tiles;
     unsigned fours; /* parts whose results can be written four by four, as bits */
@@ -235,40 +239,6 @@ static __device__ __forceinline__ void multiply_numbers(const char *slot, float 
     }
 }
 
-/* A permutation whose digits from 8 on take a byte's highest bit eight times, which __byte_perm
- * does not. */
-static __device__ __forceinline__ uint32_t highest_bits(uint32_t x, uint32_t y, uint32_t which)
-{
-    uint32_t out;
-    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(out) : "r"(x), "r"(y), "r"(which));
-    return out;
-}
-
-/* Four bytes, each one of sixteen that a digit of `which` and a byte of `beyond` choose. */
-static __device__ __forceinline__ uint32_t look_up(const uint32_t table[4], uint32_t which,
-                                                   uint32_t beyond)
-{
-    const uint32_t first = __byte_perm(table[0], table[1], which);
-    const uint32_t last = __byte_perm(table[2], table[3], which);
-    return (first & ~beyond) | (last & beyond);
-}
-
-/* Eight codes to four pairs of binary16 numbers: of each byte the high four bits come first. A
- * permutation that repeats the highest bit of bytes makes a code's highest one a byte of them. */
-static __device__ __forceinline__ void decode_eight(const uint32_t low[4], const uint32_t high[4],
-                                                    uint32_t codes, uint32_t out[4])
-{
-    const uint32_t digits = codes & 0x77777777, raised = codes * 16;
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const uint32_t which = digits >> i * 16;
-        const uint32_t beyond = highest_bits(raised, codes, i ? 0xFBEA : 0xD9C8);
-        const uint32_t x = look_up(low, which, beyond), y = look_up(high, which, beyond);
-        out[2 * i] = __byte_perm(x, y, 0x4051);
-        out[2 * i + 1] = __byte_perm(x, y, 0x6273);
-    }
-}
-
 /* A step of codes, a block of each row of weights. */
 template <typename S>
 static __device__ __forceinline__ void multiply_codes(const product_args &p, const char *slot,
@@ -290,8 +260,8 @@ static __device__ __forceinline__ void multiply_codes(const product_args &p, con
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             uint32_t u[4], v[4]; /* of rows g and g + 8 */
-            decode_eight(p.low, p.high, i ? one.y : one.x, u);
-            decode_eight(p.low, p.high, i ? other.y : other.x, v);
+            decode_eight(p.codes, i ? one.y : one.x, u);
+            decode_eight(p.codes, i ? other.y : other.x, v);
             const uint32_t first[4] = {u[0], v[0], u[1], v[1]}, last[4] = {u[2], v[2], u[3], v[3]};
 #pragma unroll
             for (int n = 0; n < S::N; n++) mma_half(block[n], first, &x[n][i].x);
@@ -397,13 +367,18 @@ static __device__ __noinline__ void write_ones(const cuda_mma_args &a, const cud
     }
 }
 
-template <typename S>
+/* DECODES: there are such blocks; without them a kernel is over some 0.1 us earlier. */
+template <typename S, bool DECODES>
 static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
     product_mma(const __grid_constant__ product_args p)
 {
     if (!MMA) return; /* bg_cuda_product_mma_fits says no then */
     extern __shared__ __align__(16) char room[];
     const cuda_mma_args &a = p.a;
+    if (DECODES && blockIdx.x >= gridDim.x - a.coming.decoders) {
+        decode_share<S::THREADS>(a.coming, blockIdx.x - (gridDim.x - a.coming.decoders));
+        return;
+    }
     const unsigned row_tile = blockIdx.x % p.row_tiles;
     unsigned tile = blockIdx.x / p.row_tiles;
     int part = 0;

@@ -4,7 +4,7 @@
 bg_status cuda_reserve(cuda_backend *cuda, cuda_room *room, size_t bytes, bg_error *err)
 {
     if (bytes <= room->bytes) return BG_OK;
-    BG_TRY(cuda_flush(cuda, err));
+    if (room->data) BG_TRY(cuda_flush(cuda, err)); /* what is queued may use it */
     cuda_release(cuda, room->data, room->bytes);
     *room = (cuda_room){0};
     room->data = cuda_alloc(cuda, bytes, "working memory", err);

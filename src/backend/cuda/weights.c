@@ -200,6 +200,7 @@ bg_status cuda_act_create(bg_backend *backend, size_t rows, size_t cols, bool ha
     cuda_act *act = bg_calloc(1, sizeof *act);
     if (!act) return bg_fail_memory(err, sizeof *act, "an activation");
     act->base = (bg_act){rows, cols, half};
+    cuda->widest = bg_max_size(cuda->widest, cols);
     act->values = cuda_take(cuda, BG_USE_ACTIVATIONS, bytes, "activations", err);
     bg_status status = act->values ? BG_OK : BG_ERR_MEMORY;
     if (status == BG_OK)
