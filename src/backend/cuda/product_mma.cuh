@@ -45,8 +45,9 @@ enum weight_kind { WEIGHTS_F16, WEIGHTS_BF16, WEIGHTS_4BIT };
 /* Tiles of 16 M outputs for 8 N rows, by four warps where a multiprocessor has two blocks, by eight
  * where it has one. */
 template <int M_, int N_, weight_kind W_, int WARPS_> struct mma_shape {
-    static constexpr int M = M_, N = N_, OUTPUTS = 16 * M, ROWS = 8 * N;
+    static constexpr int M = M_, N = N_, OUTPUTS = 16 * M, ROWS = 8 * N, ALL_ROWS = ROWS;
     static constexpr int WARPS = WARPS_, THREADS = WARPS * WARP, BLOCKS = 8 / WARPS;
+    static constexpr int SHARE = WARPS; /* that sum up columns of the same results */
     static constexpr weight_kind W = W_;
     static constexpr bool CODES = W == WEIGHTS_4BIT;
     static constexpr bool DECODES = W != WEIGHTS_BF16; /* for the layers behind */
@@ -60,14 +61,33 @@ template <int M_, int N_, weight_kind W_, int WARPS_> struct mma_shape {
     static constexpr size_t SHARED = WARPS * SLOTS * SLOT > SUMS ? WARPS *SLOTS *SLOT : SUMS;
 };
 
-/* What the kernel gets: the codes' values in binary16, and what these are to be multiplied by. */
+/* What the kernel gets: the codes' values, these in binary16, and what those are to be multiplied
+ * by. */
 struct product_args {
     cuda_mma_args a;
+    float code[16];
     code_bytes codes;
     float unit;
     unsigned row_tiles;
     unsigned fours; /* parts whose results can be written four by four, as bits */
 };
+
+/* A block's tile: its first row, and its first output of one of the layers. */
+struct tile_place {
+    int part;
+    size_t row, output;
+};
+
+template <typename S>
+static __device__ __forceinline__ tile_place place_of_tile(const product_args &p)
+{
+    const cuda_mma_args &a = p.a;
+    unsigned tile = blockIdx.x / p.row_tiles;
+    int part = 0;
+    while (part + 1 < a.n_parts && tile >= ((unsigned)a.w[part].rows + S::OUTPUTS - 1) / S::OUTPUTS)
+        tile -= ((unsigned)a.w[part++].rows + S::OUTPUTS - 1) / S::OUTPUTS;
+    return {part, blockIdx.x % p.row_tiles * (size_t)S::ALL_ROWS, tile * (size_t)S::OUTPUTS};
+}
 
 /* ---- a warp's ring --------------------------------------------------------------------------- */
 
@@ -91,7 +111,8 @@ static __device__ __forceinline__ source source_of(const void *matrix, size_t fi
     const size_t row_bytes = cols * (size_t)bits / 8;
     return {(const char *)matrix + (first + (size_t)row) * row_bytes + piece * 16,
             row_bytes * (size_t)(WARP / pieces), (int)(n_rows - first) - row,
-            (int)cols - piece * 128 / bits, n_rows - first >= ROWS ? (int)cols - STEP : -1};
+            (int)cols - piece * 128 / bits,
+            first < n_rows && n_rows - first >= ROWS ? (int)cols - STEP : -1};
 }
 
 /* Pieces of a row lie in an order of the row's own: those that are read at once, of different rows,
@@ -297,13 +318,20 @@ static __device__ __forceinline__ void put_sums(char *room, const float sum[S::M
     __syncthreads();
 }
 
+/* Where the sums of a tile's row by the first of its warps are. */
+template <typename S> static __device__ __forceinline__ int first_sum(int row)
+{
+    if (S::ALL_ROWS == S::ROWS) return row;
+    return row / S::ROWS * (S::SHARE * S::ROWS) + row % S::ROWS;
+}
+
 template <typename S>
 static __device__ __forceinline__ float4 total(const char *room, int row, int output)
 {
-    const float *at = (const float *)room + row * S::PITCH + output;
+    const float *at = (const float *)room + first_sum<S>(row) * S::PITCH + output;
     float4 y = *(const float4 *)at;
 #pragma unroll
-    for (int i = 1; i < S::WARPS; i++) {
+    for (int i = 1; i < S::SHARE; i++) {
         const float4 x = *(const float4 *)(at + i * S::ROWS * S::PITCH);
         y.x += x.x;
         y.y += x.y;
@@ -321,7 +349,7 @@ static __device__ __forceinline__ void write_fours(const cuda_mma_args &a, const
 {
     constexpr int FOURS = S::OUTPUTS / 4, AT_ONCE = S::THREADS / FOURS; /* rows */
     static_assert(S::THREADS % FOURS == 0, "a thread has the same outputs of all rows");
-    const int n = (int)min((size_t)S::ROWS, a.n_rows - row);
+    const int n = (int)min((size_t)S::ALL_ROWS, a.n_rows - row);
     const int y = (int)threadIdx.x % FOURS * 4;
     const size_t c = output + (size_t)y;
     int x = (int)threadIdx.x / FOURS;
@@ -356,18 +384,36 @@ static __device__ __noinline__ void write_ones(const cuda_mma_args &a, const cud
                                                const float *sums)
 {
 #pragma unroll 1
-    for (int at = (int)threadIdx.x; at < S::ROWS * S::OUTPUTS; at += S::THREADS) {
+    for (int at = (int)threadIdx.x; at < S::ALL_ROWS * S::OUTPUTS; at += S::THREADS) {
         const int x = at / S::OUTPUTS, y = at % S::OUTPUTS;
         const size_t r = row + (size_t)x, c = output + (size_t)y, to = r * e.out_stride + c;
         if (r >= a.n_rows || c >= outputs) continue;
         float v = 0;
-        for (int i = 0; i < S::WARPS; i++) v += sums[(i * S::ROWS + x) * S::PITCH + y];
+        for (int i = 0; i < S::SHARE; i++)
+            v += sums[(first_sum<S>(x) + i * S::ROWS) * S::PITCH + y];
         finish(e, r, c, add_bias(e, false, c, v));
         if (a.operand.out) put(a.operand.type, a.operand.out, to, e.out[to]);
     }
 }
 
-/* DECODES: there are such blocks; without them a kernel is over some 0.1 us earlier. */
+template <typename S>
+static __device__ __forceinline__ void write_tile(const product_args &p, const tile_place &t,
+                                                  char *room, const float sum[S::M][S::N][4])
+{
+    const cuda_mma_args &a = p.a;
+    const cuda_epilogue &e = a.epilogue[t.part];
+    const size_t outputs = a.w[t.part].rows;
+    if (p.fours >> t.part & 1) {
+        write_fours<S>(a, e, outputs, t.row, t.output, room, sum);
+    } else {
+        put_sums<S>(room, sum);
+        write_ones<S>(a, e, outputs, t.row, t.output, (const float *)room);
+    }
+}
+
+/* ---- the kernel ------------------------------------------------------------------------------ */
+
+/* DECODES: there are blocks that decode; without them a kernel is over some 0.1 us earlier. */
 template <typename S, bool DECODES>
 static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
     product_mma(const __grid_constant__ product_args p)
@@ -379,17 +425,12 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
         decode_share<S::THREADS>(a.coming, blockIdx.x - (gridDim.x - a.coming.decoders));
         return;
     }
-    const unsigned row_tile = blockIdx.x % p.row_tiles;
-    unsigned tile = blockIdx.x / p.row_tiles;
-    int part = 0;
-    while (part + 1 < a.n_parts && tile >= ((unsigned)a.w[part].rows + S::OUTPUTS - 1) / S::OUTPUTS)
-        tile -= ((unsigned)a.w[part++].rows + S::OUTPUTS - 1) / S::OUTPUTS;
-    const cuda_matrix &w = a.w[part];
-    const size_t row = row_tile * (size_t)S::ROWS, output = tile * (size_t)S::OUTPUTS;
+    const tile_place t = place_of_tile<S>(p);
+    const cuda_matrix &w = a.w[t.part];
     const int warp = (int)threadIdx.x / WARP, cols = (int)a.cols;
     char *const ring = room + warp * (S::SLOTS * S::SLOT), *const end = ring + S::SLOTS * S::SLOT;
-    const source weights = source_of<S::CODES, S::OUTPUTS>(w.codes, output, w.rows, a.cols);
-    const source input = source_of<false, S::ROWS>(a.x, row, a.n_rows, a.cols);
+    const source weights = source_of<S::CODES, S::OUTPUTS>(w.codes, t.output, w.rows, a.cols);
+    const source input = source_of<false, S::ROWS>(a.x, t.row, a.n_rows, a.cols);
     int ask = warp * STEP; /* the column that is asked for next */
     float *const scales = (float *)(room + S::SHARED);
 
@@ -397,8 +438,8 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
     for (char *slot = ring; slot < end; slot += S::SLOT, ask += S::WARPS * STEP)
         if (ask < cols) ask_weights<S>(slot, weights, ask);
     ask = warp * STEP;
-    if (row_tile == 0) announce<S>(w, output);
-    if (S::CODES && w.scales) ask_scales<S>(scales, w, output);
+    if (t.row == 0) announce<S>(w, t.output);
+    if (S::CODES && w.scales) ask_scales<S>(scales, w, t.output);
     wait_for_earlier();
     let_next_start();
 #pragma unroll 1
@@ -407,7 +448,7 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
         end_of_group();
     }
     if (S::CODES) {
-        if (!w.scales) put_scales<S>(scales, w, output);
+        if (!w.scales) put_scales<S>(scales, w, t.output);
         wait_for_groups<S::SLOTS - 1>(); /* the first one's are the scales as well */
         __syncthreads();
     }
@@ -429,13 +470,7 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
         end_of_group();
         slot = slot + S::SLOT == end ? ring : slot + S::SLOT;
     }
-    const cuda_epilogue &e = a.epilogue[part];
-    if (p.fours >> part & 1) {
-        write_fours<S>(a, e, w.rows, row, output, room, sum);
-    } else {
-        put_sums<S>(room, sum);
-        write_ones<S>(a, e, w.rows, row, output, (const float *)room);
-    }
+    write_tile<S>(p, t, room, sum);
 }
 
 #endif
