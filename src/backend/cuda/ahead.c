@@ -7,7 +7,9 @@
  * - A layer copies its weights before it waits. All products let the next kernel start only when
  *   they have waited themselves; so with one of them between, the kernel that decoded is over.
  * - Blocks that decode do not wait, and the kernels before them may still read what was decoded to
- *   the same place before. With a product between the last reader and them, it is over as well. */
+ *   the same place before. With a product between the last reader and them, it is over as well.
+ * Nothing of one queue runs beside the next: a graph ends, or its nodes are copied, between them.
+ */
 #include "backend/cuda/cuda.h"
 #include "core/checked.h"
 
@@ -91,16 +93,17 @@ static bool is_decoded(const cuda_backend *cuda, const cuda_matrix *w)
     return room && at >= room && at < room + ROOM_BYTES;
 }
 
-/* Of an MLP's first matrix not: it has the most tiles, which share decoding it. Nor of large ones,
- * which take longer than kernels of some hundred rows. */
-static bool is_worth_it(const cuda_matrix *w)
+/* Measured on compute capability 9.0. Of an MLP's first matrix, usually four times as long as wide,
+ * not: it has the most tiles, which share decoding it. Nor of large ones, which take longer than
+ * kernels of some hundred rows. */
+static bool is_worth_it(const cuda_launch *l, const cuda_matrix *w)
 {
-    return bg_formats[w->format].bits == 4 && w->rows <= 3 * w->cols &&
-           w->rows * w->cols <= MOST_WEIGHTS;
+    return l->overlap && l->warpgroups && bg_formats[w->format].bits == 4 &&
+           w->rows <= 3 * w->cols && w->rows * w->cols <= MOST_WEIGHTS;
 }
 
 /* Matrices that are to be decoded all, or not at all: query, key and value, which are to be one
- * node. Its first is a square one that does not follow attention, and may be. */
+ * node. A square one that does not follow attention may be its first. */
 static uint32_t alike(const cuda_backend *cuda, const cuda_matrix *w)
 {
     const bool leads = cuda->n_nodes > 0 && cuda->nodes[cuda->n_nodes - 1].kind != NODE_ATTEND;
@@ -110,7 +113,8 @@ static uint32_t alike(const cuda_backend *cuda, const cuda_matrix *w)
 /* Whether the host, which leaves so much idle, decodes n more matrices like this one. */
 static bool takes(const cuda_coming *c, cuda_spare spare, const cuda_matrix *w, uint32_t n)
 {
-    return c->n + n <= CUDA_MOST_COMING && (c->n == 0 || c->code == w->code) &&
+    return c->n + n <= CUDA_MOST_COMING &&
+           (c->n == 0 || (c->code == w->code && c->scale_map == w->scale_map)) &&
            c->blocks + n * (w->rows * w->cols / BG_BLOCK) <= spare.blocks;
 }
 
@@ -134,7 +138,7 @@ void cuda_decode_ahead(cuda_backend *cuda, cuda_matrix *w, size_t n_rows,
                        const cuda_mma_args *joined)
 {
     cuda_ahead *a = &cuda->ahead;
-    if (!is_worth_it(w) || (joined && !is_decoded(cuda, &joined->w[0]))) return;
+    if (!is_worth_it(&cuda->launch, w) || (joined && !is_decoded(cuda, &joined->w[0]))) return;
     cuda_matrix decoded;
     memset(&decoded, 0, sizeof decoded); /* also what lies between: nodes are compared as bytes */
     decoded.format = BG_FORMAT_F16;

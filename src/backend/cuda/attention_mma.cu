@@ -472,7 +472,7 @@ static int chosen(const cuda_attention_args *a, const cuda_launch *l)
 cuda_spare bg_cuda_attend_spare(const cuda_attention_args *a, const cuda_launch *l)
 {
     const int shape = chosen(a, l);
-    if (shape < 0 || !l->overlap) return (cuda_spare){0, 0}; /* without that it was not measured */
+    if (shape < 0) return (cuda_spare){0, 0};
     const size_t taken = blocks_of(a, shape);
     const size_t room = shapes[shape].at_once[a->out_half] * (size_t)l->multiprocessors;
     const uint32_t decoders = taken > 0 && taken < room ? (uint32_t)(room - taken) : 0;

@@ -129,8 +129,8 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
     const int begin = warp % S::SHARE * STEP;
     decode_tile<S>(weights, room, p.code, w, t.output);
     wait_for_earlier();
-    let_next_start();
-    int ask = begin; /* the column that is asked for next */
+    let_next_start(); /* not before: ahead.c */
+    int ask = begin;  /* the column that is asked for next */
 #pragma unroll 1
     for (char *slot = ring; slot < end; slot += S::SLOT, ask += S::SHARE * STEP) {
         if (ask < cols) ask_numbers<S::ROWS>(slot, input, ask);

@@ -87,7 +87,8 @@ template <typename S> static constexpr shape decoded_of(range of)
 
 #define LOW_SHAPES(W) mma_of<1, 2, W, 4>(LOW), mma_of<2, 2, W, 4>(LOW), mma_of<4, 2, W, 4>(LOW)
 
-/* Of 4 bits, one is for GPUs whose blocks have 99 KB, which no other of many rows fits into. */
+/* Of 4 bits, one is for GPUs whose blocks have 99 KB, which no other of more rows than LOW has fits
+ * into. */
 enum { SMALL_SHAPE = 3, SHAPES = 8 };
 
 /* By kind of weights. Codes are decoded once for all rows of a tile: the more, the better, but for
@@ -154,8 +155,7 @@ cuda_spare bg_cuda_product_mma_spare(const cuda_mma_args *a, const cuda_launch *
 {
     const weight_kind kind = kind_of(a->w[0].format);
     const shape *s = choose(a, kind, l);
-    /* Without overlap it was not measured. */
-    if (!s || !l->overlap || kind == WEIGHTS_BF16) return (cuda_spare){0, 0};
+    if (!s || kind == WEIGHTS_BF16) return (cuda_spare){0, 0};
     const size_t tiles = tiles_of(a, s), at_once = s->at_once * (size_t)l->multiprocessors;
     if (tiles >= at_once) return (cuda_spare){0, 0};
     const size_t share =

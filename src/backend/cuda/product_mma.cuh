@@ -441,7 +441,7 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
     if (t.row == 0) announce<S>(w, t.output);
     if (S::CODES && w.scales) ask_scales<S>(scales, w, t.output);
     wait_for_earlier();
-    let_next_start();
+    let_next_start(); /* not before: ahead.c */
 #pragma unroll 1
     for (char *slot = ring; slot < end; slot += S::SLOT, ask += S::WARPS * STEP) {
         if (ask < cols) ask_numbers<S::ROWS>(slot, input, ask);
