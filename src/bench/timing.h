@@ -24,7 +24,7 @@ typedef struct {
     /* Prompt ids to states; for a classifier, to labels. A mean where one takes less than 5 ms:
      * passes are then repeated for as long. */
     double prefill;
-    double first_token; /* the same and the first choice: prompt ids to the first new id */
+    double first_token; /* the same and the first choice; not for classifiers */
     double decode;      /* new_tokens further steps; not for classifiers */
     /* The same by the device's clock; negative where it has none. */
     double device_prefill, device_decode;

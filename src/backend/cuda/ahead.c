@@ -94,8 +94,8 @@ static bool is_decoded(const cuda_backend *cuda, const cuda_matrix *w)
 }
 
 /* Measured on compute capability 9.0. Of an MLP's first matrix, usually four times as long as wide,
- * not: it has the most tiles, which share decoding it. Nor of large ones, which take longer than
- * kernels of some hundred rows. */
+ * not: it has the most tiles, which share decoding it (product_decoded.cuh). Nor of large ones,
+ * which take longer than kernels of some hundred rows. */
 static bool is_worth_it(const cuda_launch *l, const cuda_matrix *w)
 {
     return l->overlap && l->warpgroups && bg_formats[w->format].bits == 4 &&

@@ -20,11 +20,10 @@
 #include "backend/cuda/mma.cuh"
 #include "backend/cuda/operand.cuh"
 
-enum {
-    GAP = 8,
-    MOST_DECODED =
-        512, /* blocks of codes, by a block that has no queries, in the time of one that has */
-};
+enum { GAP = 8 };
+
+/* Blocks of codes, by a block that has no queries in the time of one that has. */
+enum { MOST_DECODED = 512 };
 
 /* DIM: columns of a head, rounded up. GROUPS of 16 queries; SPLIT warps for each of them, with KEYS
  * keys each of a tile. */

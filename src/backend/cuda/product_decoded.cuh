@@ -23,8 +23,9 @@ template <int M_, int N_, int SHARE_, int GROUPS_> struct decoded_shape {
 
 /* ---- decoding -------------------------------------------------------------------------------- */
 
-/* Pieces of a row lie in an order of the row's own, and of the step's: what a warp writes at once,
- * of a row's steps, is in different banks, and so is what it reads at once, of rows of a step. */
+/* Pieces of a row lie in an order of the row's own, and of the step's: what a warp reads at once,
+ * of rows of a step, is in different banks, and most of what it writes at once, of a row's steps.
+ */
 static __device__ __forceinline__ int decoded_place(int row, int piece, int step)
 {
     return row * ROW_BYTES + ((piece ^ row ^ step) & (PIECES - 1)) * 16;
