@@ -402,7 +402,8 @@ static cudaError_t launch_shape(const cuda_attention_args *a, const cuda_launch 
     static_assert(MOST_DECODED * SHARE_BYTES <= S::SHARED, "a decoder's share has room");
     dim3 grid(blocks_for(a->max_rows, S::QUERIES), (unsigned)a->n_heads, (unsigned)a->n_sequences);
     if (a->coming.n > 0) grid.z += blocks_for(a->coming.decoders, grid.x * grid.y);
-    return launch(attend_mma<S>, grid, S::THREADS, S::SHARED, *a, l);
+    const size_t shared = a->alone ? shared_alone(S::SHARED, grid, l) : S::SHARED;
+    return launch(attend_mma<S>, grid, S::THREADS, shared, *a, l);
 }
 
 /* The shapes by the largest head they take and the queries of a block, for fp32 and for binary16.

@@ -324,6 +324,9 @@ typedef struct {
     float *out;
     size_t out_stride;
     cuda_operand operand; /* bg_cuda_attend alone */
+    /* No product follows at once, whose blocks would want room beside bg_cuda_attend's: these may
+     * have a multiprocessor each. */
+    bool alone;
     /* bg_cuda_attend_plan's: new keys and values are in qkv alone, and bg_cuda_attend writes them
      * to the cache; it turns the queries. */
     bool fresh, turn;

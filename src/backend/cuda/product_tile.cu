@@ -409,7 +409,8 @@ template <typename S> static cudaError_t launch_tiles(const cuda_tile_args *a, c
         tiles += blocks_for(a->w[i].rows, S::TILE);
     }
     const dim3 grid((unsigned)tiles, blocks_for(a->n_rows, S::TILE));
-    return launch(product_tile<S>, grid, THREADS, by_groups ? S::BY_GROUPS : S::PIPELINE, args, l);
+    const size_t shared = shared_alone(by_groups ? S::BY_GROUPS : S::PIPELINE, grid, l);
+    return launch(product_tile<S>, grid, THREADS, shared, args, l);
 }
 
 cudaError_t bg_cuda_product_tile(const cuda_tile_args *a, const cuda_launch *l)

@@ -138,6 +138,15 @@ static cuda_norm_args *last_norm(cuda_backend *cuda, const cuda_quantize_args *w
     return same && bg_cuda_norm_quantizes(norm->cols) ? norm : NULL;
 }
 
+/* The same of attention. */
+static cuda_attention_args *last_attention(cuda_backend *cuda, const cuda_quantize_args *wanted)
+{
+    cuda_node *last = cuda->n_nodes > 0 ? &cuda->nodes[cuda->n_nodes - 1] : NULL;
+    return last && last->kind == NODE_ATTEND && last->args.attention.out == wanted->in
+               ? &last->args.attention
+               : NULL;
+}
+
 void cuda_quantize_input(cuda_backend *cuda, const bg_linear *l, cuda_quantized *q)
 {
     cuda_quantize_args a;
@@ -156,6 +165,8 @@ void cuda_quantize_input(cuda_backend *cuda, const bg_linear *l, cuda_quantized 
     q->mask = cuda_put_zeros(cuda, mask_bytes((size_t)q->n_sequences, a.cols));
     a.out.mask = q->mask;
     cuda_norm_args *norm = last_norm(cuda, &a);
+    cuda_attention_args *attention = last_attention(cuda, &a);
+    if (attention) attention->alone = true;
     memcpy(norm ? &norm->quantize : &cuda_push(cuda, NODE_QUANTIZE)->args.quantize, &a, sizeof a);
 }
 
