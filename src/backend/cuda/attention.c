@@ -10,6 +10,10 @@
  */
 enum { KEY_STEP = 256 };
 
+/* Of a pass of whole sequences, when it begins early: at the second layer's attention. There what
+ * is queued decodes hardly any weights of what follows (ahead.c). */
+enum { EARLY_NODES = 10 };
+
 static bg_status check(const bg_cache *cache, const bg_sequence *sequences, size_t n, bool stored,
                        bg_error *err)
 {
@@ -145,6 +149,7 @@ bg_status cuda_attention_op(bg_backend *backend, const bg_attention *args, bg_er
     a->out_stride = args->out->cols;
     const size_t n_rows = whole_rows(args->sequences, args->n_sequences);
     const bool wide = attends_wide(cuda, *a, n_rows);
+    if (!wide && n_rows > CUDA_LEAST_ROWS) BG_TRY(cuda_start_early(cuda, EARLY_NODES, err));
     const size_t columns = (a->n_heads + 2 * a->n_kv_heads) * a->head_dim;
     const size_t halves = n_rows * columns * sizeof(uint16_t);
     if (wide) BG_TRY(cuda_reserve(cuda, &cuda->halves, halves, err));

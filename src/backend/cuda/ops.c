@@ -90,23 +90,15 @@ static bg_status cuda_embed(bg_backend *backend, const bg_lookup *lookups, size_
     return BG_OK;
 }
 
-/* So many rows, and nodes queued of them, take longer than queueing what follows. */
+/* A pass of so many rows begins early where a norm follows so many nodes: nothing that is queued
+ * becomes part of what comes then, even if attention is by warpgroups. */
 enum { LONG_ROWS = 2048, LONG_NODES = 12 };
-
-/* A pass of many rows begins to run while the rest of it is queued. Where a norm follows, nothing
- * that is queued becomes part of what comes. */
-static bg_status start_early(cuda_backend *cuda, size_t n_rows, bg_error *err)
-{
-    const bool idle = cuda->finished == cuda->launched;
-    return idle && n_rows >= LONG_ROWS && cuda->n_nodes >= LONG_NODES ? cuda_start(cuda, err)
-                                                                      : BG_OK;
-}
 
 static bg_status cuda_norm_op(bg_backend *backend, const bg_norm *norm, const bg_act *in,
                               size_t n_rows, bg_act *out, bg_error *err)
 {
     cuda_backend *cuda = (cuda_backend *)backend;
-    BG_TRY(start_early(cuda, n_rows, err));
+    if (n_rows >= LONG_ROWS) BG_TRY(cuda_start_early(cuda, LONG_NODES, err));
     BG_TRY(cuda_begin(cuda, 0, 1, err));
     const node_kind kind = n_rows > CUDA_LEAST_ROWS ? NODE_NORM_MANY : NODE_NORM;
     cuda_norm_args *a = &cuda_push(cuda, kind)->args.norm;

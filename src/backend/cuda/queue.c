@@ -343,6 +343,12 @@ bg_status cuda_start(cuda_backend *cuda, bg_error *err)
     return status;
 }
 
+bg_status cuda_start_early(cuda_backend *cuda, size_t least_nodes, bg_error *err)
+{
+    const bool idle = cuda->finished == cuda->launched;
+    return idle && cuda->n_nodes >= least_nodes ? cuda_start(cuda, err) : BG_OK;
+}
+
 /* Where nothing runs, the next step's data goes to the first place: texts then have the same
  * graphs, however many steps there were before. */
 void cuda_has_finished(cuda_backend *cuda)
