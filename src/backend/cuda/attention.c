@@ -10,10 +10,6 @@
  */
 enum { KEY_STEP = 256 };
 
-/* Of a pass of whole sequences, when it begins early: at the second layer's attention. There what
- * is queued decodes hardly any weights of what follows (ahead.c). */
-enum { EARLY_NODES = 10 };
-
 static bg_status check(const bg_cache *cache, const bg_sequence *sequences, size_t n, bool stored,
                        bg_error *err)
 {
@@ -68,6 +64,16 @@ static size_t whole_rows(const bg_sequence *sequences, size_t n)
         rows += sequences[i].rows;
     }
     return rows;
+}
+
+/* A pass of some rows begins early at its second attention, where hardly anything that is queued
+ * decodes weights for what follows (ahead.c). */
+static bool begins_early(const cuda_backend *cuda, const bg_attention *args, size_t n_rows)
+{
+    if (args->stored || n_rows <= CUDA_LEAST_ROWS || n_rows == args->n_sequences) return false;
+    for (size_t i = 0; i < cuda->n_nodes; i++)
+        if (cuda->nodes[i].kind == NODE_ATTEND) return true;
+    return false;
 }
 
 static void take_cache(cuda_attention_args *a, const bg_cache *cache, size_t layer)
@@ -149,7 +155,7 @@ bg_status cuda_attention_op(bg_backend *backend, const bg_attention *args, bg_er
     a->out_stride = args->out->cols;
     const size_t n_rows = whole_rows(args->sequences, args->n_sequences);
     const bool wide = attends_wide(cuda, *a, n_rows);
-    if (!wide && n_rows > CUDA_LEAST_ROWS) BG_TRY(cuda_start_early(cuda, EARLY_NODES, err));
+    if (!wide && begins_early(cuda, args, n_rows)) BG_TRY(cuda_start_early(cuda, err));
     const size_t columns = (a->n_heads + 2 * a->n_kv_heads) * a->head_dim;
     const size_t halves = n_rows * columns * sizeof(uint16_t);
     if (wide) BG_TRY(cuda_reserve(cuda, &cuda->halves, halves, err));

@@ -78,6 +78,9 @@ typedef struct {
     uint64_t read_by; /* the last launch that reads it */
 } cuda_step;
 
+/* Two steps take turns; the last is for the rest of a pass that has begun early. */
+enum { CUDA_STEPS = 3, CUDA_REST = 2 };
+
 enum { CUDA_OPERANDS = 2 };
 
 /* A linear layer of many rows as it is queued. */
@@ -167,7 +170,7 @@ typedef struct {
     uint64_t launched, finished;
 
     /* One step's data is gathered while another's may still be read. */
-    cuda_step steps[2], *step;
+    cuda_step steps[CUDA_STEPS], *step, *after_rest;
     cudaStream_t copies;
     cudaEvent_t copied;
     size_t step_bytes, step_capacity;
@@ -200,9 +203,9 @@ void *cuda_put_zeros(cuda_backend *cuda, size_t n);
 cuda_node *cuda_push(cuda_backend *cuda, node_kind kind);
 /* Runs everything that is queued. */
 bg_status cuda_start(cuda_backend *cuda, bg_error *err);
-/* The same where nothing runs and so many nodes are queued: they take longer than queueing what
- * follows, 10 to 25 us of the host's for a small encoder. Before cuda_begin. */
-bg_status cuda_start_early(cuda_backend *cuda, size_t least_nodes, bg_error *err);
+/* The same where nothing runs, so that what follows is queued meanwhile: 12 to 25 us of the host's
+ * for a small encoder. Before cuda_begin. */
+bg_status cuda_start_early(cuda_backend *cuda, bg_error *err);
 /* Runs everything that is queued, and waits for it. */
 bg_status cuda_flush(cuda_backend *cuda, bg_error *err);
 /* Until a kernel has written a word of page-locked memory, or nothing runs any more. */

@@ -338,15 +338,19 @@ bg_status cuda_start(cuda_backend *cuda, bg_error *err)
     if (status == BG_OK && !g) status = send_nodes(cuda, cuda->there, err);
     if (status == BG_OK && !g) status = launch_all(cuda, cuda->there, err);
     cuda->step->read_by = ++cuda->launched;
-    cuda->step = &cuda->steps[cuda->step == cuda->steps];
+    const bool rest = cuda->step == &cuda->steps[CUDA_REST];
+    cuda->step = rest ? cuda->after_rest : &cuda->steps[cuda->step == cuda->steps];
     cuda->n_nodes = cuda->step_bytes = cuda->sequences_bytes = 0;
     return status;
 }
 
-bg_status cuda_start_early(cuda_backend *cuda, size_t least_nodes, bg_error *err)
+bg_status cuda_start_early(cuda_backend *cuda, bg_error *err)
 {
-    const bool idle = cuda->finished == cuda->launched;
-    return idle && cuda->n_nodes >= least_nodes ? cuda_start(cuda, err) : BG_OK;
+    if (cuda->finished < cuda->launched || cuda->n_nodes == 0) return BG_OK;
+    BG_TRY(cuda_start(cuda, err));
+    cuda->after_rest = cuda->step;
+    cuda->step = &cuda->steps[CUDA_REST];
+    return BG_OK;
 }
 
 /* Where nothing runs, the next step's data goes to the first place: texts then have the same
@@ -374,7 +378,7 @@ void cuda_run_first(cuda_backend *cuda)
 
 static void free_steps(cuda_backend *cuda)
 {
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < CUDA_STEPS; i++) {
         cudaFreeHost(cuda->steps[i].host);
         cuda_release(cuda, cuda->steps[i].device, cuda->steps[i].bytes);
         cuda->steps[i] = (cuda_step){0};
@@ -426,7 +430,7 @@ static bg_status grow_steps(cuda_backend *cuda, size_t bytes, bg_error *err)
     for (int i = 0; i < MAX_GRAPHS; i++) free_graph(cuda, &cuda->graphs[i]);
     free_steps(cuda);
     bytes = bg_max_size(2 * bytes, STEP_LEAST);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < CUDA_STEPS; i++) {
         cuda_step *step = &cuda->steps[i];
         void *p = NULL;
         BG_TRY(cuda_check(cudaHostAlloc(&p, bytes, 0), "a step's data", err));
