@@ -93,9 +93,9 @@ static void print(const json_t *devices, const char *no_gpu, bg_text *text)
     json_t *device;
     json_array_foreach(devices, i, device)(i == 0 ? print_cpu : print_gpu)(device, text);
     if (*no_gpu) bg_text_printf(text, "\ncuda  %s\n", no_gpu);
-    bg_text_puts(text,
-                 "\nWeights stay packed: one row decodes them in registers, several rows decode "
-                 "panels\ninto the cache for the matrix product.\n");
+    bg_text_puts(
+        text, "\nWeights stay packed: one row decodes them in registers, several rows a tile or a "
+              "panel\nof them at a time for the matrix product.\n");
 }
 
 /* The processor, measured with its threads. */
