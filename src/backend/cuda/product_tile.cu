@@ -409,7 +409,7 @@ template <typename S> static cudaError_t launch_tiles(const cuda_tile_args *a, c
         tiles += blocks_for(a->w[i].rows, S::TILE);
     }
     const dim3 grid((unsigned)tiles, blocks_for(a->n_rows, S::TILE));
-    const size_t shared = by_groups ? S::BY_GROUPS : shared_alone(S::PIPELINE, grid, l);
+    const size_t shared = shared_alone(by_groups ? S::BY_GROUPS : S::PIPELINE, grid, l);
     return launch(product_tile<S>, grid, THREADS, shared, args, l);
 }
 
