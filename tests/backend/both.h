@@ -125,6 +125,13 @@ static inline double tolerance(bool half)
     return half ? 4e-4 : 5e-6;
 }
 
+/* Whether activations of a layer are rounded to 16 bits: of many weights those of more than
+ * `few_rows`, which is 8, and any of many products. */
+static inline bool is_rounded(size_t n_rows, size_t rows, size_t cols, size_t few_rows)
+{
+    return (n_rows > few_rows && rows * cols > 1 << 18) || n_rows * rows * cols >= 1 << 26;
+}
+
 /* Opens the scalar CPU kernels and the first GPU; without a GPU says why, and skips. */
 static bool open_both(void)
 {
