@@ -308,7 +308,7 @@ bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err);
 void cuda_decode_ahead(cuda_backend *cuda, cuda_matrix *w, size_t n_rows,
                        const cuda_mma_args *joined);
 /* What is multiplied there. */
-cuda_type cuda_product_type(const cuda_backend *cuda, const bg_linear *l);
+cuda_type cuda_product_type(const bg_linear *l);
 /* What a layer wants done with its product; *e is all zero before. */
 void cuda_fill_epilogue(const bg_linear *l, cuda_epilogue *e);
 /* Room for the codes of an int8 layer's input, of rows together or of its sequences. It stays where

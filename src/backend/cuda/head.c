@@ -247,7 +247,7 @@ bg_status cuda_score(bg_backend *backend, const bg_weight *head, const bg_weight
     head_loop loop = {head, bias, in, 0};
     const bg_linear product = {.weight = head, .in = in, .n_rows = n_rows};
     BG_TRY(cuda_reserve_results(cuda, n_rows * sizeof *nll, err));
-    if (head->format == BG_FORMAT_F16 && !bias && cuda_product_type(cuda, &product) == CUDA_F16 &&
+    if (head->format == BG_FORMAT_F16 && !bias && cuda_product_type(&product) == CUDA_F16 &&
         bg_cuda_wide_fits(n_rows, head->rows, head->cols, false, &cuda->launch))
         BG_TRY(score_wide(cuda, &product, targets, err));
     else if (comes_in_panels(head, n_rows))

@@ -49,25 +49,24 @@ static size_t type_size(cuda_type type)
     return type == CUDA_F32 ? 4 : type == CUDA_I8 ? 1 : 2;
 }
 
-static const cuda_mma_args *last_mma(const cuda_backend *cuda)
+/* Whether it has so few, with the layers whose results lie beside its own: queries, keys and values
+ * are multiplied alike, since together they are one product. */
+static bool is_exact(const bg_linear *l)
 {
-    const cuda_node *node = cuda->n_nodes > 0 ? &cuda->nodes[cuda->n_nodes - 1] : NULL;
-    return node && node->kind == NODE_MMA ? &node->args.mma : NULL;
+    const size_t results = l->out ? l->out->cols : l->weight->rows;
+    const double cols = (double)l->weight->cols;
+    const double operations = (double)l->n_rows * (double)l->weight->rows * cols;
+    return (double)results * cols <= EXACT_WEIGHTS && operations < EXACT_OPERATIONS;
 }
 
-/* What to multiply. Activations that are binary16 already lose nothing as fp16. Few keys and values
- * are what the queries of the same input are, with which they are one product then. */
-cuda_type cuda_product_type(const cuda_backend *cuda, const bg_linear *l)
+/* What to multiply. Activations that are binary16 already lose nothing as fp16. */
+cuda_type cuda_product_type(const bg_linear *l)
 {
-    const cuda_mma_args *last = last_mma(cuda);
     const bg_format_id format = l->weight->format;
-    const double weights = (double)l->weight->rows * (double)l->weight->cols;
     if (bg_format_is_int8(format)) return CUDA_I8;
     if (format == BG_FORMAT_F32) return CUDA_F32;
     if (format == BG_FORMAT_F16 && l->in->half) return CUDA_F16;
-    const bool beside = last && last->in == cuda_values(l->in) && last->n_rows == l->n_rows;
-    if (!beside && weights <= EXACT_WEIGHTS && weights * (double)l->n_rows < EXACT_OPERATIONS)
-        return CUDA_F32;
+    if (is_exact(l)) return CUDA_F32;
     return format == BG_FORMAT_BF16 ? CUDA_BF16 : CUDA_F16;
 }
 
@@ -402,8 +401,9 @@ static bool side_by_side(const cuda_epilogue *a, const cuda_epilogue *b)
  * NULL. What looks for who wrote an activation takes a node's results for those of one. */
 static cuda_mma_args *joined_mma(cuda_backend *cuda, const cuda_mma_args *wanted)
 {
-    if (!last_mma(cuda)) return NULL;
-    cuda_mma_args *t = &cuda->nodes[cuda->n_nodes - 1].args.mma;
+    cuda_node *node = cuda->n_nodes > 0 ? &cuda->nodes[cuda->n_nodes - 1] : NULL;
+    if (!node || node->kind != NODE_MMA) return NULL;
+    cuda_mma_args *t = &node->args.mma;
     if (t->x != wanted->x || t->in != wanted->in || t->n_rows != wanted->n_rows ||
         t->cols != wanted->cols || t->operand.out || t->n_parts == CUDA_MAX_PARTS ||
         !plain(&wanted->epilogue[0]))
@@ -448,8 +448,8 @@ static bool fits_tiles(const cuda_backend *cuda, const bg_linear *l)
 
 static bool fits_mma(const cuda_backend *cuda, const bg_linear *l)
 {
-    return bg_cuda_product_mma_fits(cuda_matrix_of(l->weight), l->n_rows,
-                                    cuda_product_type(cuda, l), &cuda->launch);
+    return bg_cuda_product_mma_fits(cuda_matrix_of(l->weight), l->n_rows, cuda_product_type(l),
+                                    &cuda->launch);
 }
 
 bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err)
@@ -457,7 +457,7 @@ bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err)
     cuda_product_layer p;
     memset(&p, 0, sizeof p); /* also what lies between fields: nodes are compared as bytes */
     cuda_fill_epilogue(l, &p.epilogue);
-    p.type = cuda_product_type(cuda, l);
+    p.type = cuda_product_type(l);
     cuda_set_rounded(l->out, p.type != CUDA_F32);
     if (fits_tiles(cuda, l)) return multiply_tiles(cuda, l, &p.epilogue, err);
     if (fits_mma(cuda, l)) return multiply_mma(cuda, l, &p.epilogue, p.type, err);
@@ -489,10 +489,8 @@ bg_status cuda_product(cuda_backend *cuda, const bg_linear *l, bg_error *err)
 
 bool cuda_product_fits(cuda_backend *cuda, const bg_linear *l)
 {
-    const cuda_gemm_args shape = {.m = l->n_rows,
-                                  .n = l->weight->rows,
-                                  .k = l->weight->cols,
-                                  .type = cuda_product_type(cuda, l)};
+    const cuda_gemm_args shape = {
+        .m = l->n_rows, .n = l->weight->rows, .k = l->weight->cols, .type = cuda_product_type(l)};
     /* The library comes last: it is large, and has memory of its own. */
     return cuda_product_tiles(cuda, l) || (cuda_matmul_fits(&shape) && cuda_matmul_get(cuda));
 }
