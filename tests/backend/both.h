@@ -125,11 +125,27 @@ static inline double tolerance(bool half)
     return half ? 4e-4 : 5e-6;
 }
 
-/* Whether activations of a layer are rounded to 16 bits: of many weights those of more than
- * `few_rows`, which is 8, and any of many products. */
+/* Programs multiply nf4's values rounded to binary16, of which none is further off than 1.8e-4 of
+ * itself; so is no product further off. */
+static inline double code_tolerance(bg_format_id id)
+{
+    return id == BG_FORMAT_NF4 || id == BG_FORMAT_NF4_DQ ? 1.8e-4 : 0;
+}
+
+/* Of a layer whose activations and 4-bit weights are rounded to 16 bits. */
+static inline double rounded_tolerance(bg_format_id id)
+{
+    if (id == BG_FORMAT_F32 || bg_format_is_int8(id)) return 5e-6;
+    return id == BG_FORMAT_BF16 ? 4e-3 : 6e-4;
+}
+
+enum { FEW_ROWS = 8 };
+
+/* Whether activations of a layer may be rounded to 16 bits: those of more than `few_rows`, FEW_ROWS
+ * or fewer, where there are many weights or many products. */
 static inline bool is_rounded(size_t n_rows, size_t rows, size_t cols, size_t few_rows)
 {
-    return (n_rows > few_rows && rows * cols > 1 << 18) || n_rows * rows * cols >= 1 << 26;
+    return n_rows > few_rows && (rows * cols > 1 << 18 || n_rows * rows * cols >= 1 << 26);
 }
 
 /* Opens the scalar CPU kernels and the first GPU; without a GPU says why, and skips. */

@@ -1,6 +1,6 @@
 /* Every operation of the CUDA backend, at every format, against the scalar CPU kernels; linear
- * layers are in test_cuda_linear.c. Needs a GPU; without one it only checks that the reason is
- * told. */
+ * layers are in test_cuda_linear.c and test_cuda_blocks.c. Needs a GPU; without one it only checks
+ * that the reason is told. */
 #include "both.h"
 
 #include "backend/choice.h"
@@ -55,7 +55,7 @@ static void check_encoding(bg_format_id id, bg_dtype dtype, size_t rows, size_t 
 
 static void test_encoding(void)
 {
-    static const size_t shapes[][2] = {{40, 56}, {192, 320}, {3, 1001}, {700, 128}, {1500, 7001}};
+    static const size_t shapes[][2] = {{40, 56}, {192, 320}, {3, 1001}, {700, 128}, {7001, 1500}};
     static const bg_dtype dtypes[] = {BG_F32, BG_F16, BG_BF16};
     for (int id = 0; id < BG_FORMAT_COUNT; id++)
         for (size_t s = 0; s < 5; s++)

@@ -184,7 +184,7 @@ typedef struct {
     cuda_room operand[CUDA_OPERANDS], panel, product, quantized, outliers, logits, partial, halves;
     size_t starts_at; /* in the step's data, where sequences began last */
     size_t widest;    /* columns of an activation */
-    size_t few_rows;  /* CUDA_LEAST_ROWS or fewer: cuda_weight_create */
+    size_t few_rows;  /* CUDA_LEAST_ROWS or fewer: see_length in weights.c */
     cuda_ahead ahead;
 
     cuda_product_layer last_product;

@@ -506,10 +506,10 @@ cudaError_t bg_cuda_list(const cuda_list_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_convert(const cuda_convert_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_decode(const cuda_decode_args *a, const cuda_launch *l);
 cudaError_t bg_cuda_finish(const cuda_finish_args *a, const cuda_launch *l);
-/* Up to LEAST_ROWS, of long layers fewer, a layer's weights are read once and multiplied by each
- * row. Up to some hundred rows are multiplied in tiles. Of what tiles do not take, up to FEW_ROWS
- * are multiplied by reading the weights again for every LEAST_ROWS, more as a product of cuBLASLt
- * or of warpgroups. */
+/* Up to LEAST_ROWS, in a model with long inputs fewer, a layer's weights are read once and
+ * multiplied by each row. Up to some hundred rows are multiplied in tiles. Of what tiles do not
+ * take, up to FEW_ROWS are multiplied by reading the weights again for every LEAST_ROWS, more as a
+ * product of cuBLASLt or of warpgroups. */
 enum { CUDA_LEAST_ROWS = 8, CUDA_FEW_ROWS = 64 };
 
 /* Whether a layer is one for bg_cuda_product_tile. */

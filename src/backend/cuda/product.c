@@ -50,9 +50,11 @@ static size_t type_size(cuda_type type)
 }
 
 /* Whether it has so few, with the layers whose results lie beside its own: queries, keys and values
- * are multiplied alike, since together they are one product. */
+ * are multiplied alike, since together they are one product. And no product of 16 bits has rows
+ * that are no multiples of four. */
 static bool is_exact(const bg_linear *l)
 {
+    if (l->weight->cols % 4 != 0) return true;
     const size_t results = l->out ? l->out->cols : l->weight->rows;
     const double cols = (double)l->weight->cols;
     const double operations = (double)l->n_rows * (double)l->weight->rows * cols;
