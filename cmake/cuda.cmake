@@ -36,7 +36,11 @@ set(CMAKE_CUDA_COMPILER ${BITGAUGE_NVCC})
 set(CMAKE_CUDA_ARCHITECTURES ${BITGAUGE_CUDA_ARCHITECTURE_LIST})
 enable_language(CUDA)
 # What is compiled for one architecture alone asks for it by its number.
-if(BITGAUGE_CUDA_ARCHITECTURE_LIST STREQUAL native AND CMAKE_CUDA_ARCHITECTURES_NATIVE)
+if(BITGAUGE_CUDA_ARCHITECTURE_LIST STREQUAL native)
+  if(NOT CMAKE_CUDA_ARCHITECTURES_NATIVE MATCHES "^[0-9]")
+    message(FATAL_ERROR "there is no GPU here whose compute capability \"native\" could be; name one, "
+      "as -DBITGAUGE_CUDA_ARCHITECTURES=90, or none for all")
+  endif()
   set(BITGAUGE_CUDA_ARCHITECTURE_LIST ${CMAKE_CUDA_ARCHITECTURES_NATIVE})
 endif()
 message(STATUS "CUDA backend: ${BITGAUGE_NVCC}, for ${BITGAUGE_CUDA_ARCHITECTURE_LIST}")

@@ -86,7 +86,7 @@ typedef struct {
     const char *const
         *precisions; /* "fp32", "fp16", ...; the first that succeeds is the baseline */
     size_t n_precisions;
-    const char *device; /* "cpu" */
+    const char *device; /* "cpu", or a GPU: "cuda", the first, "cuda:1", ... */
     int threads;        /* 0: one for each processor */
 
     struct {
@@ -197,9 +197,9 @@ BG_API bg_status bg_pull(const char *name, bool config_only, bg_progress progres
  * sizes. *text is released with bg_string_free. `json` chooses JSON over a table. */
 BG_API bg_status bg_inspect(const char *path, bool json, char **text, bg_error *err);
 
-/* Describes the devices of this machine: cores, instruction sets, the kernels that each precision
- * would use, and the memory bandwidth, which is measured now with `threads` threads (about a
- * second). */
+/* Describes the devices of this machine, the CPU and the GPUs, or why there are none: cores,
+ * instruction sets, compute capability, the kernels that each precision would use, and the memory's
+ * bandwidth, which is measured now, the CPU's with `threads` threads (about a second). */
 BG_API bg_status bg_describe_devices(int threads, bool json, char **text, bg_error *err);
 
 BG_API void bg_string_free(char *text);

@@ -244,7 +244,7 @@ def chosen(only):
     return [row for row in rows if row.name.startswith(tuple(only.split(",")))]
 
 
-def main():
+def parse_arguments():
     parser = argparse.ArgumentParser(prog="bench-gpu", description=__doc__)
     for name, kind, default in (("program", str, None), ("device", str, "cuda"), ("out", Path, Path("bench-gpu")),
                                 ("only", str, ""), ("precision", str, "fp16,int8,nf4"), ("runs", int, 7),
@@ -253,7 +253,11 @@ def main():
         parser.add_argument(f"--{name}", type=kind, default=default)
     for name in ("peers", "compile", "markdown"):
         parser.add_argument(f"--{name}", action="store_true")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    options = parse_arguments()
     rows = chosen(options.only)
     options.out.mkdir(parents=True, exist_ok=True)
     bandwidth = copy_bandwidth(options)
@@ -281,4 +285,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except OSError as e:
+        sys.exit(f"bench-gpu: {e.filename}: {e.strerror}" if e.filename else f"bench-gpu: {e}")

@@ -92,10 +92,11 @@ static void print(const json_t *devices, const char *no_gpu, bg_text *text)
     size_t i;
     json_t *device;
     json_array_foreach(devices, i, device)(i == 0 ? print_cpu : print_gpu)(device, text);
-    if (*no_gpu) bg_text_printf(text, "\ncuda  %s\n", no_gpu);
     bg_text_puts(
         text, "\nWeights stay packed: one row decodes them in registers, several rows a tile or a "
               "panel\nof them at a time for the matrix product.\n");
+    if (*no_gpu) bg_text_printf(text, "\ncuda  %s\n", no_gpu);
+    if (json_array_size(devices) == 1) bg_text_puts(text, "      Models run on the CPU here.\n");
 }
 
 /* The processor, measured with its threads. */

@@ -40,7 +40,7 @@ static json_t *notes(const bg_server *w)
     if (precision->bits == 16)
         snprintf(text, sizeof text,
                  "weights are %s, activations and sums fp32; a GPU rounds activations to 16 bits "
-                 "where it multiplies many rows",
+                 "where it multiplies several rows",
                  precision->name);
     else if (precision->bits < 16)
         snprintf(text, sizeof text,

@@ -243,7 +243,7 @@ bg_status bg_timing_warm_up(bg_timing *t, int *rounds, bool *settled, bg_error *
 /* ---- energy ---------------------------------------------------------------------------------- */
 
 enum { LEAST_SECONDS = 1, MOST_SECONDS = 5 };
-static const double POLL_SECONDS = 0.01; /* reading the counter takes the host a moment */
+static const double POLL_SECONDS = 0.01;
 
 typedef struct {
     bg_timing *timing;
@@ -261,32 +261,41 @@ static bg_status decode_pass(energy_loop *loop, bg_error *err)
     return step(loop->timing, loop->past + loop->steps++ % loop->timing->new_tokens, err);
 }
 
-static bg_status meter(energy_loop *loop, bg_status (*pass)(energy_loop *loop, bg_error *err),
-                       bg_energy *out, bg_error *err)
+typedef bg_status (*energy_pass)(energy_loop *loop, bg_error *err);
+
+/* Passes until the counter moves: what it says then, -1 where it does not, and when. */
+static bg_status until_moved(energy_loop *loop, energy_pass pass, size_t *passes, double *joules,
+                             double *when, bg_error *err)
 {
     bg_backend *backend = loop->timing->model->backend;
-    double last = backend->ops->joules(backend), moved = bg_seconds(), polled = moved;
-    double first = -1, begin = 0;
-    for (size_t passes = 0; last >= 0;) {
-        BG_TRY(pass(loop, err));
-        passes++;
-        const double now = bg_seconds();
-        if (now - polled < POLL_SECONDS) continue;
-        polled = now;
-        const double joules = backend->ops->joules(backend);
-        if (joules == last && now - moved < MOST_SECONDS) continue;
-        if (joules <= last) return BG_OK;
-        last = joules;
-        moved = now;
-        if (first < 0) {
-            first = joules;
-            begin = now;
-            passes = 0;
-        } else if (now - begin >= LEAST_SECONDS) {
-            *out = (bg_energy){joules - first, now - begin, passes};
-            return BG_OK;
-        }
+    const double before = backend->ops->joules(backend), begin = bg_seconds();
+    double now = begin, polled = begin;
+    *joules = before;
+    while (*joules >= 0 && *joules == before) {
+        *joules = -1;
+        if (now - begin >= MOST_SECONDS) return BG_OK;
+        do {
+            BG_TRY(pass(loop, err));
+            ++*passes;
+            now = bg_seconds();
+        } while (now - polled < POLL_SECONDS);
+        polled = *when = now;
+        *joules = backend->ops->joules(backend);
     }
+    return BG_OK;
+}
+
+/* From one movement of the counter to another. In between it is not read: the GPU waits for who
+ * reads it, for milliseconds. */
+static bg_status meter(energy_loop *loop, energy_pass pass, bg_energy *out, bg_error *err)
+{
+    size_t passes = 0;
+    double first = -1, last = -1, begin = 0, end = 0;
+    BG_TRY(until_moved(loop, pass, &passes, &first, &begin, err));
+    if (first < 0) return BG_OK;
+    for (passes = 0; bg_seconds() - begin < LEAST_SECONDS; passes++) BG_TRY(pass(loop, err));
+    BG_TRY(until_moved(loop, pass, &passes, &last, &end, err));
+    if (last > first) *out = (bg_energy){last - first, end - begin, passes};
     return BG_OK;
 }
 

@@ -148,16 +148,19 @@ static inline bool is_rounded(size_t n_rows, size_t rows, size_t cols, size_t fe
     return n_rows > few_rows && (rows * cols > 1 << 18 || n_rows * rows * cols >= 1 << 26);
 }
 
-/* Opens the scalar CPU kernels and the first GPU; without a GPU says why, and skips. */
+/* Opens the scalar CPU kernels and the GPU that BITGAUGE_TEST_DEVICE says, or the first; without
+ * one says why, and skips. */
 static bool open_both(void)
 {
-    if (bg_backend_check("cuda", &err) != BG_OK) {
+    const char *wanted = getenv("BITGAUGE_TEST_DEVICE");
+    const char *gpu = wanted && strncmp(wanted, "cuda", 4) == 0 ? wanted : "cuda";
+    if (bg_backend_check(gpu, &err) != BG_OK) {
         SKIP("%s", err.message);
         return false;
     }
     setenv("BITGAUGE_ISA", "scalar", 1);
     OK(bg_backend_open("cpu", 0, &backends[CPU], &err));
-    OK(bg_backend_open("cuda", 0, &backends[GPU], &err));
+    OK(bg_backend_open(gpu, 0, &backends[GPU], &err));
     return backends[CPU] && backends[GPU];
 }
 

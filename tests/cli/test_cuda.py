@@ -34,7 +34,7 @@ class Cuda(ProgramTest):
 
     def test_no_library(self):
         missing = self.scratch / "missing.so"
-        self.refused(missing, "no GPU can be used", str(missing), "nvcc")
+        self.refused(missing, "no GPU can be used", str(missing), "BITGAUGE_CUDA_LIBRARY")
         out = self.succeeds("devices", "--threads", 1, env={"BITGAUGE_CUDA_LIBRARY": str(missing)}).out
         self.assertIn("\ncuda  no GPU can be used: ", out)
         self.assertIn(str(missing), out)

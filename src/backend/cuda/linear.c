@@ -11,6 +11,7 @@
  * Many rows are in product.c. LLM.int8()'s layers of several sequences are run one by one where no
  * kernel finds each one's outlier columns. */
 #include "backend/cuda/cuda.h"
+#include "backend/cuda/program.h"
 
 #include <string.h>
 

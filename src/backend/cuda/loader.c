@@ -17,13 +17,15 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static bool try_path(const char *path)
 {
-    if (access(path, R_OK) != 0) return false;
+    if (access(path, F_OK) != 0) return false;
     void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     const bg_cuda_library *table = handle ? dlsym(handle, BG_CUDA_SYMBOL) : NULL;
     if (!table) {
-        const char *reason = dlerror();
-        snprintf(problem, sizeof problem, "%s cannot be loaded: %.400s", path,
-                 reason ? reason : "it is no backend");
+        const char *reason = handle ? NULL : dlerror();
+        snprintf(problem, sizeof problem,
+                 "%s cannot be loaded (%.400s); build or install bitgauge again%s", path,
+                 reason ? reason : "it is no backend of bitgauge",
+                 getenv("BITGAUGE_CUDA_LIBRARY") ? ", or unset BITGAUGE_CUDA_LIBRARY" : "");
         return true;
     }
     if (table->abi != BG_CUDA_ABI)
@@ -57,9 +59,13 @@ static void load(void)
             if (try_path(path)) return;
         }
     }
-    snprintf(problem, sizeof problem,
-             "this installation has no CUDA backend (%s is missing); build bitgauge where nvcc is",
-             wanted ? wanted : NAME);
+    if (wanted)
+        snprintf(problem, sizeof problem,
+                 "BITGAUGE_CUDA_LIBRARY names %s, which is not there; correct or unset it", wanted);
+    else
+        snprintf(problem, sizeof problem,
+                 "this installation has no CUDA backend (" NAME " is missing); build bitgauge "
+                 "where nvcc is");
 }
 
 static bg_status get_library(bg_error *err)

@@ -1,5 +1,6 @@
 /* The table of operations, and the short ones. */
 #include "backend/cuda/cuda.h"
+#include "backend/cuda/program.h"
 
 #include "core/alloc.h"
 #include "core/checked.h"

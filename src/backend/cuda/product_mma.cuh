@@ -1,4 +1,4 @@
-/* Linear layers of nine to some hundred rows, where a matrix product of the library is over before
+/* Linear layers of a few to some hundred rows, where a matrix product of the library is over before
  * it has begun and what is done to its result costs as much again: up to four layers of one input
  * in one launch, weights of 16 bits as they lie in memory or of 4 bits decoded in registers, the
  * epilogue at once.

@@ -19,6 +19,7 @@
 
 #include "backend/cuda/copy.cuh"
 #include "backend/cuda/device.cuh"
+#include "backend/cuda/program.h"
 
 /* For lambdas, whose captured variables would be in memory otherwise. */
 #define INLINE __attribute__((always_inline))

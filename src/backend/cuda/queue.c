@@ -4,6 +4,7 @@
  * made the second time and is launched with one call. Equal arguments, addresses included, mean
  * equal launches, so a graph cannot be out of date. */
 #include "backend/cuda/cuda.h"
+#include "backend/cuda/program.h"
 
 #include "core/alloc.h"
 #include "core/checked.h"
