@@ -173,7 +173,10 @@ static bg_status describe_all(int threads, json_t *devices, bg_error *no_gpu, bg
     json_array_append_new(devices, device);
     const int n = bg_cuda_count(no_gpu);
     for (int i = 0; i < n; i++)
-        if (describe_gpu(i, &device, no_gpu) == BG_OK) json_array_append_new(devices, device);
+        if (describe_gpu(i, &device, no_gpu) == BG_OK)
+            json_array_append_new(devices, device);
+        else
+            bg_error_context(no_gpu, "cuda:%d", i);
     return BG_OK;
 }
 

@@ -46,7 +46,7 @@ const cli_command cli_bench = {
     .arguments = "[MODEL]",
     .max_arguments = 1,
     .description =
-        "Measures the time to load and quantize MODEL, its resident memory, the time to process a "
+        "Measures the time to load and quantize MODEL, its memory, the time to process a "
         "prompt (prefill) and the time for each token after it (decode); for a classifier, "
         "sentences a second. Times are medians over --runs runs after a warm-up; the samples are "
         "in the JSON.\n\n"

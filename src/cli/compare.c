@@ -112,7 +112,7 @@ const cli_command cli_compare = {
         "Runs MODEL, a directory in the Hugging Face layout or a name on the Hub, once for each "
         "precision, each in a "
         "process of its own, and sets the figures side by side against the first precision: bytes, "
-        "resident memory, load time, prefill and decode speed; for a decoder also perplexity by "
+        "memory, load time, prefill and decode speed; for a decoder also perplexity by "
         "lines and by sliding windows, and the texts it generates; for a classifier its accuracy; "
         "for "
         "an encoder-decoder its answers, and what it thinks of labelled sentences (the task sst2). "

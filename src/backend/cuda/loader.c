@@ -93,7 +93,7 @@ bg_status bg_cuda_find(const char *device, int *out, bg_error *err)
     if (number) {
         char *end;
         index = strtol(number + 1, &end, 10);
-        if (end == number + 1 || *end || index < 0 || index > 1023)
+        if (number[1] < '0' || number[1] > '9' || *end || index < 0 || index > 1023)
             return bg_fail(err, BG_ERR_USAGE,
                            "device \"%.64s\": behind the colon stands no number of a GPU; "
                            "`bitgauge devices` lists them",
