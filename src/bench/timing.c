@@ -269,19 +269,18 @@ static bg_status until_moved(energy_loop *loop, energy_pass pass, size_t *passes
 {
     bg_backend *backend = loop->timing->model->backend;
     const double before = backend->ops->joules(backend), begin = bg_seconds();
-    double now = begin, polled = begin;
-    *joules = before;
-    while (*joules >= 0 && *joules == before) {
-        *joules = -1;
-        if (now - begin >= MOST_SECONDS) return BG_OK;
+    double now = begin, polled = begin, read = before;
+    while (read == before && read >= 0 && now - begin < MOST_SECONDS) {
         do {
             BG_TRY(pass(loop, err));
             ++*passes;
             now = bg_seconds();
         } while (now - polled < POLL_SECONDS);
-        polled = *when = now;
-        *joules = backend->ops->joules(backend);
+        polled = now;
+        read = backend->ops->joules(backend);
     }
+    *joules = read > before ? read : -1;
+    *when = polled;
     return BG_OK;
 }
 
@@ -290,12 +289,12 @@ static bg_status until_moved(energy_loop *loop, energy_pass pass, size_t *passes
 static bg_status meter(energy_loop *loop, energy_pass pass, bg_energy *out, bg_error *err)
 {
     size_t passes = 0;
-    double first = -1, last = -1, begin = 0, end = 0;
+    double first, last, begin, end;
     BG_TRY(until_moved(loop, pass, &passes, &first, &begin, err));
     if (first < 0) return BG_OK;
     for (passes = 0; bg_seconds() - begin < LEAST_SECONDS; passes++) BG_TRY(pass(loop, err));
     BG_TRY(until_moved(loop, pass, &passes, &last, &end, err));
-    if (last > first) *out = (bg_energy){last - first, end - begin, passes};
+    if (last >= 0) *out = (bg_energy){last - first, end - begin, passes};
     return BG_OK;
 }
 

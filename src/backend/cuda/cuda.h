@@ -182,9 +182,9 @@ typedef struct {
 
     /* Room for one operation. Each grows when an operation wants more, and stays. */
     cuda_room operand[CUDA_OPERANDS], panel, product, quantized, outliers, logits, partial, halves;
-    size_t starts_at; /* in the step's data, where sequences began last */
-    size_t widest;    /* columns of an activation */
-    size_t few_rows;  /* CUDA_LEAST_ROWS or fewer: see_length in weights.c */
+    size_t starts_at;  /* in the step's data, where sequences began last */
+    size_t widest;     /* columns of an activation */
+    size_t least_rows; /* CUDA_LEAST_ROWS or fewer: see_length in weights.c */
     cuda_ahead ahead;
 
     cuda_product_layer last_product;

@@ -115,7 +115,7 @@ bg_status cuda_open(int index, bg_backend **out, bg_error *err)
     if (!cuda) return bg_fail_memory(err, sizeof *cuda, "the CUDA backend");
     cuda->base.ops = &cuda_ops;
     cuda->index = index;
-    cuda->few_rows = CUDA_LEAST_ROWS;
+    cuda->least_rows = CUDA_LEAST_ROWS;
     bg_status status = prepare(cuda, err);
     if (status != BG_OK) {
         cuda_free(&cuda->base);

@@ -216,8 +216,8 @@ bg_status cuda_linear(bg_backend *backend, const bg_linear *args, bg_error *err)
     cuda_backend *cuda = (cuda_backend *)backend;
     if (args->n_rows == 0) return BG_OK;
     cuda_set_rounded(args->out, false);
-    return is_product(cuda, args, cuda->few_rows) ? cuda_product(cuda, args, err)
-                                                  : few_rows(cuda, args, err);
+    return is_product(cuda, args, cuda->least_rows) ? cuda_product(cuda, args, err)
+                                                    : few_rows(cuda, args, err);
 }
 
 /* ---- layers of sequences --------------------------------------------------------------------- */

@@ -15,17 +15,16 @@ static const bg_cuda_library *library;
 static char problem[PATH_MAX + 512];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-static bool try_path(const char *path)
+/* Whether there is something, which is the library or the problem; `remedy` is for that. */
+static bool try_path(const char *path, const char *remedy)
 {
     if (access(path, F_OK) != 0) return false;
     void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     const bg_cuda_library *table = handle ? dlsym(handle, BG_CUDA_SYMBOL) : NULL;
     if (!table) {
         const char *reason = handle ? NULL : dlerror();
-        snprintf(problem, sizeof problem,
-                 "%s cannot be loaded (%.400s); build or install bitgauge again%s", path,
-                 reason ? reason : "it is no backend of bitgauge",
-                 getenv("BITGAUGE_CUDA_LIBRARY") ? ", or unset BITGAUGE_CUDA_LIBRARY" : "");
+        snprintf(problem, sizeof problem, "%s cannot be loaded (%.400s); %s", path,
+                 reason ? reason : "it is no backend of bitgauge", remedy);
         return true;
     }
     if (table->abi != BG_CUDA_ABI)
@@ -43,7 +42,7 @@ static void load(void)
     char path[PATH_MAX], directory[PATH_MAX - 64];
     const char *wanted = getenv("BITGAUGE_CUDA_LIBRARY");
     if (wanted && !*wanted) wanted = NULL;
-    if (wanted && try_path(wanted)) return;
+    if (wanted && try_path(wanted, "correct or unset BITGAUGE_CUDA_LIBRARY")) return;
     ssize_t n = wanted ? -1 : readlink("/proc/self/exe", directory, sizeof directory - 1);
     if (n > 0) {
         directory[n] = '\0';
@@ -56,7 +55,7 @@ static void load(void)
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
             snprintf(path, sizeof path, places[i], directory);
 #pragma GCC diagnostic pop
-            if (try_path(path)) return;
+            if (try_path(path, "build or install bitgauge again")) return;
         }
     }
     if (wanted)

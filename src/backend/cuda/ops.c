@@ -101,7 +101,7 @@ static bg_status cuda_norm_op(bg_backend *backend, const bg_norm *norm, const bg
     cuda_backend *cuda = (cuda_backend *)backend;
     if (n_rows >= LONG_ROWS && cuda->n_nodes >= LONG_NODES) BG_TRY(cuda_start_early(cuda, err));
     BG_TRY(cuda_begin(cuda, 0, 1, err));
-    const node_kind kind = n_rows > cuda->few_rows ? NODE_NORM_MANY : NODE_NORM;
+    const node_kind kind = n_rows > cuda->least_rows ? NODE_NORM_MANY : NODE_NORM;
     cuda_norm_args *a = &cuda_push(cuda, kind)->args.norm;
     a->norm = cuda_norm_of(norm);
     a->in = cuda_values(in);

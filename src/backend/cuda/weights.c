@@ -138,13 +138,13 @@ static bg_status fill(cuda_backend *cuda, const bg_source *s, cuda_weight *weigh
 /* In a model with inputs longer than that, a few rows in tiles are over before a program is, which
  * multiplies each by itself and at int8 quantizes it as well: so measured on compute
  * capability 9.0, and done there alone. */
-enum { LONG_COLS = 4096, FEW_LONG_ROWS = 4, FEW_LONG_ROWS_INT8 = 3 };
+enum { LONG_COLS = 4096, LEAST_LONG_ROWS = 4, LEAST_LONG_ROWS_INT8 = 3 };
 
 static void see_length(cuda_backend *cuda, const bg_source *source, bg_format_id format)
 {
-    const size_t rows = bg_format_is_int8(format) ? FEW_LONG_ROWS_INT8 : FEW_LONG_ROWS;
+    const size_t rows = bg_format_is_int8(format) ? LEAST_LONG_ROWS_INT8 : LEAST_LONG_ROWS;
     if (cuda->launch.warpgroups && source->rows > 1 && source->cols > LONG_COLS)
-        cuda->few_rows = bg_min_size(cuda->few_rows, rows);
+        cuda->least_rows = bg_min_size(cuda->least_rows, rows);
 }
 
 bg_status cuda_weight_create(bg_backend *backend, const bg_source *source, bg_format_id format,
