@@ -75,8 +75,9 @@ static void print_gpu(const json_t *device, bg_text *text)
                    (long long)json_integer_value(json_object_get(device, "multiprocessors")));
     bg_text_printf(text, "     memory         %.1f GiB, %.1f free\n", memory / (1 << 30),
                    available / (1 << 30));
-    bg_text_printf(text, "     driver         for CUDA %s\n",
-                   json_string_value(json_object_get(device, "driver")));
+    const char *version = json_string_value(json_object_get(device, "driver_version"));
+    bg_text_printf(text, "     driver         %s%sfor CUDA %s\n", version ? version : "",
+                   version ? ", " : "", json_string_value(json_object_get(device, "driver")));
     const json_t *bandwidth = json_object_get(device, "bandwidth_bytes_per_s");
     if (bandwidth)
         bg_text_printf(text,
@@ -136,6 +137,8 @@ bg_status bg_describe_gpu(const char *device, json_t **out, bg_error *err)
                             "memory_bytes", (json_int_t)d.memory_bytes, "driver", driver);
     *out = gpu;
     if (!gpu) return bg_fail_memory(err, 4096, "a description of the GPU");
+    if (*d.driver_version)
+        BG_TRY(bg_json_set(gpu, "driver_version", json_string(d.driver_version), err));
     if (d.copy_bytes_per_s <= 0) return BG_OK;
     return bg_json_set(gpu, "bandwidth_bytes_per_s", json_real(d.copy_bytes_per_s), err);
 }

@@ -113,6 +113,7 @@ static void put_gpus(bg_text *out, const json_t *gpus)
         put_measure(out, "its memory", bg_report_number(gpu, "memory_bytes"), BG_UNIT_BYTES);
         put_measure(out, "its bandwidth, measured by copying",
                     bg_report_number(gpu, "bandwidth_bytes_per_s"), BG_UNIT_BYTE_RATE);
+        put_term(out, "its driver", bg_report_string(gpu, "driver_version"));
         put_term(out, "its driver, for CUDA", bg_report_string(gpu, "driver"));
     }
 }

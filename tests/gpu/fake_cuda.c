@@ -191,6 +191,7 @@ static bg_status describe(int index, bg_cuda_device *out, bg_error *err)
                             .multiprocessors = 1 + index,
                             .memory_bytes = (size_t)1 << 30,
                             .free_bytes = (size_t)1 << 30,
+                            .driver_version = "580.65.06",
                             .driver = 13000,
                             .runtime = 13000,
                             .copy_bytes_per_s = 1e11};

@@ -10,6 +10,7 @@ __attribute__((visibility("default"))) fake_nvml_state fake_nvml;
 EXPORTED int nvmlInit_v2(void);
 EXPORTED int nvmlShutdown(void);
 EXPORTED int nvmlDeviceGetHandleByPciBusId_v2(const char *address, void **device);
+EXPORTED int nvmlSystemGetDriverVersion(char *version, unsigned int length);
 EXPORTED int nvmlDeviceGetTotalEnergyConsumption(void *device, unsigned long long *millijoules);
 EXPORTED int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned int *count,
                                                      fake_nvml_process *infos);
@@ -30,6 +31,13 @@ int nvmlDeviceGetHandleByPciBusId_v2(const char *address, void **device)
 {
     *device = &fake_nvml;
     return strcmp(address, "0000:1A:00.0") == 0 ? 0 : 6 /* NVML_ERROR_NOT_FOUND */;
+}
+
+int nvmlSystemGetDriverVersion(char *version, unsigned int length)
+{
+    memset(version, 'v', length); /* a driver that fills it, and does not end it */
+    memcpy(version, "580.65.06", fake_nvml.unended ? 9 : 10);
+    return fake_nvml.version;
 }
 
 int nvmlDeviceGetTotalEnergyConsumption(void *device, unsigned long long *millijoules)

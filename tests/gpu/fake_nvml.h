@@ -9,7 +9,8 @@ typedef struct {
 } fake_nvml_process;
 
 typedef struct {
-    int init, energy, list; /* what the functions return */
+    int init, version, energy, list; /* what the functions return */
+    int unended;                     /* the version is not ended by a zero */
     unsigned long long millijoules;
     unsigned int n_processes; /* numbers from 1 on, each with a thousand bytes more */
     int opened;

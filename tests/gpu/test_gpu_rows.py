@@ -55,7 +55,7 @@ class GpuRows(ProgramTest):
         self.assertEqual(self.machine["gpus"], [
             {"device": "cuda", "name": "Fake GPU", "compute_capability": "9.0",
              "multiprocessors": 1, "memory_bytes": 1 << 30, "driver": "13.0",
-             "bandwidth_bytes_per_s": 1e11}])
+             "driver_version": "580.65.06", "bandwidth_bytes_per_s": 1e11}])
         self.assertNotIn("bandwidth_bytes_per_s", self.machine)
         self.assertIn("Fake GPU", self.table)
 
@@ -162,6 +162,7 @@ class GpuRows(ProgramTest):
         out = self.succeeds("devices").out
         self.assertIn("cuda:0  Fake GPU", out)
         self.assertIn("100 GB/s copying", out)
+        self.assertIn("580.65.06, for CUDA 13.0", out)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,15 @@ static void test_figures(fake_nvml_state *state)
     cuda_nvml *nvml = cuda_nvml_open("0000:1A:00.0", &reason);
     CHECK(nvml && !reason && state->opened == 1, "%s", reason ? reason : "not opened once");
     if (!nvml) return;
+    char version[80], cut[4];
+    CHECK(cuda_nvml_driver(nvml, version, sizeof version) && strcmp(version, "580.65.06") == 0,
+          "\"%s\"", version);
+    CHECK(cuda_nvml_driver(nvml, cut, sizeof cut) && strcmp(cut, "580") == 0, "\"%s\"", cut);
+    state->unended = 1;
+    CHECK(cuda_nvml_driver(nvml, version, sizeof version) && strlen(version) == 79, "\"%s\"",
+          version);
+    state->version = 3;
+    CHECK(!cuda_nvml_driver(nvml, version, sizeof version) && !*version, "\"%s\"", version);
     state->millijoules = 123456;
     CHECK(cuda_nvml_joules(nvml, &joules) && joules == 123.456, "%g J", joules);
     state->n_processes = 12;
@@ -53,7 +62,9 @@ static void test_absent(fake_nvml_state *state)
     bg_alloc_fail_after(0);
     check_absent("0000:1A:00.0", "memory ran out");
     bg_alloc_fail_after(-1);
-    CHECK(!cuda_nvml_process_bytes(NULL, 1, &bytes) && !cuda_nvml_joules(NULL, &joules),
+    char version[8];
+    CHECK(!cuda_nvml_process_bytes(NULL, 1, &bytes) && !cuda_nvml_joules(NULL, &joules) &&
+              !cuda_nvml_driver(NULL, version, sizeof version),
           "without it nothing is told");
 }
 

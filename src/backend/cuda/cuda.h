@@ -235,6 +235,8 @@ bg_status cuda_check(cudaError_t e, const char *what, bg_error *err);
 
 /* ---- measuring ------------------------------------------------------------------------------- */
 
+/* The GPU of that number as NVML knows it; to be closed. NULL, and why, where it does not. */
+struct cuda_nvml *cuda_nvml_of(int index, const char **reason);
 /* Before the device is opened, and after. */
 void cuda_meter_prepare(cuda_backend *cuda);
 void cuda_meter_start(cuda_backend *cuda);

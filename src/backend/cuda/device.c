@@ -1,6 +1,7 @@
 /* What a GPU is and has, and how the backend is opened. */
 #include "backend/cuda/cuda.h"
 
+#include "backend/cuda/nvml.h"
 #include "core/alloc.h"
 #include "quant/blockwise.h"
 #include "quant/dynamic_map.h"
@@ -190,6 +191,10 @@ static bg_status describe(int index, bg_cuda_device *out, bg_error *err)
                       err));
     cudaDriverGetVersion(&out->driver);
     cudaRuntimeGetVersion(&out->runtime);
+    const char *reason;
+    cuda_nvml *nvml = cuda_nvml_of(index, &reason);
+    cuda_nvml_driver(nvml, out->driver_version, sizeof out->driver_version);
+    cuda_nvml_close(nvml);
     out->copy_bytes_per_s = measure_copy();
     return BG_OK;
 }

@@ -12,7 +12,8 @@ typedef struct {
     int multiprocessors;
     size_t memory_bytes, free_bytes;
     size_t l2_bytes;
-    int driver, runtime;     /* 13000 is 13.0 */
+    char driver_version[80]; /* "580.65.06"; empty where NVML does not say */
+    int driver, runtime;     /* CUDA's versions: 13000 is 13.0 */
     double copy_bytes_per_s; /* device to device, bytes read and bytes written; 0: not measured */
 } bg_cuda_device;
 
@@ -31,7 +32,7 @@ bg_status bg_cuda_open(const char *device, int threads, bg_backend **out, bg_err
  * and not called. */
 #define BG_CUDA_ABI                                                                                \
     (1000 * BG_FORMAT_COUNT + sizeof(bg_backend_ops) + sizeof(bg_linear) + sizeof(bg_attention) +  \
-     sizeof(bg_lookup) + sizeof(bg_choice) + sizeof(bg_usage))
+     sizeof(bg_lookup) + sizeof(bg_choice) + sizeof(bg_usage) + sizeof(bg_cuda_device))
 #define BG_CUDA_SYMBOL "bg_cuda_library_table"
 
 typedef struct {

@@ -8,17 +8,21 @@
 /* Once the driver has begun to list this process, it goes on to. */
 static bool listed;
 
+cuda_nvml *cuda_nvml_of(int index, const char **reason)
+{
+    char address[32];
+    if (cudaDeviceGetPCIBusId(address, sizeof address, index) == cudaSuccess)
+        return cuda_nvml_open(address, reason);
+    cudaGetLastError();
+    *reason = "the GPU's PCI address is not known";
+    return NULL;
+}
+
 void cuda_meter_prepare(cuda_backend *cuda)
 {
     cuda_meter *m = &cuda->meter;
-    char address[32];
     size_t bytes;
-    m->no_energy = "the GPU's PCI address is not known";
-    if (cudaDeviceGetPCIBusId(address, sizeof address, cuda->index) != cudaSuccess) {
-        cudaGetLastError();
-        return;
-    }
-    m->nvml = cuda_nvml_open(address, &m->no_energy);
+    m->nvml = cuda_nvml_of(cuda->index, &m->no_energy);
     m->stranger = !listed && cuda_nvml_process_bytes(m->nvml, (long)getpid(), &bytes);
 }
 

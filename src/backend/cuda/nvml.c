@@ -3,10 +3,13 @@
 #include "core/alloc.h"
 
 #include <dlfcn.h>
+#include <stdio.h>
 #include <string.h>
 
 /* nvmlReturn_t */
 enum { NVML_SUCCESS = 0, NVML_ERROR_INSUFFICIENT_SIZE = 7 };
+
+enum { DRIVER_ROOM = 80 }; /* NVML_SYSTEM_DRIVER_VERSION_BUFFER_SIZE */
 
 /* nvmlProcessInfo_t of nvmlDeviceGetComputeRunningProcesses_v2 and _v3. */
 typedef struct {
@@ -21,6 +24,7 @@ struct cuda_nvml {
     void *library;
     nvml_device device;
     int (*shutdown)(void);
+    int (*driver)(char *version, unsigned int room);
     int (*energy)(nvml_device device, unsigned long long *millijoules);
     int (*processes)(nvml_device device, unsigned int *count, process_info *infos);
 };
@@ -49,6 +53,7 @@ static const char *start(cuda_nvml *nvml, const char *pci_address)
     }
     if (by_address(pci_address, &nvml->device) != NVML_SUCCESS)
         return "NVML does not know this GPU";
+    find(nvml->library, "nvmlSystemGetDriverVersion", &nvml->driver);
     find(nvml->library, "nvmlDeviceGetTotalEnergyConsumption", &nvml->energy);
     if (!find(nvml->library, "nvmlDeviceGetComputeRunningProcesses_v3", &nvml->processes))
         find(nvml->library, "nvmlDeviceGetComputeRunningProcesses_v2", &nvml->processes);
@@ -94,6 +99,15 @@ bool cuda_nvml_process_bytes(cuda_nvml *nvml, long pid, size_t *bytes)
         if (e != NVML_ERROR_INSUFFICIENT_SIZE || n > 1 << 16) break;
     }
     return found;
+}
+
+bool cuda_nvml_driver(cuda_nvml *nvml, char *version, size_t room)
+{
+    char said[DRIVER_ROOM] = "";
+    *version = '\0';
+    if (!nvml || !nvml->driver || nvml->driver(said, sizeof said) != NVML_SUCCESS) return false;
+    snprintf(version, room, "%.*s", DRIVER_ROOM - 1, said);
+    return true;
 }
 
 bool cuda_nvml_joules(cuda_nvml *nvml, double *joules)

@@ -18,6 +18,8 @@ void cuda_nvml_close(cuda_nvml *nvml);
  * the driver does not list it. In a container the driver may list processes by numbers that are not
  * those seen here. */
 bool cuda_nvml_process_bytes(cuda_nvml *nvml, long pid, size_t *bytes);
+/* The driver's own version, "580.65.06", cut to `room`; empty, and false, where it does not say. */
+bool cuda_nvml_driver(cuda_nvml *nvml, char *version, size_t room);
 /* What the board has used since the driver was loaded; false where it does not count. */
 bool cuda_nvml_joules(cuda_nvml *nvml, double *joules);
 
